@@ -1,0 +1,1 @@
+"""What passes between stages: checkpoints, bundles and records."""

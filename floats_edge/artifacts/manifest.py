@@ -1,0 +1,156 @@
+"""What a bundle says of itself: the schema of ``manifest.json``, shared with C++ as ``export/schema``."""
+
+import math
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+from typing_extensions import Self
+
+from floats_edge.method.fold import Rule
+from floats_edge.models.spec import ModelSpec
+from floats_edge.recipe import Lambda, Recipe, Section
+
+SCHEMA_VERSION = 1
+
+Mode = Literal["fixed", "bank", "bound"]
+Precision = Literal["fp32", "fp16"]
+Flavour = Literal["tensorrt", "tensorrt_rtx"]
+
+
+def _stays_inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts or str(path) != name:
+        raise ValueError(f"{name!r} does not name a file inside the bundle")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_stays_inside)]
+"""Path of a file relative to the bundle, with forward slashes, that cannot leave it."""
+
+
+class FileEntry(Section):
+    """Identity of one file of the bundle."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class InputSpec(Section):
+    """The image input. Pixel values are in [0, 1]; normalisation is inside the graph."""
+
+    name: str = "images"
+    layout: Literal["NCHW"] = "NCHW"
+    dtype: Literal["float32"] = "float32"
+    shape: tuple[int, int, int] = Field(description="(C, H, W) of one image; the batch axis is dynamic in the graph")
+    minimum: float = 0.0
+    maximum: float = 1.0
+
+
+class OutputSpec(Section):
+    """The logits, ``[N, classes]``; labels in class order."""
+
+    name: str = "logits"
+    dtype: Literal["float32"] = "float32"
+    labels: tuple[str, ...]
+
+
+class LambdaSpec(Section):
+    """Which lambdas the bundle serves and how."""
+
+    mode: Mode
+    values: tuple[Lambda, ...] | None = Field(
+        description="fixed and bank: the lambdas served; bound: None, any in [0, 1]"
+    )
+    rule: Rule
+    noise_seed: int
+
+    @model_validator(mode="after")
+    def _values_fit_mode(self) -> Self:
+        count = None if self.values is None else len(self.values)
+        if (self.mode == "bound") != (count is None) or (self.mode == "fixed") != (count == 1):
+            raise ValueError(f"mode {self.mode} does not go with lambda values {self.values}")
+        return self
+
+
+class LayerSpec(Section):
+    """One conditioned layer; its position in the manifest is the noise's layer index."""
+
+    name: str
+    shape: tuple[int, ...] = Field(description="of the weight: [out, in, kh, kw] or [out, in]")
+    nonzeros: int = Field(ge=0, description="weights inside the mask")
+
+
+class Graph(Section):
+    """One ONNX file; in mode ``bound`` its weights and biases are inputs and ``lam`` is None."""
+
+    file: FileName
+    lam: Lambda | None
+
+
+class Engine(Section):
+    """One TensorRT plan and the hosts that can run it."""
+
+    file: FileName
+    lam: Lambda | None
+    flavour: Flavour
+    version: str = Field(description="of the TensorRT that built it and must run it")
+    platform: str = Field(description="operating system and machine, for example linux-x86_64")
+    targets: tuple[str, ...] = Field(description="compute capabilities by name, for example sm_86")
+    precision: Precision
+    batch: tuple[int, int, int] = Field(description="smallest, optimal and largest batch")
+
+
+class Parity(Section):
+    """How far an exported graph is from the trained network at one lambda, on real images."""
+
+    lam: Lambda
+    backend: str
+    reference: str
+    images: int
+    top1_agreement: float = Field(description="share of images with the same first class")
+    max_error: float = Field(description="largest absolute logit error over the range of the reference's logits")
+    p99_error: float = Field(description="99th percentile of the same")
+
+
+class Golden(Section):
+    """Real images and the trained network's fp32 logits: ``images`` and ``logits_0``, ``logits_1``, ... in safetensors."""
+
+    file: FileName
+    lambdas: tuple[Lambda, ...]
+    tolerance: float = Field(description="allowed absolute logit error over the range of the golden logits")
+
+
+class Manifest(Section):
+    """``manifest.json``."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    floats_edge_version: str
+    model: ModelSpec
+    input: InputSpec
+    output: OutputSpec
+    lam: LambdaSpec
+    precision: Precision
+    layers: tuple[LayerSpec, ...]
+    graphs: tuple[Graph, ...] = Field(min_length=1)
+    weights: FileName | None = Field(description="bound: the affine weights, safetensors")
+    engines: tuple[Engine, ...] = ()
+    golden: Golden
+    parity: tuple[Parity, ...]
+    recipe: Recipe
+    checkpoint_sha256: str = Field(description="of the trained weights this bundle was made from")
+    files: dict[FileName, FileEntry]
+
+    @model_validator(mode="after")
+    def _files_are_listed(self) -> Self:
+        named = [g.file for g in self.graphs] + [e.file for e in self.engines] + [self.golden.file]
+        missing = [name for name in (*named, *([self.weights] if self.weights else [])) if name not in self.files]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} is used but not listed under files")
+        return self
+
+    @property
+    def density(self) -> float:
+        """Share of weights inside the masks, over all layers."""
+        sizes = [math.prod(layer.shape) for layer in self.layers]
+        return sum(layer.nonzeros for layer in self.layers) / sum(sizes)

@@ -1,0 +1,46 @@
+"""What a user sees when something goes wrong: what happened, why, and what mends it."""
+
+
+class FloatsError(Exception):
+    """An expected failure, told to the user in one paragraph and never as a traceback.
+
+    Args:
+        what: what happened, as a sentence.
+        fix: the exact command or edit that mends it.
+    """
+
+    def __init__(self, what: str, *, fix: str) -> None:
+        super().__init__(what, fix)
+        self.what = what
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  Remedy: {self.fix}"
+
+
+class RecipeError(FloatsError):
+    """A recipe or an override of it is not valid."""
+
+
+class DataError(FloatsError):
+    """A data set is missing, empty or damaged."""
+
+
+class ArtifactError(FloatsError):
+    """A checkpoint, bundle or record is missing, damaged, or belongs to something else."""
+
+
+class LambdaError(FloatsError):
+    """A lambda that is no number, outside [0, 1], or not served by this artifact."""
+
+
+class BackendError(FloatsError):
+    """A backend is not installed, has no device, or failed while building or running."""
+
+
+class ParityError(FloatsError):
+    """An exported network does not compute what the trained one does."""
+
+
+class OutputError(FloatsError):
+    """A result could not be written; what stood there before is untouched."""

@@ -1,0 +1,1 @@
+"""Accuracy under attack, and parity between a trained network and its export."""

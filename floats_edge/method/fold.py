@@ -1,0 +1,142 @@
+"""From a trained network to plain weights at any lambda: the only place where lambda becomes a weight.
+
+With BatchNorm folded in, each conditioned layer is, per output channel, affine in its condition::
+
+    (W0, b0) = (theta * gain_clean,                          bias_clean)
+    (W1, b1) = ((theta + noise_scale * noise) * gain_adv,    bias_adv)
+
+    interpolate:  W(lam) = W0 + lam * (W1 - W0)                                    b(lam) likewise
+    paper:        lam = 0 -> W0;  lam > 0 -> (theta + lam * noise_scale * noise) * gain_adv    b(lam) = bias_adv
+
+with ``noise = m * eta`` and ``noise_scale = alpha * sigma``. The arithmetic is written once for arrays of any kind (torch on
+the training device, NumPy on a board without PyTorch), in float32 and in the order above, which the C++ kit repeats.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from floats_edge.method.noise import standard_normal
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Rule = Literal["interpolate", "paper"]
+Weights = dict[str, Any]
+"""Plain weights by name (``stem.weight``, ``stem.bias``, ...), float32 arrays or tensors."""
+
+
+@dataclass(frozen=True, eq=False)
+class AffineLayer:
+    """One layer of a trained network in the form of this module's equations; fields are arrays of one kind."""
+
+    theta: Any  # [out, ...], zero outside the mask
+    noise: Any  # [out, ...], m * eta
+    noise_scale: Any  # scalar, alpha * sigma
+    gain_clean: Any  # [out]
+    gain_adv: Any  # [out]
+    bias_clean: Any  # [out]
+    bias_adv: Any  # [out]
+
+    def numpy(self) -> "AffineLayer":
+        """The same layer as NumPy arrays, from torch tensors on any device."""
+        return AffineLayer(**{f.name: getattr(self, f.name).detach().cpu().numpy() for f in fields(self)})
+
+
+AffineLayers = Mapping[str, AffineLayer]
+
+
+def check_lambda(lam: float) -> float:
+    """Return ``lam`` as a float.
+
+    Raises:
+        ValueError: it is not a number in [0, 1].
+    """
+    lam = float(lam)
+    if not (math.isfinite(lam) and 0.0 <= lam <= 1.0):
+        raise ValueError(f"lambda must be a number in [0, 1], not {lam:g}")
+    return lam
+
+
+def affine_in_lambda(layers: AffineLayers, rule: Rule) -> tuple[Weights, Weights]:
+    """Split the weights as ``base + lam * slope``, valid for lam in [0, 1] (``interpolate``) or in (0, 1] (``paper``)."""
+    base: Weights = {}
+    slope: Weights = {}
+    for name, layer in layers.items():
+        adv_weight = _per_channel(layer.theta, layer.gain_adv)
+        noise_weight = _per_channel(layer.noise * layer.noise_scale, layer.gain_adv)
+        if rule == "paper":
+            base[f"{name}.weight"], slope[f"{name}.weight"] = adv_weight, noise_weight
+            base[f"{name}.bias"], slope[f"{name}.bias"] = layer.bias_adv, layer.bias_adv * 0
+        else:
+            clean_weight = _per_channel(layer.theta, layer.gain_clean)
+            hat_weight = _per_channel(layer.theta + layer.noise * layer.noise_scale, layer.gain_adv)
+            base[f"{name}.weight"], slope[f"{name}.weight"] = clean_weight, hat_weight - clean_weight
+            base[f"{name}.bias"], slope[f"{name}.bias"] = layer.bias_clean, layer.bias_adv - layer.bias_clean
+    return base, slope
+
+
+def weights_at(layers: AffineLayers, lam: float, rule: Rule) -> Weights:
+    """Plain weights of the folded network at ``lam`` in [0, 1]."""
+    lam = check_lambda(lam)
+    if lam == 0:
+        return clean_weights(layers)
+    base, slope = affine_in_lambda(layers, rule)
+    return {name: base[name] + lam * slope[name] for name in base}
+
+
+def clean_weights(layers: AffineLayers) -> Weights:
+    """Plain weights at lambda = 0, where both rules agree."""
+    weights: Weights = {}
+    for name, layer in layers.items():
+        weights[f"{name}.weight"] = _per_channel(layer.theta, layer.gain_clean)
+        weights[f"{name}.bias"] = layer.bias_clean
+    return weights
+
+
+def fold_network(network: "nn.Module") -> dict[str, AffineLayer]:
+    """Read the affine form off a FLOAT network (its BatchNorm in inference mode); fields are tensors on its device."""
+    from floats_edge.method.conditioning import ConditionedLinear, FloatConv
+
+    layers: dict[str, AffineLayer] = {}
+    for name, unit in network.named_modules():
+        if isinstance(unit, FloatConv):
+            gain_clean, bias_clean = _batchnorm(unit.norm.clean)
+            gain_adv, bias_adv = _batchnorm(unit.norm.adv)
+            conv = unit.conv
+        elif isinstance(unit, ConditionedLinear):
+            conv = unit
+            gain_clean = gain_adv = unit.bias.detach() * 0 + 1
+            bias_clean = bias_adv = unit.bias.detach()
+        else:
+            continue
+        layers[name] = AffineLayer(
+            theta=conv.weight.detach(),
+            noise=conv.mask * conv.eta,
+            noise_scale=conv.alpha.detach() * conv.sigma(),
+            gain_clean=gain_clean,
+            gain_adv=gain_adv,
+            bias_clean=bias_clean,
+            bias_adv=bias_adv,
+        )
+    return layers
+
+
+def _batchnorm(norm: Any) -> tuple[Any, Any]:
+    """Per-channel ``(gain, bias)`` of a ``BatchNorm2d`` in inference mode: ``y = gain * x + bias``."""
+    gain = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
+    return gain, norm.bias.detach() - norm.running_mean * gain
+
+
+def _per_channel(weight: Any, gain: Any) -> Any:
+    """``weight`` times ``gain`` along the first axis."""
+    return weight * gain.reshape(-1, *[1] * (weight.ndim - 1))
+
+
+def masked_noise(seed: int, layer_index: int, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """``m * eta`` of one layer from its seed, as :class:`AffineLayer` wants it."""
+    return np.where(mask, standard_normal(seed, layer_index, mask.shape), np.float32(0))

@@ -1,0 +1,1 @@
+"""Backbones, built over any kind of layer."""

@@ -1,0 +1,1 @@
+"""Readers of power, clock and temperature sensors."""

@@ -1,0 +1,217 @@
+"""The recipe: every choice of a training run in one frozen, validated value."""
+
+import difflib
+import typing
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import Self
+
+from floats_edge.errors import RecipeError
+from floats_edge.method.fold import Rule
+from floats_edge.models.spec import Architecture
+
+
+def _fraction(value: Any) -> Any:
+    """Accept ``8/255`` where a number is meant."""
+    if isinstance(value, str) and "/" in value:
+        try:
+            return float(Fraction(value.replace(" ", "")))
+        except (ValueError, ZeroDivisionError):
+            return value
+    return value
+
+
+def _pixel_units(value: float) -> float:
+    if value > 1:
+        raise ValueError(f"{value:g} is probably in 8-bit units; images are in [0, 1], so write {value:g}/255")
+    return value
+
+
+Pixels = Annotated[float, BeforeValidator(_fraction), AfterValidator(_pixel_units), Field(gt=0)]
+"""A distance between images in [0, 1]; a recipe may write ``8/255``."""
+
+Lambda = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of all parts of a recipe: immutable, strict about names, without NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """Which images, and how they are split and augmented."""
+
+    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "stl10", "folder"] = "digits"
+    root: Path | None = Field(None, description="image folder, or where a data set is downloaded to")
+    image_size: int | None = Field(None, ge=4, le=512, description="height and width in pixels; None: as stored")
+    validation: float = Field(0.1, gt=0, lt=1, description="share of the training images held out for choices")
+    train_images: int | None = Field(None, gt=0, description="train on this many images, drawn at random; None: all")
+    crop: int = Field(2, ge=0, description="random crop after zero-padding by this many pixels")
+    flip: bool = Field(False, description="random horizontal flip")
+
+
+class Model(Section):
+    """The backbone."""
+
+    arch: Architecture = "resnet8"
+    width: int = Field(16, gt=0, description="channels of the first stage")
+    stem_stride: Literal[1, 2] = 1
+
+
+class Condition(Section):
+    """How lambda conditions the weights: W(lam) = m * (theta + lam * alpha * sigma * eta)."""
+
+    noise_seed: int = Field(0, ge=0, lt=2**63, description="seed of the frozen noise eta")
+    rule: Rule = Field("interpolate", description="how a lambda between 0 and 1 is served")
+
+
+class Sparsity(Section):
+    """FLOATS masks."""
+
+    density: float = Field(1.0, gt=0, le=1, description="share of active weights over all layers")
+    layer_densities: Literal["erk", "uniform"] = "erk"
+    update_every: float = Field(0.5, gt=0, description="epochs between mask updates")
+    swap_rate: float = Field(0.3, ge=0, lt=1, description="share of active weights swapped at the first update")
+
+
+class Attack(Section):
+    """An L-infinity attack on images in [0, 1]."""
+
+    kind: Literal["pgd", "fgsm-rs", "n-fgsm"]
+    epsilon: Pixels
+    step: Pixels | None = Field(
+        None, description="step size; None: epsilon/4 (pgd), 1.25 epsilon (fgsm-rs), epsilon (n-fgsm)"
+    )
+    steps: int = Field(1, ge=1, description="gradient steps")
+    restarts: int = Field(1, ge=1, description="random restarts, of which the worst counts")
+
+    @model_validator(mode="after")
+    def _single_step(self) -> Self:
+        if self.kind != "pgd" and (self.steps, self.restarts) != (1, 1):
+            raise ValueError(f"{self.kind} takes one step and no restarts; use kind: pgd for more")
+        return self
+
+
+class Train(Section):
+    """SGD with Nesterov momentum, linear warm-up, cosine decay."""
+
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(64, ge=4, multiple_of=2, description="half of it is trained clean, half attacked")
+    lr: float = Field(0.1, gt=0)
+    warmup: float = Field(0.2, ge=0, lt=1, description="share of the run spent warming up")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+
+
+class Evaluate(Section):
+    """How the result is judged, on test images."""
+
+    lambdas: tuple[Lambda, ...] = Field((0.0, 0.25, 0.5, 0.75, 1.0), min_length=1)
+    attack: Attack
+    images: int | None = Field(None, gt=0, description="test images to use; None: all")
+
+
+class Recipe(Section):
+    """Everything a run depends on: two runs of one recipe on one machine give the same bits."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: Data = Data()
+    model: Model = Model()
+    condition: Condition = Condition()
+    sparsity: Sparsity = Sparsity()
+    attack: Attack
+    train: Train = Train()
+    evaluate: Evaluate
+
+
+def recipe_folder() -> Path:
+    """Where the recipes that come with the package stand: inside a wheel, or at the top of a checkout."""
+    package = Path(__file__).parent
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def load_recipe(source: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe and apply overrides.
+
+    Args:
+        source: a YAML file, or the name of a recipe that comes with the package.
+        overrides: ``section.key=value`` each, the value in YAML.
+
+    Raises:
+        RecipeError: no such recipe, not YAML, an unknown key, or a value that is not valid.
+    """
+    path = Path(source)
+    named = recipe_folder() / f"{source}.yaml"
+    if not path.is_file() and path.suffix not in (".yaml", ".yml"):
+        path = named
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in recipe_folder().glob("*.yaml")))
+        raise RecipeError(f"there is no recipe {str(source)!r}.", fix=f"name a YAML file or one of: {known}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} cannot be read as YAML: {error}", fix="correct the file") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path} is not a recipe: it holds no keys.", fix="start from a file under recipes/")
+    for override in overrides:
+        _override(values, override)
+    return parse_recipe(values, str(source))
+
+
+def parse_recipe(values: dict[str, Any], origin: str) -> Recipe:
+    """Validate plain values as a recipe; ``origin`` names them in errors.
+
+    Raises:
+        RecipeError: an unknown key or a value that is not valid.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            raise RecipeError(f"{origin}: there is no key {key!r}.", fix=_suggest(problem["loc"])) from None
+        message = problem["msg"].removeprefix("Value error, ")
+        raise RecipeError(
+            f"{origin}: {key}: {message}.", fix=f"correct {key} in the recipe or with -o {key}=…"
+        ) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML that :func:`load_recipe` reads back to the same value."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not (key and equals):
+        raise RecipeError(f"override {override!r} is not of the form key=value.", fix="write -o train.epochs=5")
+    *parents, last = key.strip().split(".")
+    section = values
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise RecipeError(f"override {override!r}: {parent} has no keys.", fix=_suggest((key,)))
+    try:
+        section[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RecipeError(f"override {override!r}: {text!r} is not YAML.", fix="quote the value") from None
+
+
+def _suggest(loc: tuple[int | str, ...]) -> str:
+    """Name the keys that exist where ``loc`` points, the nearest first."""
+    section: Any = Recipe
+    for part in loc[:-1]:
+        annotation = section.model_fields[str(part)].annotation
+        candidates = (annotation, *typing.get_args(annotation))
+        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    keys = list(section.model_fields)
+    near = difflib.get_close_matches(str(loc[-1]), keys, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"the keys here are: {', '.join(keys)}"

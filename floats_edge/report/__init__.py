@@ -1,0 +1,1 @@
+"""Records rendered for the console, as Markdown, PNG and HTML."""

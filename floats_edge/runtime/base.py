@@ -1,0 +1,87 @@
+"""The one interface behind which every engine runs."""
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from floats_edge.errors import ArtifactError, LambdaError
+from floats_edge.method.fold import check_lambda
+
+Images = NDArray[np.float32]
+Logits = NDArray[np.float32]
+
+
+class Predictor(ABC):
+    """A loaded network at a selectable lambda. One per thread; use as a context manager.
+
+    Attributes:
+        backend: name of the backend that runs it, for example ``ort-cpu``.
+        image_shape: ``(C, H, W)`` of one image.
+        lambdas: the lambdas it can serve: a tuple of values, or None for any in [0, 1].
+        lam: the lambda in force.
+    """
+
+    def __init__(
+        self, backend: str, image_shape: tuple[int, int, int], lambdas: tuple[float, ...] | None, lam: float
+    ) -> None:
+        self.backend = backend
+        self.image_shape = image_shape
+        self.lambdas = lambdas
+        self.lam = lam
+
+    def set_lambda(self, lam: float) -> float:
+        """Switch to ``lam`` and return it.
+
+        Raises:
+            LambdaError: not a number in [0, 1], or not served by this artifact.
+        """
+        try:
+            lam = check_lambda(lam)
+        except ValueError as error:
+            raise LambdaError(f"{error}.", fix="choose a lambda from 0 (clean) to 1 (robust)") from None
+        if self.lambdas is not None and lam not in self.lambdas:
+            served = ", ".join(f"{value:g}" for value in self.lambdas)
+            raise LambdaError(
+                f"this artifact serves lambda {served}, not {lam:g}.",
+                fix=f"floats-edge export CHECKPOINT -o DIR --lambda {lam:g}, or --lambda runtime for any lambda",
+            )
+        if lam != self.lam:
+            self._switch(lam)
+            self.lam = lam
+        return lam
+
+    def predict(self, images: Images) -> Logits:
+        """Logits ``[N, classes]`` (float32) of images ``[N, C, H, W]``, float32 in [0, 1].
+
+        Raises:
+            ArtifactError: images of another shape or type.
+        """
+        if images.dtype != np.float32 or images.shape[1:] != self.image_shape:
+            raise ArtifactError(
+                f"the network takes float32 images of shape [N, {', '.join(map(str, self.image_shape))}] in [0, 1], "
+                f"not {images.dtype} {list(images.shape)}.",
+                fix="resize the images and divide 8-bit values by 255; normalisation is inside the network",
+            )
+        return self._infer(np.ascontiguousarray(images))
+
+    def close(self) -> None:  # noqa: B027 - optional to override
+        """Release what the backend holds; the predictor cannot be used afterwards."""
+
+    @abstractmethod
+    def _switch(self, lam: float) -> None:
+        """Put ``lam`` (valid and served) in force."""
+
+    @abstractmethod
+    def _infer(self, images: Images) -> Logits:
+        """Run on contiguous images of the right shape."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
