@@ -47,36 +47,40 @@ class Data(Section):
     """Which images, and how they are split and augmented."""
 
     dataset: Literal["digits", "cifar10", "cifar100", "svhn", "stl10", "folder"] = "digits"
-    root: Path | None = Field(None, description="image folder, or where a data set is downloaded to")
-    image_size: int | None = Field(None, ge=4, le=512, description="height and width in pixels; None: as stored")
-    validation: float = Field(0.1, gt=0, lt=1, description="share of the training images held out for choices")
-    train_images: int | None = Field(None, gt=0, description="train on this many images, drawn at random; None: all")
-    crop: int = Field(2, ge=0, description="random crop after zero-padding by this many pixels")
-    flip: bool = Field(False, description="random horizontal flip")
+    root: Path | None = Field(default=None, description="image folder, or where a data set is downloaded to")
+    image_size: int | None = Field(
+        default=None, ge=4, le=512, description="height and width in pixels; None: as stored"
+    )
+    validation: float = Field(default=0.1, gt=0, lt=1, description="share of the training images held out for choices")
+    train_images: int | None = Field(
+        default=None, gt=0, description="train on this many images, drawn at random; None: all"
+    )
+    crop: int = Field(default=2, ge=0, description="random crop after zero-padding by this many pixels")
+    flip: bool = Field(default=False, description="random horizontal flip")
 
 
 class Model(Section):
     """The backbone."""
 
     arch: Architecture = "resnet8"
-    width: int = Field(16, gt=0, description="channels of the first stage")
+    width: int = Field(default=16, gt=0, description="channels of the first stage")
     stem_stride: Literal[1, 2] = 1
 
 
 class Condition(Section):
     """How lambda conditions the weights: W(lam) = m * (theta + lam * alpha * sigma * eta)."""
 
-    noise_seed: int = Field(0, ge=0, lt=2**63, description="seed of the frozen noise eta")
-    rule: Rule = Field("interpolate", description="how a lambda between 0 and 1 is served")
+    noise_seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the frozen noise eta")
+    rule: Rule = Field(default="interpolate", description="how a lambda between 0 and 1 is served")
 
 
 class Sparsity(Section):
     """FLOATS masks."""
 
-    density: float = Field(1.0, gt=0, le=1, description="share of active weights over all layers")
+    density: float = Field(default=1.0, gt=0, le=1, description="share of active weights over all layers")
     layer_densities: Literal["erk", "uniform"] = "erk"
-    update_every: float = Field(0.5, gt=0, description="epochs between mask updates")
-    swap_rate: float = Field(0.3, ge=0, lt=1, description="share of active weights swapped at the first update")
+    update_every: float = Field(default=0.5, gt=0, description="epochs between mask updates")
+    swap_rate: float = Field(default=0.3, ge=0, lt=1, description="share of active weights swapped at the first update")
 
 
 class Attack(Section):
@@ -87,8 +91,8 @@ class Attack(Section):
     step: Pixels | None = Field(
         None, description="step size; None: epsilon/4 (pgd), 1.25 epsilon (fgsm-rs), epsilon (n-fgsm)"
     )
-    steps: int = Field(1, ge=1, description="gradient steps")
-    restarts: int = Field(1, ge=1, description="random restarts, of which the worst counts")
+    steps: int = Field(default=1, ge=1, description="gradient steps")
+    restarts: int = Field(default=1, ge=1, description="random restarts, of which the worst counts")
 
     @model_validator(mode="after")
     def _single_step(self) -> Self:
@@ -100,27 +104,27 @@ class Attack(Section):
 class Train(Section):
     """SGD with Nesterov momentum, linear warm-up, cosine decay."""
 
-    epochs: int = Field(20, ge=1)
-    batch_size: int = Field(64, ge=4, multiple_of=2, description="half of it is trained clean, half attacked")
-    lr: float = Field(0.1, gt=0)
-    warmup: float = Field(0.2, ge=0, lt=1, description="share of the run spent warming up")
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=64, ge=4, multiple_of=2, description="half of it is trained clean, half attacked")
+    lr: float = Field(default=0.1, gt=0)
+    warmup: float = Field(default=0.2, ge=0, lt=1, description="share of the run spent warming up")
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
 
 
 class Evaluate(Section):
     """How the result is judged, on test images."""
 
-    lambdas: tuple[Lambda, ...] = Field((0.0, 0.25, 0.5, 0.75, 1.0), min_length=1)
+    lambdas: tuple[Lambda, ...] = Field(default=(0.0, 0.25, 0.5, 0.75, 1.0), min_length=1)
     attack: Attack
-    images: int | None = Field(None, gt=0, description="test images to use; None: all")
+    images: int | None = Field(default=None, gt=0, description="test images to use; None: all")
 
 
 class Recipe(Section):
     """Everything a run depends on: two runs of one recipe on one machine give the same bits."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     data: Data = Data()
     model: Model = Model()
     condition: Condition = Condition()
@@ -182,6 +186,18 @@ def parse_recipe(values: dict[str, Any], origin: str) -> Recipe:
         raise RecipeError(
             f"{origin}: {key}: {message}.", fix=f"correct {key} in the recipe or with -o {key}=…"
         ) from None
+
+
+def override_recipe(recipe: Recipe, overrides: tuple[str, ...]) -> Recipe:
+    """A recipe with some keys changed: ``section.key=value`` each.
+
+    Raises:
+        RecipeError: an unknown key or a value that is not valid.
+    """
+    values = recipe.model_dump()
+    for override in overrides:
+        _override(values, override)
+    return parse_recipe(values, recipe.name)
 
 
 def dump_recipe(recipe: Recipe) -> str:

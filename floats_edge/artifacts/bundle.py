@@ -1,22 +1,22 @@
 """A bundle on disk: written whole, read as if a stranger had made it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import safetensors.numpy
-from numpy.typing import NDArray
-from pydantic import ValidationError
-from safetensors import SafetensorError
-
-from floats_edge.artifacts.files import sha256, staged_directory, write_atomic, writing
-from floats_edge.artifacts.manifest import FileEntry, Manifest
-from floats_edge.errors import ArtifactError
+from floats_edge.artifacts.files import (
+    FileEntry,
+    FileSet,
+    Tensors,
+    file_entry,
+    read_json,
+    staged_directory,
+    write_atomic,
+)
+from floats_edge.artifacts.manifest import Manifest
 
 MANIFEST = "manifest.json"
-_REEXPORT = "export it again: floats-edge export CHECKPOINT -o DIR"
+_REMEDY = "export it again: floats-edge export CHECKPOINT -o DIR"
 
 
 @dataclass(frozen=True)
@@ -26,29 +26,18 @@ class Bundle:
     path: Path
     manifest: Manifest
 
+    @property
+    def files(self) -> FileSet:
+        """The files of the bundle; reading one checks its hash."""
+        return FileSet(self.path, self.manifest.files, _REMEDY)
+
     def read(self, name: str) -> bytes:
-        """The bytes of one file, checked against the manifest before anyone deserialises them.
+        """The bytes of one file, of the stated hash: see :meth:`FileSet.read`."""
+        return self.files.read(name)
 
-        Raises:
-            ArtifactError: the bytes are not those that were exported.
-        """
-        data = (self.path / name).read_bytes()
-        if sha256(data) != self.manifest.files[name].sha256:
-            raise ArtifactError(
-                f"{self.path / name} is not the file that was exported (sha256 differs).", fix=_REEXPORT
-            )
-        return data
-
-    def tensors(self, name: str) -> dict[str, NDArray[np.generic]]:
-        """One safetensors file as NumPy arrays.
-
-        Raises:
-            ArtifactError: the file is not what was exported, or not safetensors.
-        """
-        try:
-            return safetensors.numpy.load(self.read(name))
-        except SafetensorError as error:
-            raise ArtifactError(f"{self.path / name} is not valid safetensors: {error}.", fix=_REEXPORT) from None
+    def tensors(self, name: str) -> Tensors:
+        """One safetensors file as NumPy arrays: see :meth:`FileSet.tensors`."""
+        return self.files.tensors(name)
 
     def verify(self) -> None:
         """Check the hash of every file.
@@ -61,7 +50,7 @@ class Bundle:
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether ``path`` looks like a bundle (it need not be a valid one)."""
+    """Whether ``path`` is meant to be a bundle (it need not be a valid one)."""
     return (path / MANIFEST).exists()
 
 
@@ -71,58 +60,26 @@ def open_bundle(path: Path) -> Bundle:
     Raises:
         ArtifactError: not a bundle, an invalid manifest, or a file that is missing, resized or outside the bundle.
     """
-    try:
-        text = (path / MANIFEST).read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{path} is not a bundle: {MANIFEST}: {error.strerror}.", fix=_REEXPORT) from None
-    try:
-        manifest = Manifest.model_validate_json(text)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"]) or MANIFEST
-        raise ArtifactError(f"{path / MANIFEST} is not valid: {where}: {problem['msg']}.", fix=_REEXPORT) from None
-    root = path.resolve()
-    for name, entry in manifest.files.items():
-        file = path / name
-        if not file.resolve().is_relative_to(root):
-            raise ArtifactError(f"{file} leads out of the bundle.", fix=_REEXPORT)
-        if not file.is_file():
-            raise ArtifactError(f"{file} is missing from the bundle.", fix=_REEXPORT)
-        if file.stat().st_size != entry.bytes:
-            raise ArtifactError(f"{file} is not the file that was exported (its size differs).", fix=_REEXPORT)
-    return Bundle(path, manifest)
+    bundle = Bundle(path, read_json(path / MANIFEST, Manifest, _REMEDY))
+    bundle.files.check()
+    return bundle
 
 
-@contextmanager
-def staged_bundle(path: Path) -> Iterator[Path]:
-    """A directory to fill; it becomes the bundle at ``path`` once :func:`write_manifest` was called and the block ends.
+def staged_bundle(path: Path) -> AbstractContextManager[Path]:
+    """A directory to fill; ended well, and with a manifest written, it becomes the bundle at ``path``.
 
     Raises:
         OutputError: the file system refuses, or ``path`` holds something that is not a bundle.
     """
-    with staged_directory(path, marker=MANIFEST) as staging:
-        yield staging
-
-
-def save_tensors(path: Path, tensors: dict[str, NDArray[np.generic]]) -> None:
-    """Write NumPy arrays as safetensors.
-
-    Raises:
-        OutputError: the file system refuses.
-    """
-    write_atomic(path, safetensors.numpy.save({name: np.ascontiguousarray(t) for name, t in tensors.items()}))
+    return staged_directory(path, marker=MANIFEST)
 
 
 def file_entries(folder: Path) -> dict[str, FileEntry]:
     """Identity of every file below ``folder``, the manifest apart."""
-    entries: dict[str, FileEntry] = {}
-    for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
-        data = file.read_bytes()
-        entries[file.relative_to(folder).as_posix()] = FileEntry(sha256=sha256(data), bytes=len(data))
-    return entries
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return {file.relative_to(folder).as_posix(): file_entry(file.read_bytes()) for file in files}
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json``, the last file of a bundle."""
-    with writing(folder):
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_atomic(folder / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())

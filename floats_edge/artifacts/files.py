@@ -1,13 +1,116 @@
-"""Files that appear whole or not at all, and their hashes."""
+"""Files that appear whole or not at all, and are read as if a stranger had made them."""
 
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, TypeVar
 
-from floats_edge.errors import OutputError
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from safetensors import SafetensorError
+
+from floats_edge.errors import ArtifactError, OutputError
+from floats_edge.recipe import Section
+
+Tensors = dict[str, NDArray[Any]]
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def _stays_inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts or str(path) != name:
+        raise ValueError(f"{name!r} does not name a file inside the folder")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_stays_inside)]
+"""Path of a file relative to its artifact's folder, with forward slashes, that cannot leave it."""
+
+
+class FileEntry(Section):
+    """Identity of one file of an artifact."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+@dataclass(frozen=True)
+class FileSet:
+    """The files an artifact lists, below its folder; ``remedy`` ends every error about them."""
+
+    root: Path
+    entries: Mapping[str, FileEntry]
+    remedy: str
+
+    def check(self) -> None:
+        """Check that every file is there, inside the folder and of its stated size.
+
+        Raises:
+            ArtifactError: naming the first file that is not.
+        """
+        root = self.root.resolve()
+        for name, entry in self.entries.items():
+            file = self.root / name
+            if not file.resolve().is_relative_to(root):
+                raise ArtifactError(f"{file} leads out of its folder.", fix=self.remedy)
+            if not file.is_file():
+                raise ArtifactError(f"{file} is missing.", fix=self.remedy)
+            if file.stat().st_size != entry.bytes:
+                raise ArtifactError(f"{file} is truncated or altered: its size differs.", fix=self.remedy)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file, of the stated hash: call before anything deserialises them.
+
+        Raises:
+            ArtifactError: the bytes are not those that were written.
+        """
+        data = (self.root / name).read_bytes()
+        if sha256(data) != self.entries[name].sha256:
+            raise ArtifactError(f"{self.root / name} was altered: its sha256 differs.", fix=self.remedy)
+        return data
+
+    def tensors(self, name: str) -> Tensors:
+        """One safetensors file as NumPy arrays.
+
+        Raises:
+            ArtifactError: the bytes are not those that were written, or not safetensors.
+        """
+        try:
+            return safetensors.numpy.load(self.read(name))
+        except SafetensorError as error:
+            raise ArtifactError(f"{self.root / name} is not valid safetensors: {error}.", fix=self.remedy) from None
+
+
+def file_entry(data: bytes) -> FileEntry:
+    """Identity of a file of these bytes."""
+    return FileEntry(sha256=sha256(data), bytes=len(data))
+
+
+def pack_tensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
+    """NumPy arrays as the bytes of a safetensors file."""
+    return safetensors.numpy.save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+
+
+def read_json(path: Path, schema: type[Schema], remedy: str) -> Schema:
+    """A JSON file as a value of ``schema``.
+
+    Raises:
+        ArtifactError: no such file, or not valid.
+    """
+    try:
+        return schema.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}.", fix=remedy) from None
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise ArtifactError(f"{path} is not valid: {where}: {problem['msg']}.", fix=remedy) from None
 
 
 def sha256(data: bytes) -> str:

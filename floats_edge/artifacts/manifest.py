@@ -1,12 +1,12 @@
 """What a bundle says of itself: the schema of ``manifest.json``, shared with C++ as ``export/schema``."""
 
 import math
-from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from floats_edge.artifacts.files import FileEntry, FileName
 from floats_edge.method.fold import Rule
 from floats_edge.models.spec import ModelSpec
 from floats_edge.recipe import Lambda, Recipe, Section
@@ -16,24 +16,6 @@ SCHEMA_VERSION = 1
 Mode = Literal["fixed", "bank", "bound"]
 Precision = Literal["fp32", "fp16"]
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
-
-
-def _stays_inside(name: str) -> str:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts or str(path) != name:
-        raise ValueError(f"{name!r} does not name a file inside the bundle")
-    return name
-
-
-FileName = Annotated[str, AfterValidator(_stays_inside)]
-"""Path of a file relative to the bundle, with forward slashes, that cannot leave it."""
-
-
-class FileEntry(Section):
-    """Identity of one file of the bundle."""
-
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    bytes: int = Field(ge=0)
 
 
 class InputSpec(Section):
@@ -114,7 +96,7 @@ class Parity(Section):
 
 
 class Golden(Section):
-    """Real images and the trained network's fp32 logits: ``images`` and ``logits_0``, ``logits_1``, ... in safetensors."""
+    """Real images and the trained network's fp32 logits: tensors ``images``, ``logits_0``, ``logits_1``, ..."""
 
     file: FileName
     lambdas: tuple[Lambda, ...]

@@ -4,10 +4,12 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, RootModel, model_validator
+from typing_extensions import Self
 
-from floats_edge.artifacts.files import write_atomic
-from floats_edge.errors import ArtifactError
+from floats_edge.artifacts.bundle import Bundle
+from floats_edge.artifacts.checkpoint import TrainingRun
+from floats_edge.artifacts.files import read_json, write_atomic
 from floats_edge.recipe import Attack, Lambda, Section
 
 EVALUATION = "evaluation.json"
@@ -32,6 +34,12 @@ class Share(Section):
 
     count: int = Field(ge=0)
     total: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _part_of_total(self) -> Self:
+        if self.count > self.total:
+            raise ValueError(f"{self.count} of {self.total} is no share")
+        return self
 
     @property
     def percent(self) -> float:
@@ -65,7 +73,9 @@ class Evaluation(Section):
     split: Literal["validation", "test"]
     attack: Attack
     attacked: str = Field(description="the network the gradients came from")
-    upper_bound: Literal[True] = Field(True, description="PGD alone overstates robustness: read robust as 'at most'")
+    upper_bound: Literal[True] = Field(
+        default=True, description="PGD alone overstates robustness: read robust as 'at most'"
+    )
     seed: int
     results: tuple[LambdaResult, ...]
     versions: dict[str, str]
@@ -76,35 +86,35 @@ class Reading(Section):
 
     value: float | None
     unit: str
-    source: str = Field(description="where it was read, or why it could not be")
+    source: str = Field(min_length=1, description="where it was read, or why it could not be")
 
 
 class Latency(Section):
-    """Times of single inferences, in ms."""
+    """Distribution of single calls, in ms."""
 
     n: int = Field(gt=0)
-    mean: float
-    std: float
-    minimum: float
-    p50: float
-    p90: float
-    p99: float
-    maximum: float
+    mean: float = Field(ge=0)
+    std: float = Field(ge=0, description="of the sample (n - 1)")
+    minimum: float = Field(ge=0)
+    p50: float = Field(ge=0)
+    p90: float = Field(ge=0)
+    p99: float = Field(ge=0)
+    maximum: float = Field(ge=0)
 
 
 class Run(Section):
-    """One backend at one batch size."""
+    """One backend at one batch size, in a process of its own."""
 
     backend: str
-    batch: int
+    batch: int = Field(gt=0)
     lam: Lambda
-    warmup_s: float
-    includes: str = Field(description="what one timed inference covers, for example host-to-device copies")
+    warmup_s: float = Field(ge=0, description="time spent on inferences that do not count")
+    includes: str = Field(description="what one timed inference covers")
     latency_ms: Latency
-    throughput: float = Field(description="images/s, from the total time")
-    load_ms: float
-    first_inference_ms: float
-    set_lambda_ms: Latency | None = Field(description="None: the artifact serves one lambda only")
+    throughput: float = Field(description="images/s of one caller: images over the summed inference times")
+    load_ms: float = Field(description="importing the backend's library and opening the artifact")
+    first_inference_ms: float = Field(description="the first inference after loading, alone")
+    set_lambda_ms: Latency | None = Field(description="one switch; None: the artifact serves one lambda only")
     memory: dict[str, Reading]
 
 
@@ -116,14 +126,48 @@ class Profile(Section):
     subject: Subject
     size: dict[str, Reading] = Field(description="bytes on disk by part of the bundle")
     conditions: dict[str, Reading | str] = Field(description="machine, clocks, power mode, versions")
-    runs: tuple[Run, ...]
-    skipped: dict[str, str] = Field(description="backends that were asked for and did not run, with the reason")
+    runs: tuple[Run, ...] = Field(min_length=1)
+    skipped: dict[str, str] = Field(description="what was asked for and did not run, with the reason")
 
 
-_RECORD: TypeAdapter[Evaluation | Profile] = TypeAdapter(Annotated[Evaluation | Profile, Field(discriminator="kind")])
+Record = Evaluation | Profile
 
 
-def save_record(record: Evaluation | Profile, path: Path) -> None:
+class _AnyRecord(RootModel[Annotated[Record, Field(discriminator="kind")]]):
+    """A record of either kind, told apart by its ``kind``."""
+
+
+def bundle_subject(bundle: Bundle) -> Subject:
+    """How records name a bundle."""
+    manifest = bundle.manifest
+    return Subject(
+        kind="bundle",
+        path=str(bundle.path),
+        name=manifest.recipe.name,
+        model=f"{manifest.model.arch}, width {manifest.model.width}",
+        sha256=manifest.checkpoint_sha256,
+        density=manifest.density,
+        mode=manifest.lam.mode,
+        precision=manifest.precision,
+    )
+
+
+def run_subject(run: TrainingRun) -> Subject:
+    """How records name a trained run."""
+    checkpoint = run.checkpoint
+    return Subject(
+        kind="checkpoint",
+        path=str(run.path),
+        name=checkpoint.recipe.name,
+        model=f"{checkpoint.model.arch}, width {checkpoint.model.width}",
+        sha256=run.weights_sha256,
+        density=checkpoint.history[-1].density,
+        mode=None,
+        precision="fp32",
+    )
+
+
+def save_record(record: Record, path: Path) -> None:
     """Write a record as JSON, atomically.
 
     Raises:
@@ -132,20 +176,10 @@ def save_record(record: Evaluation | Profile, path: Path) -> None:
     write_atomic(path, (record.model_dump_json(indent=2) + "\n").encode())
 
 
-def load_record(path: Path) -> Evaluation | Profile:
+def load_record(path: Path) -> Record:
     """Read a record of either kind.
 
     Raises:
         ArtifactError: no such file, or not a valid record.
     """
-    fix = "write it again with floats-edge evaluate or floats-edge profile"
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}.", fix=fix) from None
-    try:
-        return _RECORD.validate_json(text)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise ArtifactError(f"{path} is not a valid record: {where}: {problem['msg']}.", fix=fix) from None
+    return read_json(path, _AnyRecord, "write it again with floats-edge evaluate or floats-edge profile").root

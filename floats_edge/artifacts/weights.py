@@ -1,13 +1,15 @@
 """The affine weights of a runtime-lambda bundle as safetensors: theta, per-channel vectors, and no noise.
 
-Per layer ``L``: ``L.theta`` (dense: float32 of the weight's shape; sparse: the float32 values inside the mask, in C order),
-``L.mask`` (sparse only: the mask as bits, C order, least significant bit first, uint8), ``L.noise_scale`` (float32, shape [1])
-and ``L.gain_clean``, ``L.gain_adv``, ``L.bias_clean``, ``L.bias_adv`` (float32, [out]). The noise is regenerated from the
-manifest's seed and the layer's position in it: see ``method/noise.py`` and, for the arithmetic, ``method/fold.py``.
+Per layer ``L``: ``L.theta`` (dense: float32 of the weight's shape; sparse: the float32 values inside the mask, in C
+order), ``L.mask`` (sparse only: the mask as bits, C order, least significant bit first, uint8), ``L.noise_scale``
+(float32, [1]) and ``L.gain_clean``, ``L.gain_adv``, ``L.bias_clean``, ``L.bias_adv`` (float32, [out]). The noise is
+regenerated from the manifest's seed and the layer's position in it: see ``method/noise.py`` and, for the arithmetic,
+``method/fold.py``.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,19 +18,19 @@ from floats_edge.artifacts.manifest import LayerSpec
 from floats_edge.errors import ArtifactError
 from floats_edge.method.fold import AffineLayer, AffineLayers, masked_noise
 
+_REMEDY = "export it again: floats-edge export CHECKPOINT -o DIR"
 _VECTORS = ("gain_clean", "gain_adv", "bias_clean", "bias_adv")
 
 
-def pack_weights(layers: AffineLayers, masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.generic]]:
-    """Tensors to save, from layers of NumPy arrays and their masks (bool, shape of theta)."""
-    tensors: dict[str, NDArray[np.generic]] = {}
+def pack_weights(layers: AffineLayers) -> dict[str, NDArray[Any]]:
+    """Tensors to save, from layers of NumPy arrays."""
+    tensors: dict[str, NDArray[Any]] = {}
     for name, layer in layers.items():
-        mask = masks[name]
-        if mask.all():
+        if layer.mask.all():
             tensors[f"{name}.theta"] = layer.theta
         else:
-            tensors[f"{name}.theta"] = layer.theta[mask]
-            tensors[f"{name}.mask"] = np.packbits(mask.reshape(-1), bitorder="little")
+            tensors[f"{name}.theta"] = layer.theta[layer.mask]
+            tensors[f"{name}.mask"] = np.packbits(layer.mask.reshape(-1), bitorder="little")
         tensors[f"{name}.noise_scale"] = np.asarray(layer.noise_scale, dtype=np.float32).reshape(1)
         for vector in _VECTORS:
             tensors[f"{name}.{vector}"] = getattr(layer, vector)
@@ -36,7 +38,7 @@ def pack_weights(layers: AffineLayers, masks: Mapping[str, NDArray[np.bool_]]) -
 
 
 def unpack_weights(
-    tensors: Mapping[str, NDArray[np.generic]], specs: Sequence[LayerSpec], noise_seed: int
+    tensors: Mapping[str, NDArray[Any]], specs: Sequence[LayerSpec], noise_seed: int
 ) -> dict[str, AffineLayer]:
     """Layers of NumPy arrays from saved tensors, the noise drawn anew.
 
@@ -45,13 +47,13 @@ def unpack_weights(
     """
     left = dict(tensors)
 
-    def take(name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:
+    def take(name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
         tensor = left.pop(name, None)
         if tensor is None or tensor.dtype != dtype or tensor.shape != shape:
             found = "missing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
             raise ArtifactError(
-                f"the weights do not fit the manifest: {name} should be {np.dtype(dtype)} {list(shape)} and is {found}.",
-                fix="export it again: floats-edge export CHECKPOINT -o DIR",
+                f"the weights do not fit the manifest: {name}: {np.dtype(dtype)} {list(shape)} stated, {found} found.",
+                fix=_REMEDY,
             )
         return tensor
 
@@ -64,8 +66,8 @@ def unpack_weights(
             mask = np.unpackbits(bits, count=size, bitorder="little").astype(bool).reshape(spec.shape)
             if int(mask.sum()) != spec.nonzeros:
                 raise ArtifactError(
-                    f"the mask of {spec.name} does not fit the manifest: {int(mask.sum())} weights, not {spec.nonzeros}.",
-                    fix="export it again: floats-edge export CHECKPOINT -o DIR",
+                    f"the weights do not fit the manifest: {spec.name}.mask holds {mask.sum()}, not {spec.nonzeros}.",
+                    fix=_REMEDY,
                 )
             theta = np.zeros(spec.shape, dtype=np.float32)
             theta[mask] = take(f"{spec.name}.theta", np.float32, (spec.nonzeros,))
@@ -74,10 +76,10 @@ def unpack_weights(
         noise_scale = take(f"{spec.name}.noise_scale", np.float32, (1,))
         vectors = {vector: take(f"{spec.name}.{vector}", np.float32, spec.shape[:1]) for vector in _VECTORS}
         noise = masked_noise(noise_seed, index, mask)
-        layers[spec.name] = AffineLayer(theta=theta, noise=noise, noise_scale=noise_scale, **vectors)
+        layers[spec.name] = AffineLayer(theta=theta, mask=mask, noise=noise, noise_scale=noise_scale, **vectors)
     if left:
         raise ArtifactError(
             f"the weights do not fit the manifest: {', '.join(sorted(left))} belongs to no layer.",
-            fix="export it again: floats-edge export CHECKPOINT -o DIR",
+            fix=_REMEDY,
         )
     return layers

@@ -8,8 +8,9 @@ With BatchNorm folded in, each conditioned layer is, per output channel, affine 
     interpolate:  W(lam) = W0 + lam * (W1 - W0)                                    b(lam) likewise
     paper:        lam = 0 -> W0;  lam > 0 -> (theta + lam * noise_scale * noise) * gain_adv    b(lam) = bias_adv
 
-with ``noise = m * eta`` and ``noise_scale = alpha * sigma``. The arithmetic is written once for arrays of any kind (torch on
-the training device, NumPy on a board without PyTorch), in float32 and in the order above, which the C++ kit repeats.
+with ``noise = m * eta`` and ``noise_scale = alpha * sigma``. The arithmetic is written once for arrays of any kind
+(torch on the training device, NumPy on a board without PyTorch), in float32 and in the order above, which the C++ kit
+repeats.
 """
 
 import math
@@ -35,6 +36,7 @@ class AffineLayer:
     """One layer of a trained network in the form of this module's equations; fields are arrays of one kind."""
 
     theta: Any  # [out, ...], zero outside the mask
+    mask: Any  # [out, ...], bool
     noise: Any  # [out, ...], m * eta
     noise_scale: Any  # scalar, alpha * sigma
     gain_clean: Any  # [out]
@@ -63,7 +65,7 @@ def check_lambda(lam: float) -> float:
 
 
 def affine_in_lambda(layers: AffineLayers, rule: Rule) -> tuple[Weights, Weights]:
-    """Split the weights as ``base + lam * slope``, valid for lam in [0, 1] (``interpolate``) or in (0, 1] (``paper``)."""
+    """Split the weights as ``base + lam * slope``, for lam in [0, 1] (``interpolate``) or (0, 1] (``paper``)."""
     base: Weights = {}
     slope: Weights = {}
     for name, layer in layers.items():
@@ -100,28 +102,27 @@ def clean_weights(layers: AffineLayers) -> Weights:
 
 def fold_network(network: "nn.Module") -> dict[str, AffineLayer]:
     """Read the affine form off a FLOAT network (its BatchNorm in inference mode); fields are tensors on its device."""
-    from floats_edge.method.conditioning import ConditionedLinear, FloatConv
+    from floats_edge.method.conditioning import FloatConv, FloatLinear
 
     layers: dict[str, AffineLayer] = {}
     for name, unit in network.named_modules():
         if isinstance(unit, FloatConv):
-            gain_clean, bias_clean = _batchnorm(unit.norm.clean)
-            gain_adv, bias_adv = _batchnorm(unit.norm.adv)
-            conv = unit.conv
-        elif isinstance(unit, ConditionedLinear):
-            conv = unit
-            gain_clean = gain_adv = unit.bias.detach() * 0 + 1
-            bias_clean = bias_adv = unit.bias.detach()
+            clean, adv = _batchnorm(unit.norm.clean), _batchnorm(unit.norm.adv)
+        elif isinstance(unit, FloatLinear):
+            bias = unit.bias.detach()
+            clean = adv = (bias * 0 + 1, bias)
         else:
             continue
+        weight = unit.weight
         layers[name] = AffineLayer(
-            theta=conv.weight.detach(),
-            noise=conv.mask * conv.eta,
-            noise_scale=conv.alpha.detach() * conv.sigma(),
-            gain_clean=gain_clean,
-            gain_adv=gain_adv,
-            bias_clean=bias_clean,
-            bias_adv=bias_adv,
+            theta=weight.theta.detach(),
+            mask=weight.mask,
+            noise=weight.mask * weight.eta,
+            noise_scale=weight.alpha.detach() * weight.sigma(),
+            gain_clean=clean[0],
+            gain_adv=adv[0],
+            bias_clean=clean[1],
+            bias_adv=adv[1],
         )
     return layers
 

@@ -1,8 +1,8 @@
 """FLOATS, irregular: unstructured masks at a fixed global density, moved while the network trains.
 
-One pass from a random mask: at every update the active weights of smallest magnitude are dropped and as many inactive ones
-are grown where the running mean of the dense gradient's magnitude is largest. Sources: FLOATS (Kundu et al., arXiv
-2204.00426); sparse momentum (Dettmers & Zettlemoyer 2019); RigL and its Erdos-Renyi-Kernel densities (Evci et al. 2020).
+One pass from a random mask: at every update the active weights of smallest magnitude are dropped and as many inactive
+ones are grown where the running mean of the dense gradient's magnitude is largest. Sources: FLOATS (Kundu et al., arXiv
+2204.00426); sparse momentum (Dettmers & Zettlemoyer 2019); RigL and Erdos-Renyi-Kernel densities (Evci et al. 2020).
 """
 
 import math
@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from floats_edge.method.conditioning import ConditionedLayer
+from floats_edge.method.conditioning import ConditionedWeight
 
 GRADIENT_DECAY = 0.9
 LAST_UPDATE = 0.75
@@ -49,7 +49,7 @@ def layer_counts(shapes: dict[str, tuple[int, ...]], density: float, rule: str) 
 
 
 def _erk(shapes: dict[str, tuple[int, ...]], sizes: dict[str, int], budget: int) -> dict[str, float]:
-    """Real-valued counts proportional to the sum of each layer's dimensions; layers that would exceed 1 become dense."""
+    """Real-valued counts proportional to the sum of each layer's dimensions; a layer is at most dense."""
     dense: set[str] = set()
     while True:
         free = budget - sum(sizes[name] for name in dense)
@@ -76,20 +76,20 @@ def swap_fraction(initial: float, progress: float) -> float:
 
 
 class MaskUpdater:
-    """Keeps the masked weights of a network at zero and moves its masks; holds each layer's mean |gradient|."""
+    """Keeps masked weights at zero and moves the masks; holds each weight's running mean of |gradient|."""
 
-    def __init__(self, layers: dict[str, ConditionedLayer]) -> None:
-        self.layers = layers
-        self.gradient = {name: torch.zeros_like(layer.weight) for name, layer in layers.items()}
+    def __init__(self, weights: dict[str, ConditionedWeight]) -> None:
+        self.weights = weights
+        self.gradient = {name: torch.zeros_like(weight.theta) for name, weight in weights.items()}
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
         """After backward, before the optimiser step: remember the dense gradient, then hide what the mask excludes."""
-        for name, layer in self.layers.items():
-            gradient = layer.weight.grad
+        for name, weight in self.weights.items():
+            gradient = weight.theta.grad
             assert gradient is not None, f"{name} has no gradient"
             self.gradient[name].lerp_(gradient.abs(), 1.0 - GRADIENT_DECAY)
-            gradient.mul_(layer.mask)
+            gradient.mul_(weight.mask)
 
     @torch.no_grad()
     def update(self, fraction: float, optimizer: torch.optim.Optimizer) -> int:
@@ -99,19 +99,21 @@ class MaskUpdater:
             The number of weights swapped.
         """
         swapped = 0
-        for name, layer in self.layers.items():
-            active = int(layer.mask.sum())
-            swaps = min(int(fraction * active), layer.mask.numel() - active)
+        for name, weight in self.weights.items():
+            active = int(weight.mask.sum())
+            swaps = min(int(fraction * active), weight.mask.numel() - active)
             if swaps == 0:
                 continue
-            magnitude = layer.weight.abs().masked_fill(~layer.mask, torch.inf).view(-1)
-            growth = self.gradient[name].masked_fill(layer.mask, -torch.inf).view(-1)
-            mask = layer.mask.clone()
-            mask.view(-1)[magnitude.topk(swaps, largest=False).indices] = False
-            mask.view(-1)[growth.topk(swaps).indices] = True
-            layer.set_mask(mask)
-            momentum = optimizer.state[layer.weight].get("momentum_buffer")
+            magnitude = weight.theta.abs().masked_fill(~weight.mask, torch.inf)
+            growth = self.gradient[name].masked_fill(weight.mask, -torch.inf)
+            dropped = magnitude.flatten().topk(swaps, largest=False).indices
+            grown = growth.flatten().topk(swaps).indices
+            mask = weight.mask.flatten().clone()
+            mask[dropped] = False
+            mask[grown] = True
+            weight.set_mask(mask.view(weight.mask.shape))
+            momentum = optimizer.state[weight.theta].get("momentum_buffer")
             if momentum is not None:
-                momentum.mul_(mask)
+                momentum.mul_(weight.mask)
             swapped += swaps
         return swapped

@@ -1,7 +1,9 @@
 """From a :class:`ModelSpec` and a layer kind to a network."""
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from floats_edge.models.layers import Layers
 from floats_edge.models.resnet import ResNet
@@ -17,9 +19,18 @@ DEPTHS: dict[str, tuple[int, ...]] = {
 
 
 def build(spec: ModelSpec, layers: Layers) -> nn.Module:
-    """Build the network ``spec`` describes; initial weights come from torch's global generator."""
-    network = ResNet(spec, layers, DEPTHS[spec.arch])
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return network.to(memory_format=torch.channels_last)
+    """Build the network ``spec`` describes, channels last; initial weights come from torch's global generator.
+
+    With :data:`~floats_edge.models.layers.FOLDED` it is the network as deployed, the one that training and evaluation
+    attack and that is exported; its weights are loaded for one lambda at a time.
+    """
+    return ResNet(spec, layers, DEPTHS[spec.arch]).to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def load_weights(folded: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy plain weights, named as in :mod:`floats_edge.method.fold`, into a folded network; all must be given."""
+    parameters = dict(folded.named_parameters())
+    assert parameters.keys() == weights.keys(), sorted(parameters.keys() ^ weights.keys())
+    for name, parameter in parameters.items():
+        parameter.copy_(weights[name])

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d, linear
 
-from floats_edge.method.conditioning import ConditionedLinear, FloatConv
+from floats_edge.method.conditioning import FloatConv, FloatLinear
 
 
 @dataclass(frozen=True)
@@ -16,24 +18,35 @@ class Layers:
     linear: Callable[[int, int], nn.Module]
 
 
-class FoldedConv2d(nn.Conv2d):
+class FoldedConv(nn.Module):
     """Plain convolution with bias, into which BatchNorm and the condition have been folded."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2)
+        super().__init__()
+        self.weight = nn.Parameter(
+            torch.empty(out_channels, in_channels, kernel_size, kernel_size), requires_grad=False
+        )
+        self.bias = nn.Parameter(torch.empty(out_channels), requires_grad=False)
+        self.stride = stride
+        self.padding = kernel_size // 2
 
-    def forward(self, input: Tensor, lam: float = 0.0) -> Tensor:
+    def forward(self, x: Tensor, lam: float) -> Tensor:
         del lam  # already in the weights
-        return super().forward(input)
+        return conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
 
-class FoldedLinear(nn.Linear):
+class FoldedLinear(nn.Module):
     """Plain linear layer into which the condition has been folded."""
 
-    def forward(self, input: Tensor, lam: float = 0.0) -> Tensor:
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_features, in_features), requires_grad=False)
+        self.bias = nn.Parameter(torch.empty(out_features), requires_grad=False)
+
+    def forward(self, x: Tensor, lam: float) -> Tensor:
         del lam  # already in the weights
-        return super().forward(input)
+        return linear(x, self.weight, self.bias)
 
 
-FLOAT = Layers(FloatConv, ConditionedLinear)
-FOLDED = Layers(FoldedConv2d, FoldedLinear)
+FLOAT = Layers(FloatConv, FloatLinear)
+FOLDED = Layers(FoldedConv, FoldedLinear)

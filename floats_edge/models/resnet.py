@@ -26,6 +26,9 @@ class BasicBlock(nn.Module):
 class Normalize(nn.Module):
     """``(x - mean) / std`` per channel: the preprocessing, inside the network so that no caller can get it wrong."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
@@ -41,7 +44,7 @@ class ResNet(nn.Module):
     def __init__(self, spec: ModelSpec, layers: Layers, depths: tuple[int, ...]) -> None:
         super().__init__()
         self.normalize = Normalize(spec.mean, spec.std)
-        self.stem = layers.conv(spec.channels, spec.width, 3, spec.stem_stride)
+        self.stem = layers.conv(spec.image_shape[0], spec.width, 3, spec.stem_stride)
         blocks: list[nn.Module] = []
         channels = spec.width
         for stage, depth in enumerate(depths):

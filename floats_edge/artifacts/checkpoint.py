@@ -1,0 +1,161 @@
+"""A training run on disk: tensors in safetensors, everything else in ``checkpoint.json``, the commit point.
+
+Every epoch writes tensor files of new names, then replaces ``checkpoint.json`` (which names them with their hashes),
+then removes the old ones: at any moment the folder holds one whole checkpoint.
+"""
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from floats_edge import __version__
+from floats_edge.artifacts.files import (
+    FileEntry,
+    FileName,
+    FileSet,
+    Tensors,
+    file_entry,
+    pack_tensors,
+    read_json,
+    write_atomic,
+)
+from floats_edge.errors import ArtifactError
+from floats_edge.models.spec import ModelSpec
+from floats_edge.recipe import Recipe, Section, dump_recipe
+
+CHECKPOINT = "checkpoint.json"
+_REMEDY = "train it again: floats-edge train RECIPE -o DIR"
+
+
+class Epoch(Section):
+    """What one epoch of training measured; accuracies in percent, on validation images, robust ones under PGD."""
+
+    epoch: int
+    loss: float
+    clean_loss: float
+    robust_loss: float
+    clean_accuracy: float
+    robust_accuracy: float
+    density: float
+    swapped: int
+    learning_rate: float
+    alpha: dict[str, float]
+    images_per_s: float
+    seconds: float
+
+
+class Checkpoint(Section):
+    """``checkpoint.json``."""
+
+    schema_version: Literal[1] = 1
+    floats_edge_version: str = __version__
+    recipe: Recipe
+    model: ModelSpec
+    labels: tuple[str, ...]
+    history: tuple[Epoch, ...]
+    weights: FileName
+    state: FileName
+    files: dict[FileName, FileEntry]
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """An opened run folder: its ``checkpoint.json`` is valid, its files are there and of the stated size."""
+
+    path: Path
+    checkpoint: Checkpoint
+
+    @property
+    def files(self) -> FileSet:
+        """The tensor files of the run; reading one checks its hash."""
+        return FileSet(self.path, self.checkpoint.files, _REMEDY)
+
+    @property
+    def weights_sha256(self) -> str:
+        """Identity of the trained weights."""
+        return self.checkpoint.files[self.checkpoint.weights].sha256
+
+    def weights(self) -> Tensors:
+        """The network's parameters and buffers by name."""
+        return self.files.tensors(self.checkpoint.weights)
+
+    def state(self) -> Tensors:
+        """What resuming needs besides: momentum and mean gradients."""
+        return self.files.tensors(self.checkpoint.state)
+
+
+def is_run(path: Path) -> bool:
+    """Whether ``path`` is meant to be a run folder (it need not be a valid one)."""
+    return (path / CHECKPOINT).exists()
+
+
+def open_run(path: Path) -> TrainingRun:
+    """Read and check the checkpoint of a run folder.
+
+    Raises:
+        ArtifactError: not a run, an invalid ``checkpoint.json``, or a missing or resized tensor file.
+    """
+    if path.name == CHECKPOINT:
+        path = path.parent
+    if not is_run(path):
+        raise ArtifactError(f"{path} holds no {CHECKPOINT}.", fix="floats-edge train RECIPE -o DIR makes one")
+    run = TrainingRun(path, read_json(path / CHECKPOINT, Checkpoint, _REMEDY))
+    run.files.check()
+    return run
+
+
+def save_run(
+    path: Path,
+    recipe: Recipe,
+    model: ModelSpec,
+    labels: tuple[str, ...],
+    history: tuple[Epoch, ...],
+    weights: Mapping[str, NDArray[Any]],
+    state: Mapping[str, NDArray[Any]],
+) -> TrainingRun:
+    """Write the checkpoint of one epoch, with the metrics so far as JSON lines and CSV.
+
+    Raises:
+        OutputError: the file system refuses; the previous checkpoint is untouched.
+    """
+    epoch = len(history)
+    blobs = {
+        f"weights-{epoch:04d}.safetensors": pack_tensors(weights),
+        f"state-{epoch:04d}.safetensors": pack_tensors(state),
+    }
+    names = tuple(blobs)
+    checkpoint = Checkpoint(
+        recipe=recipe,
+        model=model,
+        labels=labels,
+        history=history,
+        weights=names[0],
+        state=names[1],
+        files={name: file_entry(blob) for name, blob in blobs.items()},
+    )
+    for name, blob in blobs.items():
+        write_atomic(path / name, blob)
+    write_atomic(path / "recipe.yaml", dump_recipe(recipe).encode())
+    write_atomic(path / CHECKPOINT, (checkpoint.model_dump_json(indent=2) + "\n").encode())
+    for pattern in ("weights-*.safetensors", "state-*.safetensors"):
+        for stale in path.glob(pattern):
+            if stale.name not in names:
+                stale.unlink()
+    write_atomic(path / "metrics.jsonl", "".join(f"{epoch.model_dump_json()}\n" for epoch in history).encode())
+    write_atomic(path / "metrics.csv", _csv(history).encode())
+    return TrainingRun(path, checkpoint)
+
+
+def _csv(history: tuple[Epoch, ...]) -> str:
+    """One row per epoch, the alphas in columns of their own."""
+    rows = [{**row.model_dump(exclude={"alpha"}), **{f"alpha/{k}": v for k, v in row.alpha.items()}} for row in history]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,93 @@
+"""L-infinity attacks on any differentiable function of images; the same code trains and evaluates.
+
+Images are ``[N, C, H, W]`` in [0, 1], labels int64 ``[N]``; a network maps images to logits ``[N, classes]``. Only the
+gradient with respect to the images is taken: give a network whose parameters need none.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+Network = Callable[[Tensor], Tensor]
+
+
+def attack(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    *,
+    kind: str,
+    epsilon: float,
+    step: float | None = None,
+    steps: int = 1,
+    restarts: int = 1,
+) -> Tensor:
+    """Adversarial images by the attack named ``kind``: ``pgd``, ``fgsm-rs`` or ``n-fgsm``.
+
+    Args:
+        network: the network under attack.
+        images: clean images.
+        labels: their true classes.
+        generator: source of every random start, on the images' device.
+        kind: name of the attack.
+        epsilon: largest change of a pixel.
+        step: step size; None takes epsilon/4 (pgd), 1.25 epsilon (fgsm-rs), epsilon (n-fgsm).
+        steps: gradient steps of pgd.
+        restarts: random starts of pgd, of which the first that fools the network counts.
+    """
+    if kind == "pgd":
+        return pgd(network, images, labels, generator, epsilon, step or epsilon / 4, steps, restarts)
+    if kind == "fgsm-rs":
+        return pgd(network, images, labels, generator, epsilon, step or 1.25 * epsilon)
+    if kind == "n-fgsm":
+        return n_fgsm(network, images, labels, generator, epsilon, step or epsilon)
+    raise ValueError(f"unknown attack {kind!r}")
+
+
+def pgd(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    epsilon: float,
+    step: float,
+    steps: int = 1,
+    restarts: int = 1,
+) -> Tensor:
+    """PGD from a random start (Madry et al., ICLR 2018); with one step it is FGSM-RS (Wong et al., ICLR 2020)."""
+    low, high = (images - epsilon).clamp_min(0), (images + epsilon).clamp_max(1)
+    result = images
+    for restart in range(restarts):
+        adversarial = (images + _uniform(images, epsilon, generator)).clamp(0, 1)
+        for _ in range(steps):
+            adversarial = adversarial + step * _gradient(network, adversarial, labels).sign()
+            adversarial = torch.minimum(torch.maximum(adversarial, low), high)
+        if restart == 0:
+            result = adversarial
+        else:
+            with torch.no_grad():
+                fooled = network(adversarial).argmax(1) != labels
+            result = torch.where(fooled.view(-1, 1, 1, 1), adversarial, result)
+    return result
+
+
+def n_fgsm(
+    network: Network, images: Tensor, labels: Tensor, generator: torch.Generator, epsilon: float, step: float
+) -> Tensor:
+    """N-FGSM (de Jorge et al., NeurIPS 2022): noise U(-2 epsilon, 2 epsilon), one step, no projection on the ball."""
+    noisy = images + _uniform(images, 2 * epsilon, generator)
+    return (noisy + step * _gradient(network, noisy, labels).sign()).clamp(0, 1)
+
+
+def _uniform(images: Tensor, bound: float, generator: torch.Generator) -> Tensor:
+    return torch.empty_like(images).uniform_(-bound, bound, generator=generator)
+
+
+def _gradient(network: Network, images: Tensor, labels: Tensor) -> Tensor:
+    images = images.detach().requires_grad_()
+    with torch.enable_grad():
+        loss = cross_entropy(network(images), labels, reduction="sum")
+    return torch.autograd.grad(loss, images)[0]

@@ -1,0 +1,56 @@
+"""What commands draw while they work: progress on standard error, so that standard output holds only results."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typing_extensions import Self
+
+from floats_edge.artifacts.checkpoint import Epoch
+
+
+def status_console() -> Console:
+    """The console for progress and remarks."""
+    return Console(stderr=True, highlight=False)
+
+
+def progress_bar(unit: str) -> Progress:
+    """A bar that counts ``unit``, with elapsed and remaining time."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=status_console(),
+    )
+
+
+class TrainingProgress:
+    """Draws a training run: a bar over its steps, and a line per epoch. Implements ``train.loop.Observer``."""
+
+    def __init__(self, name: str, epochs: int) -> None:
+        self._epochs = epochs
+        self._bar = progress_bar("steps")
+        self._task = self._bar.add_task(f"train {name}", total=None)
+
+    def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
+        text = f"train  loss {loss:.3f}  {images_per_s:,.0f} images/s"
+        self._bar.update(self._task, completed=step, total=steps, description=text)
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        self._bar.console.print(
+            f"epoch {epoch.epoch:3d}/{self._epochs}  loss {epoch.loss:.3f}  clean {epoch.clean_accuracy:5.1f} %  "
+            f"robust {epoch.robust_accuracy:5.1f} %  density {epoch.density:.4f}  {epoch.images_per_s:,.0f} img/s"
+        )
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()

@@ -1,0 +1,116 @@
+"""``floats-edge evaluate``: clean and attacked accuracy over lambda."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from floats_edge.cli.parameters import LambdaValue
+
+if TYPE_CHECKING:
+    from floats_edge.artifacts.records import Subject
+    from floats_edge.recipe import Recipe
+    from floats_edge.runtime.base import Predictor
+    from floats_edge.runtime.torch import TorchPredictor
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--lambda", "lambdas", multiple=True, type=LambdaValue(), help="A lambda to evaluate; repeat for several."
+)
+@click.option("--images", type=click.IntRange(1), help="Images to use.  [default: the recipe's]")
+@click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True)
+@click.option("--epsilon", help="Largest change of a pixel, such as 8/255.  [default: the recipe's]")
+@click.option("--steps", type=click.IntRange(1), help="PGD steps.  [default: the recipe's]")
+@click.option("--restarts", type=click.IntRange(1), help="Random restarts of PGD.  [default: the recipe's]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the attack's random starts.")
+@click.option("--backend", default="ort-cpu", show_default=True, help="Runs a bundle: ort-cpu, ort-cuda, ort-trt, trt.")
+@click.option("--device", default="auto", show_default=True, help="Where PyTorch computes the attack.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default="evaluation.json", show_default=True)
+def evaluate(
+    path: Path,
+    lambdas: tuple[float, ...],
+    images: int | None,
+    split: Literal["test", "validation"],
+    epsilon: str | None,
+    steps: int | None,
+    restarts: int | None,
+    seed: int,
+    backend: str,
+    device: str,
+    data_dir: Path | None,
+    out: Path,
+) -> None:
+    r"""Measure clean and PGD accuracy per lambda, of a run folder or of an exported bundle.
+
+    PATH is the folder that train or export wrote. A bundle is evaluated as deployed: the attack takes its gradients
+    from the float twin, rebuilt from the bundle, and the images are replayed on the engine. An attack by PGD alone
+    gives an upper bound on robust accuracy.
+
+    \b
+        floats-edge evaluate runs/quickstart
+        floats-edge evaluate bundle --lambda 0 --lambda 0.5 --lambda 1 --restarts 3 -o evaluation.json
+    """
+    from floats_edge.artifacts.records import Evaluation, save_record
+    from floats_edge.cli.console import progress_bar
+    from floats_edge.cli.devices import torch_device
+    from floats_edge.data import load_data
+    from floats_edge.recipe import override_recipe
+
+    torch_name = torch_device(device)
+    from floats_edge.evaluate import robustness
+
+    subject, recipe, engine, twin = _open(path, backend, torch_name)
+    wanted = {"epsilon": epsilon, "steps": steps, "restarts": restarts}
+    overrides = tuple(f"evaluate.attack.{key}={value}" for key, value in wanted.items() if value is not None)
+    attack = override_recipe(recipe, overrides).evaluate.attack
+    splits = load_data(recipe.data, recipe.seed, data_dir)
+    chosen = (splits.test if split == "test" else splits.validation).first(images or recipe.evaluate.images)
+    values = lambdas or engine.lambdas or recipe.evaluate.lambdas
+    with engine, progress_bar("images") as bar:
+        task = bar.add_task(f"evaluate {path}", total=len(chosen) * len(values))
+        results = robustness.evaluate(engine, twin, chosen, values, attack, seed, lambda n: bar.advance(task, n))
+    record = Evaluation(
+        subject=subject,
+        backend=engine.backend,
+        dataset=recipe.data.dataset,
+        split=split,
+        attack=attack,
+        attacked="itself" if engine is twin else f"float twin on {twin.backend}",
+        seed=seed,
+        results=results,
+        versions=_versions(),
+    )
+    save_record(record, out)
+    _show(record, out)
+
+
+def _open(path: Path, backend: str, device: str) -> "tuple[Subject, Recipe, Predictor, TorchPredictor]":
+    """What to evaluate, its recipe, what runs it, and where gradients come from."""
+    from floats_edge.artifacts.bundle import is_bundle, open_bundle
+    from floats_edge.artifacts.checkpoint import open_run
+    from floats_edge.artifacts.records import bundle_subject, run_subject
+    from floats_edge.runtime.backends import open_predictor
+    from floats_edge.runtime.torch import bundle_twin, run_predictor
+
+    if is_bundle(path):
+        bundle = open_bundle(path)
+        lam = (bundle.manifest.lam.values or (0.0,))[0]
+        engine = open_predictor(bundle, backend, lam)
+        return bundle_subject(bundle), bundle.manifest.recipe, engine, bundle_twin(bundle, device)
+    run = open_run(path)
+    network = run_predictor(run, device)
+    return run_subject(run), run.checkpoint.recipe, network, network
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("floats-edge", "torch", "onnxruntime", "numpy")}
+
+
+def _show(record: object, out: Path) -> None:
+    del record
+    click.echo(f"Evaluated: {out}")

@@ -1,0 +1,65 @@
+"""``floats-edge export``: from a trained run to a bundle of ONNX graphs and TensorRT engines."""
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from floats_edge.cli.parameters import BatchRange, LambdaValue
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Bundle to write or replace.")
+@click.option(
+    "--lambda",
+    "lambdas",
+    multiple=True,
+    type=LambdaValue(runtime=True),
+    help="One value: fixed. Several: a bank. 'runtime': any lambda, switchable while running.  [default: runtime]",
+)
+@click.option("--precision", type=click.Choice(["fp32", "fp16"]), help="Of the graphs.  [default: fp32]")
+@click.option("--trt", is_flag=True, help="Also build TensorRT engines, with the TensorRT that is installed.")
+@click.option("--batch", type=BatchRange(), default="1", show_default=True, help="Engines' batch: N, or MIN:OPT:MAX.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
+def export(
+    path: Path,
+    out: Path,
+    lambdas: tuple[float | Literal["runtime"], ...],
+    precision: Literal["fp32", "fp16"] | None,
+    trt: bool,
+    batch: tuple[int, int, int],
+    data_dir: Path | None,
+) -> None:
+    r"""Export a run folder to ONNX and TensorRT, compared with the trained network on real images.
+
+    PATH is a run folder, or a bundle exported before: a bundle in fp32 with --lambda runtime can become any other, and
+    every bundle can be given engines for the TensorRT of this machine (no PyTorch needed):
+
+    \b
+        floats-edge export runs/quickstart -o bundle --trt                    # any lambda, switchable
+        floats-edge export runs/quickstart -o bundle --lambda 0.3 --trt       # one lambda, plain convolutions
+        floats-edge export runs/quickstart -o bundle --lambda 0 --lambda 1    # a bank of two
+        floats-edge export bundle -o bundle --trt --batch 1:8:32              # on the board: engines only
+
+    The bundle is a folder with a manifest.json that names and hashes every file. It appears only if the exported
+    network agrees with the trained one; otherwise what stood there stays.
+    """
+    from floats_edge.cli.console import status_console
+    from floats_edge.deploy import export as stage
+
+    if "runtime" in lambdas and len(lambdas) > 1:
+        raise click.UsageError("--lambda runtime serves every lambda: give no other value with it.")
+    values = tuple(sorted({value for value in lambdas if value != "runtime"}))
+    request = stage.ExportRequest(values or ("runtime" if lambdas else None), precision, trt, batch)
+    with status_console().status("export") as status:
+        bundle = stage.export(path, out, request, data_dir, lambda text: status.update(f"export: {text}"))
+    manifest = bundle.manifest
+    for parity in manifest.parity:
+        click.echo(
+            f"lambda {parity.lam:<4g}  top-1 agreement {100 * parity.top1_agreement:.2f} % on {parity.images} images, "
+            f"logit error max {parity.max_error:.1e}, p99 {parity.p99_error:.1e} of their range ({parity.backend})"
+        )
+    for engine in manifest.engines:
+        click.echo(f"{engine.file}  {engine.flavour} {engine.version}  {', '.join(engine.targets)}")
+    click.echo(f"Exported: {bundle.path} ({manifest.lam.mode}, {manifest.precision})")

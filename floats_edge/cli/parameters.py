@@ -1,0 +1,43 @@
+"""Types of command-line values that several commands share."""
+
+from typing import Any
+
+import click
+
+
+class LambdaValue(click.ParamType):
+    """A lambda in [0, 1], or the word ``runtime`` where ``runtime`` is allowed."""
+
+    name = "lambda"
+
+    def __init__(self, runtime: bool = False) -> None:
+        self.runtime = runtime
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if self.runtime and value == "runtime":
+            return value
+        from floats_edge.method.fold import check_lambda
+
+        try:
+            return check_lambda(float(value))
+        except ValueError:
+            words = "a number from 0 (clean) to 1 (robust)" + (", or 'runtime'" if self.runtime else "")
+            self.fail(f"{value!r} is not {words}.", param, ctx)
+
+
+class BatchRange(click.ParamType):
+    """``N``, or ``MIN:OPT:MAX``."""
+
+    name = "batch"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int, int]:
+        parts = value if isinstance(value, tuple) else str(value).split(":")
+        try:
+            sizes = tuple(int(part) for part in parts)
+        except ValueError:
+            sizes = ()
+        if len(sizes) == 1:
+            sizes *= 3
+        if len(sizes) != 3 or not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
+            self.fail(f"{value!r} is neither N nor MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX.", param, ctx)
+        return sizes

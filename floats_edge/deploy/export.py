@@ -1,0 +1,299 @@
+"""The export stage: a trained run, or a bundle made earlier, becomes a bundle that has proven to compute the same.
+
+Everything is written into a staging folder, opened there as a user would open it, and compared with the trained network
+on real images; only then does it take its place.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from floats_edge import __version__
+from floats_edge.artifacts.bundle import Bundle, file_entries, is_bundle, open_bundle, staged_bundle, write_manifest
+from floats_edge.artifacts.checkpoint import TrainingRun, open_run
+from floats_edge.artifacts.files import pack_tensors, write_atomic
+from floats_edge.artifacts.manifest import (
+    Engine,
+    Golden,
+    Graph,
+    InputSpec,
+    LambdaSpec,
+    LayerSpec,
+    Manifest,
+    Mode,
+    OutputSpec,
+    Precision,
+)
+from floats_edge.artifacts.weights import pack_weights, unpack_weights
+from floats_edge.data import load_data
+from floats_edge.deploy import onnx_graph
+from floats_edge.deploy.tensorrt_engine import BuildRequest, build_engine
+from floats_edge.errors import ArtifactError, BackendError
+from floats_edge.evaluate.parity import GATES, check_golden, check_parity, measure_parity
+from floats_edge.method.fold import AffineLayer, check_lambda, clean_weights, weights_at
+from floats_edge.models.spec import ModelSpec
+from floats_edge.recipe import Recipe
+from floats_edge.runtime.backends import open_predictor, unavailable_reason
+from floats_edge.runtime.base import Predictor
+
+PARITY_IMAGES = 512
+GOLDEN_IMAGES = 8
+GOLDEN_LAMBDAS = (0.0, 0.5)
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to make.
+
+    Attributes:
+        lambdas: ``runtime`` for mode ``bound``, one value for ``fixed``, several for ``bank``; None keeps a bundle's
+            own and means ``runtime`` for a run.
+        precision: of the graphs; None keeps a bundle's own and means ``fp32`` for a run.
+        trt: also build TensorRT engines.
+        batch: smallest, optimal and largest batch of the engines.
+    """
+
+    lambdas: tuple[float, ...] | Literal["runtime"] | None = None
+    precision: Precision | None = None
+    trt: bool = False
+    batch: tuple[int, int, int] = (1, 1, 1)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.lambdas, tuple):
+            for lam in self.lambdas:
+                check_lambda(lam)
+
+    @property
+    def mode(self) -> Mode:
+        """The lambda mode that serves these lambdas."""
+        if not isinstance(self.lambdas, tuple):
+            return "bound"
+        return "fixed" if len(self.lambdas) == 1 else "bank"
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """A trained network, ready to be exported in any mode and precision."""
+
+    template: onnx.ModelProto
+    layers: Mapping[str, AffineLayer]
+    reference: Predictor
+    model: ModelSpec
+    labels: tuple[str, ...]
+    recipe: Recipe
+    checkpoint_sha256: str
+
+
+def export(
+    path: Path, out: Path, request: ExportRequest, data_dir: Path | None = None, say: Say = lambda _: None
+) -> Bundle:
+    """Export a run folder or a bundle as a new bundle at ``out``.
+
+    Args:
+        path: run folder or bundle. A bundle in fp32 and mode ``bound`` can become any other; every bundle can be given
+            engines for the TensorRT at hand, without PyTorch.
+        out: where the bundle goes; a bundle that is there is replaced once the new one is whole.
+        request: what to make.
+        data_dir: where the recipe's images are, if not where the recipe says.
+        say: told what is being done.
+
+    Raises:
+        ArtifactError: ``path`` is no valid run or bundle, or the bundle cannot become what is asked.
+        DataError: the images to compare on cannot be read.
+        ParityError: the exported network does not compute what the trained one does.
+        BackendError: TensorRT is missing or cannot build the engine.
+        OutputError: ``out`` cannot be written or holds something else.
+    """
+    if not is_bundle(path):
+        return _export(_from_run(open_run(path), say), out, request, data_dir, say)
+    bundle = open_bundle(path)
+    if request.lambdas is None and request.precision is None:
+        return add_engines(bundle, out, request, say)
+    return _export(_from_bundle(bundle), out, request, data_dir, say)
+
+
+def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = lambda _: None) -> Bundle:
+    """Copy ``bundle`` to ``out`` (which may be the same place) with engines for the TensorRT of this machine.
+
+    Raises:
+        ArtifactError: nothing was asked for, or a file is not what was exported.
+        BackendError: TensorRT is missing or cannot build the engine.
+    """
+    if not request.trt:
+        raise ArtifactError(
+            f"{bundle.path} is a bundle already and nothing is to be changed.",
+            fix="add --trt to build engines for this machine, or --lambda or --precision for another bundle",
+        )
+    with staged_bundle(out) as folder:
+        for name in bundle.manifest.files:
+            write_atomic(folder / name, bundle.read(name))
+        _finish(folder, bundle.manifest, request, say)
+    return open_bundle(out)
+
+
+def _export(source: _Source, out: Path, request: ExportRequest, data_dir: Path | None, say: Say) -> Bundle:
+    images = load_data(source.recipe.data, source.recipe.seed, data_dir).test.as_float(slice(PARITY_IMAGES))
+    with staged_bundle(out) as folder:
+        say("writing ONNX")
+        manifest = _write_graphs(source, folder, request, images)
+        write_manifest(folder, manifest)
+        say(f"comparing with the trained network on {len(images)} images")
+        lambdas = manifest.lam.values or source.recipe.evaluate.lambdas
+        with open_predictor(open_bundle(folder), "ort-cpu", lambdas[0]) as engine:
+            parity = measure_parity(engine, source.reference, images, lambdas)
+        check_parity(parity, manifest.precision)
+        _finish(folder, manifest.model_copy(update={"parity": parity}), request, say)
+    return open_bundle(out)
+
+
+def _finish(folder: Path, manifest: Manifest, request: ExportRequest, say: Say) -> None:
+    """Build the engines asked for into ``folder``, and write its manifest."""
+    if request.trt:
+        engines = tuple(_build(folder, graph, manifest.precision, request, say) for graph in manifest.graphs)
+        replaced = {engine.file for engine in engines}
+        kept = tuple(engine for engine in manifest.engines if engine.file not in replaced)
+        manifest = manifest.model_copy(update={"engines": kept + engines})
+    manifest = manifest.model_copy(update={"files": file_entries(folder)})
+    write_manifest(folder, manifest)
+    if request.trt and unavailable_reason("trt", open_bundle(folder)) is None:
+        say("checking the engine's golden outputs")
+        with open_predictor(open_bundle(folder), "trt", manifest.golden.lambdas[0]) as engine:
+            check_golden(engine, open_bundle(folder))
+
+
+def _build(folder: Path, graph: Graph, precision: Precision, request: ExportRequest, say: Say) -> Engine:
+    say(f"building the TensorRT engine of {graph.file}")
+    staged = folder / "engine.plan"
+    built = build_engine(BuildRequest(onnx=folder / graph.file, plan=staged, batch=request.batch))
+    target = built.targets[0] if len(built.targets) == 1 else "portable"
+    suffix = "" if graph.lam is None else f"-lam{graph.lam:g}"
+    name = f"engines/{built.flavour}-{built.version}-{target}-{precision}{suffix}.plan"
+    (folder / name).parent.mkdir(exist_ok=True)
+    staged.replace(folder / name)
+    return Engine(
+        file=name,
+        lam=graph.lam,
+        flavour=built.flavour,
+        version=built.version,
+        platform=built.platform,
+        targets=built.targets,
+        precision=precision,
+        batch=built.batch,
+    )
+
+
+def _write_graphs(source: _Source, folder: Path, request: ExportRequest, images: NDArray[np.float32]) -> Manifest:
+    """Write graphs, weights and golden outputs into ``folder``; returns the manifest, without parity or engines."""
+    precision = request.precision or "fp32"
+    rule = source.recipe.condition.rule
+    lam = LambdaSpec(
+        mode=request.mode,
+        values=request.lambdas if isinstance(request.lambdas, tuple) else None,
+        rule=rule,
+        noise_seed=source.recipe.condition.noise_seed,
+    )
+    graphs: list[Graph] = []
+    for value in lam.values or (None,):
+        weights = clean_weights(source.layers) if value is None else weights_at(source.layers, value, rule)
+        model = onnx_graph.with_weights(source.template, weights)
+        if precision == "fp16":
+            model = onnx_graph.to_fp16(model)
+        if value is None:
+            model = onnx_graph.with_weight_inputs(model, list(weights))
+        graph = Graph(file="model.onnx" if lam.mode != "bank" else f"model-lam{value:g}.onnx", lam=value)
+        write_atomic(folder / graph.file, onnx_graph.finished(model, _metadata(source, lam, value, precision)))
+        graphs.append(graph)
+    if lam.mode == "bound":
+        write_atomic(folder / "weights.safetensors", pack_tensors(pack_weights(source.layers)))
+    golden = _write_golden(source.reference, folder, lam, precision, images[:GOLDEN_IMAGES])
+    return Manifest(
+        floats_edge_version=__version__,
+        model=source.model,
+        input=InputSpec(shape=source.model.image_shape),
+        output=OutputSpec(labels=source.labels),
+        lam=lam,
+        precision=precision,
+        layers=tuple(
+            LayerSpec(name=name, shape=layer.mask.shape, nonzeros=int(layer.mask.sum()))
+            for name, layer in source.layers.items()
+        ),
+        graphs=tuple(graphs),
+        weights="weights.safetensors" if lam.mode == "bound" else None,
+        golden=golden,
+        parity=(),
+        recipe=source.recipe,
+        checkpoint_sha256=source.checkpoint_sha256,
+        files=file_entries(folder),
+    )
+
+
+def _write_golden(
+    reference: Predictor, folder: Path, lam: LambdaSpec, precision: Precision, images: NDArray[np.float32]
+) -> Golden:
+    lambdas = GOLDEN_LAMBDAS if lam.values is None else tuple(dict.fromkeys((lam.values[0], lam.values[-1])))
+    tensors = {"images": images}
+    for index, value in enumerate(lambdas):
+        reference.set_lambda(value)
+        tensors[f"logits_{index}"] = reference.predict(images)
+    write_atomic(folder / "golden.safetensors", pack_tensors(tensors))
+    return Golden(file="golden.safetensors", lambdas=lambdas, tolerance=GATES[precision][1])
+
+
+def _metadata(source: _Source, lam: LambdaSpec, value: float | None, precision: Precision) -> dict[str, str]:
+    return {
+        "floats_edge.version": __version__,
+        "floats_edge.model": source.model.arch,
+        "floats_edge.lambda_mode": lam.mode,
+        "floats_edge.lambda": "any in [0, 1]: weights are inputs" if value is None else f"{value:g}",
+        "floats_edge.precision": precision,
+        "floats_edge.input": "float32 NCHW in [0, 1]; normalisation is inside the graph",
+        "floats_edge.labels": json.dumps(source.labels),
+    }
+
+
+def _from_run(run: TrainingRun, say: Say) -> _Source:
+    try:
+        from floats_edge.runtime.torch import run_predictor, trained_layers
+    except ImportError as error:
+        raise BackendError(
+            f"exporting a checkpoint needs PyTorch: {error}.",
+            fix="pip install 'floats-edge[train]', or export a bundle elsewhere and add --trt to it here",
+        ) from None
+    say("tracing the network")
+    reference = run_predictor(run)
+    return _Source(
+        template=onnx_graph.trace(reference.network, reference.image_shape),
+        layers=trained_layers(run),
+        reference=reference,
+        model=run.checkpoint.model,
+        labels=run.checkpoint.labels,
+        recipe=run.checkpoint.recipe,
+        checkpoint_sha256=run.weights_sha256,
+    )
+
+
+def _from_bundle(bundle: Bundle) -> _Source:
+    manifest = bundle.manifest
+    if manifest.weights is None or manifest.precision != "fp32":
+        raise ArtifactError(
+            f"{bundle.path} is {manifest.lam.mode} in {manifest.precision}: it lacks what another bundle is made from.",
+            fix="export from the checkpoint, or from a bundle made with --lambda runtime --precision fp32",
+        )
+    layers = unpack_weights(bundle.tensors(manifest.weights), manifest.layers, manifest.lam.noise_seed)
+    return _Source(
+        template=onnx.load_model_from_string(bundle.read(manifest.graphs[0].file)),
+        layers=layers,
+        reference=open_predictor(bundle, "ort-cpu", 0.0),
+        model=manifest.model,
+        labels=manifest.output.labels,
+        recipe=manifest.recipe,
+        checkpoint_sha256=manifest.checkpoint_sha256,
+    )

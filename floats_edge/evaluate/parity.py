@@ -1,0 +1,77 @@
+"""Whether an exported network computes what the trained one does, on real images: a gate, not a hope."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from floats_edge.artifacts.bundle import Bundle
+from floats_edge.artifacts.manifest import Parity, Precision
+from floats_edge.errors import ParityError
+from floats_edge.runtime.base import Images, Predictor
+
+BATCH = 128
+# Smallest top-1 agreement and largest logit error (over the range of the reference's logits) per precision.
+GATES: dict[Precision, tuple[float, float]] = {"fp32": (1.0, 1e-4), "fp16": (0.995, 2e-2)}
+
+
+def measure_parity(
+    engine: Predictor, reference: Predictor, images: Images, lambdas: Sequence[float]
+) -> tuple[Parity, ...]:
+    """Compare two predictors on ``images`` (float32 ``[N, C, H, W]`` in [0, 1]) at each lambda."""
+    return tuple(_parity(engine, reference, images, lam) for lam in lambdas)
+
+
+def check_parity(figures: Sequence[Parity], precision: Precision) -> None:
+    """Let figures within the gates of ``precision`` pass.
+
+    Raises:
+        ParityError: naming the first lambda whose figures are outside.
+    """
+    least_agreement, most_error = GATES[precision]
+    for parity in figures:
+        if parity.top1_agreement < least_agreement or not parity.max_error <= most_error:
+            raise ParityError(
+                f"at lambda {parity.lam:g} the exported network agrees with the trained one on "
+                f"{100 * parity.top1_agreement:.2f} % of {parity.images} images and differs by up to "
+                f"{parity.max_error:.1e} of the logits' range; {precision} must reach {100 * least_agreement:g} % "
+                f"and {most_error:.0e}. Nothing was exported.",
+                fix="export with --precision fp32, or train on if the logits are still close to each other",
+            )
+
+
+def _parity(engine: Predictor, reference: Predictor, images: Images, lam: float) -> Parity:
+    engine.set_lambda(lam)
+    reference.set_lambda(lam)
+    batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+    got = np.concatenate([engine.predict(batch) for batch in batches])
+    wanted = np.concatenate([reference.predict(batch) for batch in batches])
+    error = np.abs(got - wanted).max(axis=1) / (wanted.max() - wanted.min())
+    return Parity(
+        lam=lam,
+        backend=engine.backend,
+        reference=reference.backend,
+        images=len(images),
+        top1_agreement=float((got.argmax(1) == wanted.argmax(1)).mean()),
+        max_error=float(error.max()),
+        p99_error=float(np.percentile(error, 99)),
+    )
+
+
+def check_golden(engine: Predictor, bundle: Bundle) -> None:
+    """Let an engine pass that gives the golden logits of its bundle.
+
+    Raises:
+        ParityError: naming the first lambda at which it does not.
+    """
+    golden = bundle.manifest.golden
+    tensors = bundle.tensors(golden.file)
+    for index, lam in enumerate(golden.lambdas):
+        engine.set_lambda(lam)
+        wanted = tensors[f"logits_{index}"].astype(np.float32)
+        error = np.abs(engine.predict(tensors["images"].astype(np.float32)) - wanted).max() / np.ptp(wanted)
+        if not error <= golden.tolerance:
+            raise ParityError(
+                f"{engine.backend} at lambda {lam:g} differs from the golden logits by {error:.1e} of their range; "
+                f"{golden.tolerance:.0e} is allowed.",
+                fix=f"rebuild the engine here: floats-edge export {bundle.path} -o {bundle.path} --trt",
+            )

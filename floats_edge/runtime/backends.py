@@ -1,0 +1,46 @@
+"""Which backends there are, which of them this machine has, and how to open a bundle on one."""
+
+from floats_edge.artifacts.bundle import Bundle
+from floats_edge.errors import BackendError
+from floats_edge.runtime.base import Predictor
+
+BACKENDS = ("ort-cpu", "ort-cuda", "ort-trt", "trt")
+
+
+def unavailable_reason(backend: str, bundle: Bundle | None = None) -> str | None:
+    """Why ``backend`` cannot run here (or cannot run ``bundle``), or None where it can."""
+    if backend == "trt":
+        from floats_edge.runtime.trt import trt_unavailable_reason
+
+        return trt_unavailable_reason(bundle)
+    from floats_edge.runtime.ort import PROVIDERS
+
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return f"onnxruntime cannot be imported: {error}"
+    if PROVIDERS[backend] not in onnxruntime.get_available_providers():
+        return f"this onnxruntime has no {PROVIDERS[backend]}"
+    return None
+
+
+def open_predictor(bundle: Bundle, backend: str, lam: float) -> Predictor:
+    """Load ``bundle`` on ``backend`` with ``lam`` in force.
+
+    Raises:
+        BackendError: the backend is not one of :data:`BACKENDS`, is not here, or cannot load the bundle.
+        ArtifactError: a file of the bundle is not what was exported.
+        LambdaError: the bundle does not serve ``lam``.
+    """
+    if backend not in BACKENDS:
+        raise BackendError(f"there is no backend {backend!r}.", fix=f"choose one of {', '.join(BACKENDS)}")
+    reason = unavailable_reason(backend, bundle)
+    if reason is not None:
+        raise BackendError(f"{backend} cannot run here: {reason}.", fix="floats-edge doctor shows what is missing")
+    if backend == "trt":
+        from floats_edge.runtime.trt import open_trt
+
+        return open_trt(bundle, lam)
+    from floats_edge.runtime.ort import open_ort
+
+    return open_ort(bundle, backend, lam)
