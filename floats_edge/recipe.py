@@ -31,10 +31,13 @@ def _pixel_units(value: float) -> float:
     return value
 
 
-Pixels = Annotated[float, BeforeValidator(_fraction), AfterValidator(_pixel_units), Field(gt=0)]
+Pixels = Annotated[float, Field(gt=0), BeforeValidator(_fraction), AfterValidator(_pixel_units)]
 """A distance between images in [0, 1]; a recipe may write ``8/255``."""
 
 Lambda = Annotated[float, Field(ge=0, le=1)]
+
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises: ValueError for a date like 2001-99-99 or bytes that are not UTF-8, RecursionError for [[[[…."""
 
 
 class Section(BaseModel):
@@ -160,8 +163,9 @@ def load_recipe(source: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in recipe_folder().glob("*.yaml")))
         raise RecipeError(f"there is no recipe {str(source)!r}.", fix=f"name a YAML file or one of: {known}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path} cannot be read as YAML: {error}", fix="correct the file") from None
+    except (OSError, *_NOT_YAML) as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"{path} cannot be read as YAML: {reason}.", fix="correct the file") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path} is not a recipe: it holds no keys.", fix="start from a file under recipes/")
     for override in overrides:
@@ -217,7 +221,7 @@ def _override(values: dict[str, Any], override: str) -> None:
             raise RecipeError(f"override {override!r}: {parent} has no keys.", fix=_suggest((key,)))
     try:
         section[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except _NOT_YAML:
         raise RecipeError(f"override {override!r}: {text!r} is not YAML.", fix="quote the value") from None
 
 

@@ -70,7 +70,10 @@ class FileSet:
         Raises:
             ArtifactError: the bytes are not those that were written.
         """
-        data = (self.root / name).read_bytes()
+        try:
+            data = (self.root / name).read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"{self.root / name} cannot be read: {error.strerror}.", fix=self.remedy) from None
         if sha256(data) != self.entries[name].sha256:
             raise ArtifactError(f"{self.root / name} was altered: its sha256 differs.", fix=self.remedy)
         return data
@@ -94,7 +97,7 @@ def file_entry(data: bytes) -> FileEntry:
 
 def pack_tensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     """NumPy arrays as the bytes of a safetensors file."""
-    return safetensors.numpy.save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+    return safetensors.numpy.save({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()})
 
 
 def read_json(path: Path, schema: type[Schema], remedy: str) -> Schema:

@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from typing_extensions import Self
 
 from floats_edge.artifacts.files import FileEntry, FileName
@@ -50,7 +50,7 @@ class LambdaSpec(Section):
     @model_validator(mode="after")
     def _values_fit_mode(self) -> Self:
         count = None if self.values is None else len(self.values)
-        if (self.mode == "bound") != (count is None) or (self.mode == "fixed") != (count == 1):
+        if (self.mode == "bound") != (count is None) or (self.mode == "fixed") != (count == 1) or count == 0:
             raise ValueError(f"mode {self.mode} does not go with lambda values {self.values}")
         return self
 
@@ -80,7 +80,7 @@ class Engine(Section):
     platform: str = Field(description="operating system and machine, for example linux-x86_64")
     targets: tuple[str, ...] = Field(description="compute capabilities by name, for example sm_86")
     precision: Precision
-    batch: tuple[int, int, int] = Field(description="smallest, optimal and largest batch")
+    batch: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="smallest, optimal and largest batch")
 
 
 class Parity(Section):

@@ -51,7 +51,7 @@ class Share(Section):
         z, n, p = 1.959964, self.total, self.count / self.total
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return 100.0 * (centre - half), 100.0 * (centre + half)
+        return 100.0 * max(0.0, centre - half), 100.0 * min(1.0, centre + half)
 
 
 class LambdaResult(Section):

@@ -42,8 +42,8 @@ class TrainingProgress:
 
     def on_epoch(self, epoch: Epoch) -> None:
         self._bar.console.print(
-            f"epoch {epoch.epoch:3d}/{self._epochs}  loss {epoch.loss:.3f}  clean {epoch.clean_accuracy:5.1f} %  "
-            f"robust {epoch.robust_accuracy:5.1f} %  density {epoch.density:.4f}  {epoch.images_per_s:,.0f} img/s"
+            f"epoch {epoch.epoch:3d}/{self._epochs}  loss {epoch.loss:.3f}  clean {epoch.clean_accuracy:4.1f}%  "
+            f"robust {epoch.robust_accuracy:4.1f}%  density {epoch.density:.4f}  {epoch.images_per_s:,.0f} img/s"
         )
 
     def __enter__(self) -> Self:

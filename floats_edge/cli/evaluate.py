@@ -53,11 +53,14 @@ def evaluate(
         floats-edge evaluate runs/quickstart
         floats-edge evaluate bundle --lambda 0 --lambda 0.5 --lambda 1 --restarts 3 -o evaluation.json
     """
+    from rich.console import Console
+
     from floats_edge.artifacts.records import Evaluation, save_record
     from floats_edge.cli.console import progress_bar
     from floats_edge.cli.devices import torch_device
     from floats_edge.data import load_data
     from floats_edge.recipe import override_recipe
+    from floats_edge.report.console import print_records
 
     torch_name = torch_device(device)
     from floats_edge.evaluate import robustness
@@ -84,7 +87,8 @@ def evaluate(
         versions=_versions(),
     )
     save_record(record, out)
-    _show(record, out)
+    print_records([record], Console(highlight=False))
+    click.echo(f"Written to {out}")
 
 
 def _open(path: Path, backend: str, device: str) -> "tuple[Subject, Recipe, Predictor, TorchPredictor]":
@@ -109,8 +113,3 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("floats-edge", "torch", "onnxruntime", "numpy")}
-
-
-def _show(record: object, out: Path) -> None:
-    del record
-    click.echo(f"Evaluated: {out}")

@@ -30,6 +30,7 @@ def trace(network: "nn.Module", image_shape: tuple[int, int, int]) -> onnx.Model
         BackendError: the exporter changed the names or the number of the weights.
     """
     import torch
+    from onnxscript import optimizer
 
     program = torch.onnx.export(
         network.eval(),
@@ -43,6 +44,8 @@ def trace(network: "nn.Module", image_shape: tuple[int, int, int]) -> onnx.Model
         verbose=False,
     )
     assert program is not None, "the dynamo exporter returns a program"
+    optimizer.fold_constants(program.model)  # TensorRT wants axes to be initializers, not computed
+    optimizer.remove_unused_nodes(program.model)
     model = _copy(program.model_proto)
     model.ir_version = IR_VERSION
     del model.graph.value_info[:]

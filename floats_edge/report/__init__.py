@@ -1,1 +1,1 @@
-"""Records rendered for the console, as Markdown, PNG and HTML."""
+"""Records as tables and plots: on the console, as Markdown, as an image, as one HTML page."""

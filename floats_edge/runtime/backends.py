@@ -34,13 +34,13 @@ def open_predictor(bundle: Bundle, backend: str, lam: float) -> Predictor:
     """
     if backend not in BACKENDS:
         raise BackendError(f"there is no backend {backend!r}.", fix=f"choose one of {', '.join(BACKENDS)}")
-    reason = unavailable_reason(backend, bundle)
-    if reason is not None:
-        raise BackendError(f"{backend} cannot run here: {reason}.", fix="floats-edge doctor shows what is missing")
     if backend == "trt":
         from floats_edge.runtime.trt import open_trt
 
         return open_trt(bundle, lam)
+    reason = unavailable_reason(backend)
+    if reason is not None:
+        raise BackendError(f"{backend} cannot run here: {reason}.", fix="floats-edge doctor shows what is missing")
     from floats_edge.runtime.ort import open_ort
 
     return open_ort(bundle, backend, lam)

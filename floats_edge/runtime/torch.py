@@ -65,9 +65,9 @@ def trained_layers(run: TrainingRun) -> dict[str, AffineLayer]:
     network = build(checkpoint.model, FLOAT).eval()
     try:
         network.load_state_dict({name: torch.from_numpy(array) for name, array in run.weights().items()})
-    except RuntimeError as error:
+    except RuntimeError:
         raise ArtifactError(
-            f"{run.path} holds the weights of another model than {checkpoint.model.arch}: {error}",
+            f"{run.path} holds the weights of another model than {checkpoint.model.arch}.",
             fix="train it again: floats-edge train RECIPE -o DIR",
         ) from None
     draw_noise(network, checkpoint.recipe.condition.noise_seed)

@@ -69,8 +69,8 @@ def train(
         The finished run.
 
     Raises:
-        RecipeError: the recipe does not fit its data.
-        ArtifactError: the run to resume is damaged or of another recipe.
+        RecipeError: the recipe does not fit its data, or its training diverges.
+        ArtifactError: the run to resume is damaged, of another recipe or of other images.
         OutputError: ``path`` holds a run and ``resume`` is off, or cannot be written.
     """
     previous = _previous_run(path, recipe, resume)
@@ -78,6 +78,7 @@ def train(
     history: tuple[Epoch, ...] = ()
     run = previous
     if previous is not None:
+        _check_same_images(previous, trainer.spec, splits.labels)
         trainer.restore(previous.weights(), previous.state())
         history = previous.checkpoint.history
     for epoch in range(len(history), recipe.train.epochs):
@@ -132,7 +133,11 @@ class Trainer:
         return torch.optim.SGD(groups, lr=train.lr, momentum=train.momentum, nesterov=train.momentum > 0)
 
     def run_epoch(self, epoch: int, observer: Observer) -> Epoch:
-        """Train one epoch, then measure accuracy on validation images."""
+        """Train one epoch, then measure accuracy on validation images.
+
+        Raises:
+            RecipeError: the loss is no longer a number.
+        """
         generator = torch.Generator(self.device).manual_seed(_seed(self.recipe.seed, epoch))
         total = self.recipe.train.epochs * self.steps_per_epoch
         losses, swapped, learning_rate = _Losses(), 0, 0.0
@@ -141,6 +146,11 @@ class Trainer:
             step = epoch * self.steps_per_epoch + losses.steps
             learning_rate = self._set_learning_rate(step / total)
             clean, robust = self._step(images, labels, generator)
+            if not math.isfinite(clean + robust):
+                raise RecipeError(
+                    f"training diverged: the loss of step {step + 1} is {clean + robust:g}.",
+                    fix="lower train.lr or raise train.warmup; the last epoch that was saved is kept",
+                )
             losses = _Losses(losses.clean + clean, losses.robust + robust, losses.steps + 1)
             swapped += self._move_masks(step + 1, total)
             speed = losses.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
@@ -255,10 +265,10 @@ class Trainer:
             for name, parameter in self.network.named_parameters():
                 momentum = torch.empty_like(parameter).copy_(torch.from_numpy(state[f"momentum/{name}"]))
                 self.optimizer.state[parameter]["momentum_buffer"] = momentum
-        except (RuntimeError, KeyError) as error:
+        except (RuntimeError, KeyError):
             raise ArtifactError(
-                f"the checkpoint holds another network than the recipe's: {error}",
-                fix="train into another folder with -o",
+                "the checkpoint holds another network than its recipe describes.",
+                fix="train into another folder with --out",
             ) from None
 
 
@@ -281,14 +291,22 @@ def _previous_run(path: Path, recipe: Recipe, resume: bool) -> TrainingRun | Non
         return None
     if not resume:
         raise OutputError(
-            f"{path} already holds a run.", fix="continue it with --resume, or choose another folder with -o"
+            f"{path} already holds a run.", fix="continue it with --resume, or choose another folder with --out"
         )
     run = open_run(path)
     if run.checkpoint.recipe != recipe:
         raise ArtifactError(
-            f"{path} was trained by another recipe.", fix=f"resume with {path / 'recipe.yaml'}, or choose another -o"
+            f"{path} was trained by another recipe.", fix=f"resume with {path / 'recipe.yaml'}, or choose another --out"
         )
     return run
+
+
+def _check_same_images(run: TrainingRun, spec: ModelSpec, labels: tuple[str, ...]) -> None:
+    if (run.checkpoint.model, run.checkpoint.labels) != (spec, labels):
+        raise ArtifactError(
+            f"{run.path} was trained on other images: their size, statistics or classes differ.",
+            fix="resume with the --data-dir it was trained with, or choose another --out",
+        )
 
 
 def _seed(seed: int, epoch: int) -> int:

@@ -1,0 +1,169 @@
+// floats_rt: run a bundle that `floats-edge export` made, and turn its lambda knob, from C++17.
+//
+// Images are float32, NCHW, in [0, 1]: normalisation is inside the network. Logits are float32, [batch, classes].
+// Lambda is the knob: 0 is the most accurate on clean images, 1 the most robust against attacked ones.
+//
+// Threads: a Model belongs to one thread at a time. For several threads give each its own clone(); clones share the
+// loaded engines and weights, which are never written to, and nothing else. Everything here that fails throws Error.
+#ifndef FLOATS_RT_FLOATS_RT_HPP
+#define FLOATS_RT_FLOATS_RT_HPP
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+struct CUstream_st;  // what cudaStream_t points to
+
+namespace floats_rt {
+
+enum class ErrorCode {
+  bundle_not_found,     // there is no bundle at that path
+  bundle_invalid,       // the bundle is damaged, altered, hostile, or made by a floats-edge this library does not know
+  backend_unavailable,  // the backend's library is missing, too old, or was not compiled in
+  no_device,            // there is no usable CUDA device
+  engine_incompatible,  // no engine of the bundle runs here, or it does not give the golden outputs
+  lambda_out_of_range,  // lambda is not a number in [0, 1]
+  lambda_unsupported,   // the bundle does not serve this lambda, or serves it in a mode this library does not know
+  bad_shape,            // a span does not have the size that the batch asks for
+  runtime,              // the backend failed, or an earlier failure left the model broken
+};
+
+// The name of a code, for example "bundle_invalid".
+const char* to_string(ErrorCode code) noexcept;
+
+// What happened, and how to mend it: what() holds both.
+class Error : public std::runtime_error {
+ public:
+  Error(ErrorCode code, const std::string& what, const std::string& remedy);
+  ErrorCode code() const noexcept { return code_; }
+
+ private:
+  ErrorCode code_;
+};
+
+// A view of contiguous elements that someone else owns.
+template <typename T>
+class Span {
+ public:
+  constexpr Span() noexcept = default;
+  constexpr Span(T* data, std::size_t size) noexcept : data_(data), size_(size) {}
+  template <typename Container,
+            typename = std::enable_if_t<std::is_convertible_v<decltype(std::declval<Container&>().data()), T*>>>
+  constexpr Span(Container& container) noexcept : data_(container.data()), size_(container.size()) {}
+
+  constexpr T* data() const noexcept { return data_; }
+  constexpr std::size_t size() const noexcept { return size_; }
+  constexpr T* begin() const noexcept { return data_; }
+  constexpr T* end() const noexcept { return data_ + size_; }
+  constexpr T& operator[](std::size_t index) const noexcept { return data_[index]; }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+enum class Backend {
+  tensorrt,     // NVIDIA GPU; the bundle holds an engine that was built for this machine
+  onnxruntime,  // CPU
+};
+
+struct Options {
+  Backend backend = Backend::tensorrt;
+
+  // If the backend cannot run the bundle here, log why and run it on the CPU with ONNX Runtime instead of throwing.
+  bool cpu_fallback = false;
+
+  // Compare with the golden outputs of the bundle while loading; costs a few inferences.
+  bool check_golden = true;
+
+  // CPU threads for ONNX Runtime and for computing W(lambda); 0: as many as there are cores.
+  int threads = 0;
+
+  // CUDA device of TensorRT.
+  int device = 0;
+
+  // The backends' libraries. Empty: the file that FLOATS_RT_ONNXRUNTIME or FLOATS_RT_TENSORRT names, otherwise
+  // libonnxruntime.so or libnvinfer.so from where the dynamic linker looks.
+  std::string onnxruntime_library;
+  std::string tensorrt_library;
+
+  // Told what is worth knowing, one line without line end at a time; empty: standard error.
+  std::function<void(const std::string&)> log;
+};
+
+struct InputSpec {
+  std::string name;
+  std::size_t channels, height, width;
+  float minimum, maximum;  // of pixel values
+
+  // Number of floats in one image.
+  std::size_t size() const noexcept { return channels * height * width; }
+};
+
+struct OutputSpec {
+  std::string name;
+  std::vector<std::string> labels;  // in the order of the logits
+
+  std::size_t size() const noexcept { return labels.size(); }
+};
+
+struct LambdaRange {
+  float minimum, maximum;
+  std::vector<float> values;  // the only ones served; empty: any from minimum to maximum
+};
+
+// Why Model::load would throw for this bundle and these options, as far as can be told without deserialising an engine
+// or a graph; nothing if there is no reason.
+std::optional<Error> check_compatibility(const std::string& directory, const Options& options = {});
+
+// A bundle, loaded and ready to run. Movable, not copyable; a moved-from model may only be destroyed or assigned to.
+class Model {
+ public:
+  // Loads a bundle at the first lambda that it serves (0 if it serves any). Nothing is deserialised before its sha256
+  // has been checked.
+  static Model load(const std::string& directory, const Options& options = {});
+
+  Model(Model&&) noexcept;
+  Model& operator=(Model&&) noexcept;
+  ~Model();
+
+  // A second model for another thread, at this model's lambda.
+  Model clone() const;
+
+  const InputSpec& input() const noexcept;
+  const OutputSpec& output() const noexcept;
+  const std::vector<std::string>& labels() const noexcept { return output().labels; }
+  const LambdaRange& lambda_range() const noexcept;
+  Backend backend() const noexcept;
+
+  // The lambda in force.
+  float lambda() const noexcept;
+
+  // Puts `lambda` in force and returns it; takes effect with the next inference. In mode `bound` it recomputes all
+  // weights, otherwise it is instant. If it is refused (lambda_out_of_range, lambda_unsupported), nothing changes; if
+  // it fails (runtime), the model is broken and every later call but destruction throws.
+  float set_lambda(float lambda);
+
+  // Runs `batch` images [batch, channels, height, width] and fills logits [batch, classes]. Any batch from 1 on: with
+  // TensorRT, more than the engine's largest batch is run in parts.
+  void infer(Span<const float> images, std::size_t batch, Span<float> logits);
+
+  // TensorRT only: queues the same on `stream` and returns. The pointers are device memory, the batch within the
+  // limits of the engine. Later calls on this model wait on the device for this one, whatever their stream; the stream
+  // must live until it is done.
+  void infer_async(const float* device_images, std::size_t batch, float* device_logits, CUstream_st* stream);
+
+ private:
+  struct State;
+  explicit Model(std::unique_ptr<State> state) noexcept;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace floats_rt
+
+#endif  // FLOATS_RT_FLOATS_RT_HPP

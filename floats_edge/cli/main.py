@@ -1,0 +1,77 @@
+"""The ``floats-edge`` command: finds the command asked for, and tells expected failures in one paragraph."""
+
+import importlib
+import os
+
+import click
+
+from floats_edge import __version__
+from floats_edge.errors import FloatsError
+
+COMMANDS = ("train", "evaluate", "export", "profile", "report", "inspect", "doctor", "quickstart")
+"""In the order of the pipeline; each is a module of this package that holds a click command of the same name."""
+
+TRACEBACK = "FLOATS_EDGE_TRACEBACK"
+INTERRUPTED = 130
+
+
+class Failure(click.ClickException):
+    """A :class:`FloatsError` as click shows it: on stderr, exit code 1."""
+
+    def __init__(self, error: FloatsError) -> None:
+        super().__init__(error.what)
+        self.fix = error.fix
+
+    def show(self, file: object = None) -> None:
+        del file  # an error is for stderr
+        click.echo(f"Error: {self.message}\nRemedy: {self.fix}", err=True)
+
+
+class Pipeline(click.Group):
+    """Commands that are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return getattr(importlib.import_module(f"floats_edge.cli.{cmd_name}"), cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Each command with its whole first sentence; click would cut it to one line."""
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(200)) for name, command in commands.items() if command]
+            )
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except FloatsError as error:
+            if os.environ.get(TRACEBACK) == "1":
+                raise
+            raise Failure(error) from None
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted; what had been written whole is kept, the rest is removed.", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+@click.group(
+    cls=Pipeline,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=f"Set {TRACEBACK}=1 to see the traceback of an error.",
+)
+@click.version_option(__version__, prog_name="floats-edge", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Train FLOATS networks, export them to ONNX and TensorRT, and profile them on the edge.
+
+    One network serves every lambda from 0 (best on clean images) to 1 (best on attacked ones). To see it all at work
+    in three minutes, without a GPU: floats-edge quickstart.
+    """
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    cli(prog_name="floats-edge")

@@ -1,0 +1,155 @@
+"""What an artifact says of itself: the same content for people, as tables, and for machines, as JSON."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from floats_edge.artifacts.bundle import MANIFEST, Bundle, is_bundle, open_bundle
+from floats_edge.artifacts.checkpoint import CHECKPOINT, TrainingRun, is_run, open_run
+from floats_edge.artifacts.files import FileEntry
+from floats_edge.artifacts.manifest import Engine, Manifest, Parity
+from floats_edge.artifacts.records import load_record
+from floats_edge.errors import ArtifactError
+from floats_edge.models.spec import ModelSpec
+from floats_edge.report.tables import Table, clean, label_records, record_tables
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One artifact; ``content`` is ready for JSON."""
+
+    content: dict[str, Any]
+    tables: list[Table]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One conditioned layer."""
+
+    name: str
+    shape: tuple[int, ...]
+    nonzeros: int
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def summarize(path: Path) -> Summary:
+    """Read a bundle, a run folder or a record, and check the hash of every file.
+
+    Raises:
+        ArtifactError: it is none of these, or a file of it is missing or altered.
+    """
+    folder = path.parent if path.name in (MANIFEST, CHECKPOINT) else path
+    if is_bundle(folder):
+        return _bundle(open_bundle(folder))
+    if is_run(folder):
+        return _run(open_run(folder))
+    if path.suffix == ".json":
+        record = load_record(path)
+        return Summary(record.model_dump(mode="json"), record_tables(label_records([record])))
+    raise ArtifactError(
+        f"{path} holds neither a {MANIFEST} nor a {CHECKPOINT}." if path.exists() else f"there is no {path}.",
+        fix="name a bundle, a run folder, or an evaluation or profile in JSON",
+    )
+
+
+def _bundle(bundle: Bundle) -> Summary:
+    bundle.verify()
+    manifest = bundle.manifest
+    layers = [_Layer(layer.name, layer.shape, layer.nonzeros) for layer in manifest.layers]
+    tables = [_table(f"Bundle {bundle.path}", ("property", "value"), _bundle_facts(manifest)), _layer_table(layers)]
+    if manifest.engines:
+        columns = ("file", "lambda", "built by", "runs on", "precision", "batch")
+        tables.append(_table("TensorRT engines", columns, map(_engine, manifest.engines)))
+    if manifest.parity:
+        columns = ("lambda", "backend", "against", "images", "top-1 agreement", "largest error", "p99 error")
+        tables.append(_table("Parity; errors over the range of the logits", columns, map(_parity, manifest.parity)))
+    tables.append(_file_table(manifest.files))
+    values = manifest.model_dump(mode="json")
+    return Summary(
+        {"kind": "bundle", "path": str(bundle.path), "density": manifest.density, "manifest": values}, tables
+    )
+
+
+def _bundle_facts(manifest: Manifest) -> Iterable[tuple[str, str]]:
+    served = manifest.lam.values
+    yield "model", _model(manifest.model)
+    yield "input", f"{manifest.input.name}: {manifest.input.dtype} [N, {_dims(manifest.input.shape)}] in [0, 1]"
+    yield "output", f"{manifest.output.name}: {manifest.output.dtype} [N, {len(manifest.output.labels)}]"
+    yield "labels", ", ".join(manifest.output.labels)
+    yield "lambda", "any in [0, 1]" if served is None else ", ".join(f"{lam:g}" for lam in served)
+    yield "lambda mode", f"{manifest.lam.mode}, rule {manifest.lam.rule}, noise seed {manifest.lam.noise_seed}"
+    yield "precision", manifest.precision
+    yield "density", f"{manifest.density:.2%}"
+    yield "recipe", manifest.recipe.name
+    yield "trained weights", f"sha256 {manifest.checkpoint_sha256}"
+    yield "written by", f"floats-edge {manifest.floats_edge_version}"
+
+
+def _run(run: TrainingRun) -> Summary:
+    for name in run.files.entries:
+        run.files.read(name)
+    masks = {name.removesuffix(".mask"): mask for name, mask in run.weights().items() if name.endswith(".mask")}
+    layers = [_Layer(name.removesuffix(".weight"), mask.shape, int(mask.sum())) for name, mask in masks.items()]
+    tables = [
+        _table(f"Run {run.path}", ("property", "value"), _run_facts(run)),
+        _layer_table(layers),
+        _file_table(run.checkpoint.files),
+    ]
+    return Summary({"kind": "run", "path": str(run.path), "checkpoint": run.checkpoint.model_dump(mode="json")}, tables)
+
+
+def _run_facts(run: TrainingRun) -> Iterable[tuple[str, str]]:
+    checkpoint = run.checkpoint
+    yield "model", _model(checkpoint.model)
+    yield "labels", ", ".join(checkpoint.labels)
+    yield "recipe", checkpoint.recipe.name
+    yield "epochs", f"{len(checkpoint.history)} of {checkpoint.recipe.train.epochs}"
+    for last in checkpoint.history[-1:]:
+        yield "loss", f"{last.loss:.3f}"
+        yield "clean accuracy", f"{last.clean_accuracy:.1f} %, on validation images"
+        yield "robust accuracy", f"at most {last.robust_accuracy:.1f} %, on validation images under PGD"
+        yield "density", f"{last.density:.2%}"
+    yield "trained weights", f"sha256 {run.weights_sha256}"
+    yield "written by", f"floats-edge {checkpoint.floats_edge_version}"
+
+
+def _layer_table(layers: list[_Layer]) -> Table:
+    rows = ((la.name, _dims(la.shape), f"{la.size:,}", f"{la.nonzeros / la.size:.2%}") for la in layers)
+    return _table("Layers", ("layer", "shape", "weights", "density"), rows)
+
+
+def _file_table(files: Mapping[str, FileEntry]) -> Table:
+    rows = ((name, f"{entry.bytes:,}", entry.sha256[:16]) for name, entry in files.items())
+    return _table("Files, every hash verified", ("file", "bytes", "sha256 begins"), rows)
+
+
+def _engine(engine: Engine) -> tuple[str, ...]:
+    lam = "runtime" if engine.lam is None else f"{engine.lam:g}"
+    builder, host = f"{engine.flavour} {engine.version}", f"{engine.platform}: {', '.join(engine.targets)}"
+    return engine.file, lam, builder, host, engine.precision, "/".join(map(str, engine.batch))
+
+
+def _parity(parity: Parity) -> tuple[str, ...]:
+    agreement, errors = f"{parity.top1_agreement:.2%}", (f"{parity.max_error:.1e}", f"{parity.p99_error:.1e}")
+    return f"{parity.lam:g}", parity.backend, parity.reference, f"{parity.images:,}", agreement, *errors
+
+
+def _model(model: ModelSpec) -> str:
+    return f"{model.arch}, width {model.width}, stem stride {model.stem_stride}, {model.classes} classes"
+
+
+def _dims(shape: Iterable[int]) -> str:
+    return ", ".join(map(str, shape))
+
+
+_FIGURES = frozenset({"weights", "density", "bytes", "images", "top-1 agreement", "largest error", "p99 error"})
+
+
+def _table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
+    """A table of text that may be a stranger's."""
+    return Table(clean(title), columns, tuple(tuple(map(clean, row)) for row in rows), figures=_FIGURES)

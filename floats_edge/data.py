@@ -1,0 +1,358 @@
+"""Images and their splits: the validation split is cut from the training images, the test images are left alone.
+
+Every order is a pure function of a seed, so one recipe gives the same arrays everywhere. The test images are shuffled
+with a fixed seed: the first n of them are the same random n in every evaluation, whatever the recipe says.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from floats_edge.errors import DataError
+from floats_edge.recipe import Data
+
+Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+Indices = NDArray[np.intp]
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+CACHE = Path("~/.cache/floats-edge")
+TEST_SEED = 0
+DIGITS_TEST_IMAGES = 500
+_CHUNK = 256
+_LAYOUT = "an image folder holds train/<class>/*.jpg|jpeg|png and test/<class>/…; point --data-dir or data.root at it"
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Labelled images in memory: ``pixels`` uint8 ``[N, C, H, W]``, ``labels`` int64 ``[N]``."""
+
+    pixels: Pixels
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def as_float(self, indices: slice | Indices = slice(None)) -> NDArray[np.float32]:
+        """The images at ``indices`` as a network takes them: float32 ``[n, C, H, W]`` in [0, 1]."""
+        return np.divide(self.pixels[indices], 255, dtype=np.float32)
+
+    def first(self, count: int | None) -> "Images":
+        """The first ``count`` images; None: all."""
+        return Images(self.pixels[:count], self.labels[:count])
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """The three splits of a data set, its class names, and the statistics of the training pixels in [0, 1]."""
+
+    train: Images
+    validation: Images
+    test: Images
+    labels: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """Images before splitting: ``read`` gives uint8 ``[n, C, H, W]`` of the chosen indices."""
+
+    labels: Labels
+    read: Callable[[Indices], Pixels]
+
+    def take(self, indices: Indices) -> Images:
+        return Images(self.read(indices), self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """A data set: images to train on, images to test on, and the names of the classes."""
+
+    train: _Pool
+    test: _Pool
+    names: tuple[str, ...]
+
+
+def load_data(data: Data, seed: int, data_dir: Path | None = None) -> Splits:
+    """Read a data set and split it.
+
+    Args:
+        data: the recipe's choice of images.
+        seed: decides which training images are held out and which are left out; the test images do not depend on it.
+        data_dir: the image folder, or where a data set is downloaded to; it stands in for ``data.root``.
+
+    Raises:
+        DataError: the images are missing, damaged, of unequal size, too few to split, or too many for the memory.
+    """
+    root = data_dir or data.root
+    source = _SOURCES[data.dataset](data, None if root is None else root.expanduser())
+    order = _permutation(len(source.train.labels), seed)
+    held_out, kept = _split_sizes(len(order), data)
+    train = source.train.take(order[held_out : held_out + kept])
+    mean, std = _statistics(train.pixels)
+    return Splits(
+        train=train,
+        validation=source.train.take(order[:held_out]),
+        test=source.test.take(_permutation(len(source.test.labels), TEST_SEED)),
+        labels=source.names,
+        mean=mean,
+        std=std,
+    )
+
+
+def _permutation(count: int, seed: int) -> Indices:
+    """``0 .. count - 1`` shuffled by raw Philox words, which are the same in every version of NumPy."""
+    return np.argsort(np.random.Philox(key=seed).random_raw(count), kind="stable")
+
+
+def _split_sizes(images: int, data: Data) -> tuple[int, int]:
+    """How many of the training images go to validation and how many remain to train on."""
+    held_out = round(images * data.validation)
+    left = images - held_out
+    if held_out == 0 or left == 0:
+        raise DataError(
+            f"a validation share of {data.validation:g} splits {images} training images into {left} and {held_out}.",
+            fix="choose data.validation so that both parts hold images, or add images",
+        )
+    if data.train_images is not None and data.train_images > left:
+        raise DataError(
+            f"the recipe trains on {data.train_images} images, but {left} are there once {held_out} are held out.",
+            fix=f"lower it: -o data.train_images={left}, or -o data.train_images=null for all",
+        )
+    return held_out, data.train_images or left
+
+
+def _statistics(pixels: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of uint8 ``[N, C, H, W]``, in units of [0, 1]; exact, from histograms."""
+    values = np.arange(256) / 255
+    means: list[float] = []
+    stds: list[float] = []
+    for channel in range(pixels.shape[1]):
+        histogram = np.zeros(256, dtype=np.int64)
+        for start in range(0, len(pixels), _CHUNK):
+            histogram += np.bincount(pixels[start : start + _CHUNK, channel].reshape(-1), minlength=256)
+        share = histogram / histogram.sum()
+        mean = float(share @ values)
+        means.append(mean)
+        stds.append(float(np.sqrt(share @ (values - mean) ** 2)))
+    if min(stds) == 0:
+        raise DataError(
+            f"channel {stds.index(0)} has the same value in every pixel of every training image.",
+            fix="check the images: there is nothing in them to learn from",
+        )
+    return tuple(means), tuple(stds)
+
+
+def _digits(data: Data, root: Path | None) -> _Source:
+    """Scikit-learn's 1,797 scanned digits, 8x8 with values 0 to 16; 500 of them are the test images."""
+    del root  # they come with scikit-learn
+    with _train_extra():
+        from sklearn.datasets import load_digits
+    images, target = load_digits(return_X_y=True)
+    pixels = np.rint(images.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
+    labels = target.astype(np.int64)
+    order = _permutation(len(labels), TEST_SEED)
+    test, train = order[:DIGITS_TEST_IMAGES], order[DIGITS_TEST_IMAGES:]
+    return _Source(
+        train=_array_pool(pixels[train], labels[train], data.image_size),
+        test=_array_pool(pixels[test], labels[test], data.image_size),
+        names=tuple(str(digit) for digit in range(10)),
+    )
+
+
+def _torchvision(data: Data, root: Path | None) -> _Source:
+    """One of torchvision's data sets, downloaded on demand."""
+    with _train_extra():
+        from torchvision import datasets
+    kinds: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+        "cifar10": (datasets.CIFAR10, {"train": True}, {"train": False}),
+        "cifar100": (datasets.CIFAR100, {"train": True}, {"train": False}),
+        "svhn": (datasets.SVHN, {"split": "train"}, {"split": "test"}),
+        "stl10": (datasets.STL10, {"split": "train"}, {"split": "test"}),
+    }
+    kind, train_split, test_split = kinds[data.dataset]
+    folder = root or CACHE.expanduser() / data.dataset
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        train = kind(folder, download=True, **train_split)
+        test = kind(folder, download=True, **test_split)
+    except (OSError, RuntimeError, EOFError) as error:  # no network, no room, a damaged or half-downloaded archive
+        raise DataError(
+            f"{data.dataset} is not in {folder} and could not be brought there: {error}",
+            fix=f"connect to the network and run again, empty {folder} if a file there is damaged, "
+            f"or name the place where the data set is with --data-dir",
+        ) from None
+    names = getattr(train, "classes", None) or [str(digit) for digit in range(10)]
+    return _Source(
+        train=_array_pool(*_torchvision_arrays(train), data.image_size),
+        test=_array_pool(*_torchvision_arrays(test), data.image_size),
+        names=tuple(names),
+    )
+
+
+def _torchvision_arrays(dataset: Any) -> tuple[Pixels, Labels]:
+    """Pixels ``[N, 3, H, W]`` and labels: CIFAR keeps ``[N, H, W, 3]`` and ``targets``, the others ``labels``."""
+    if hasattr(dataset, "targets"):
+        return dataset.data.transpose(0, 3, 1, 2), np.asarray(dataset.targets, dtype=np.int64)
+    return dataset.data, np.asarray(dataset.labels, dtype=np.int64)
+
+
+def _array_pool(pixels: Pixels, labels: Labels, size: int | None) -> _Pool:
+    """A pool over ``[N, C, H, W]`` in memory, resized bilinearly to ``size`` where that differs."""
+    shape = (pixels.shape[1], size or pixels.shape[2], size or pixels.shape[3])
+
+    def read(indices: Indices) -> Pixels:
+        chosen = pixels[indices]
+        if chosen.shape[1:] == shape:
+            return np.ascontiguousarray(chosen)
+        return _drawn(len(indices), shape, lambda i: _resized(chosen[i], shape[1:]))
+
+    return _Pool(labels, read)
+
+
+def _resized(image: Pixels, size: tuple[int, int]) -> Pixels:
+    """One image ``[C, H, W]`` at another ``(height, width)``, bilinearly, channel by channel."""
+    from PIL import Image
+
+    height, width = size
+    planes = (Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR) for plane in image)
+    return np.stack([np.asarray(plane) for plane in planes])
+
+
+def _folder(data: Data, root: Path | None) -> _Source:
+    """``root/train/<class>/*.jpg|jpeg|png`` and the same under ``root/test`` or ``root/val``; grey becomes RGB."""
+    if root is None:
+        raise DataError("the recipe names no image folder.", fix="add --data-dir FOLDER or -o data.root=FOLDER")
+    train_folder = root / "train"
+    test_folder = root / "val" if not (root / "test").is_dir() and (root / "val").is_dir() else root / "test"
+    names = _class_names(train_folder)
+    test_names = _class_names(test_folder)
+    unknown = sorted(set(test_names) - set(names))
+    if unknown:
+        raise DataError(
+            f"{test_folder} holds a class that {train_folder} does not: {', '.join(unknown)}.",
+            fix="give every class images to train on, or remove it from the test images",
+        )
+    if len(names) < 2:
+        raise DataError(f"{train_folder} holds one class only: {', '.join(names)}.", fix=_LAYOUT)
+    with _train_extra():
+        from PIL import Image  # noqa: F401 - so that the readers below cannot fail for want of it
+    train_files, train_labels = _class_files(train_folder, names)
+    test_files, test_labels = _class_files(test_folder, test_names)
+    size = None if data.image_size is None else (data.image_size, data.image_size)
+    shape = _decode(train_files[0], size).shape
+    return _Source(
+        train=_file_pool(train_files, train_labels, shape, size),
+        test=_file_pool(test_files, np.array([names.index(n) for n in test_names])[test_labels], shape, size),
+        names=names,
+    )
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}.", fix=_LAYOUT)
+    names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+    if not names:
+        raise DataError(f"{folder} holds no class folder.", fix=_LAYOUT)
+    return names
+
+
+def _class_files(folder: Path, names: tuple[str, ...]) -> tuple[list[Path], Labels]:
+    """The images of each class in the order of ``names``, sorted by file name, and their labels."""
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(names):
+        found = sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
+        if not found:
+            raise DataError(
+                f"the class folder {folder / name} holds no image ({', '.join(SUFFIXES)}).",
+                fix="put images of that class there, or remove the folder",
+            )
+        files += found
+        labels += [label] * len(found)
+    return files, np.array(labels, dtype=np.int64)
+
+
+def _file_pool(files: list[Path], labels: Labels, shape: tuple[int, ...], size: tuple[int, int] | None) -> _Pool:
+    """A pool that decodes the chosen files to ``shape``, ``(3, H, W)``."""
+
+    def draw(file: Path) -> Pixels:
+        image = _decode(file, size)
+        if image.shape != shape:
+            raise DataError(
+                f"{file} is {image.shape[2]}x{image.shape[1]} pixels, other images are {shape[2]}x{shape[1]}.",
+                fix="resize all of them while reading: -o data.image_size=PIXELS",
+            )
+        return image
+
+    return _Pool(labels, lambda indices: _drawn(len(indices), shape, lambda i: draw(files[indices[i]])))
+
+
+def _decode(file: Path, size: tuple[int, int] | None) -> Pixels:
+    """One image file as uint8 ``[3, H, W]``, resized bilinearly to ``size`` (height, width) unless None."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            if image.mode.startswith(("I", "F")):
+                raise DataError(f"{file} has more than 8 bits per channel.", fix="convert it to 8 bits, or remove it")
+            rgb = image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"the image {file} cannot be read: {error}.", fix="replace or remove that file") from None
+    if size is not None and (rgb.height, rgb.width) != size:
+        rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(rgb).transpose(2, 0, 1)
+
+
+def _drawn(count: int, shape: tuple[int, ...], draw: Callable[[int], Pixels]) -> Pixels:
+    """``[count, *shape]`` whose i-th image is ``draw(i)``; PIL releases the interpreter lock, so threads help."""
+    import psutil
+
+    wanted = count * math.prod(shape)
+    available = psutil.virtual_memory().available
+    if wanted > available:
+        raise DataError(
+            f"{count} images of {shape[2]}x{shape[1]} pixels take {wanted / 2**20:.0f} MiB, "
+            f"but {available / 2**20:.0f} MiB of memory are available.",
+            fix="make them smaller or fewer: -o data.image_size=PIXELS -o data.train_images=NUMBER",
+        )
+    images = np.empty((count, *shape), dtype=np.uint8)
+
+    def fill(start: int) -> None:
+        for i in range(start, min(start + _CHUNK, count)):
+            images[i] = draw(i)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(fill, range(0, count, _CHUNK)):
+            pass  # collecting the results raises what a thread raised, the earliest image first
+    return images
+
+
+@contextmanager
+def _train_extra() -> Iterator[None]:
+    """Name the extra that brings a package that is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise DataError(
+            f"these images need a package that is not there: {error}.", fix="pip install 'floats-edge[train]'"
+        ) from None
+
+
+_SOURCES: dict[str, Callable[[Data, Path | None], _Source]] = {
+    "digits": _digits,
+    "cifar10": _torchvision,
+    "cifar100": _torchvision,
+    "svhn": _torchvision,
+    "stl10": _torchvision,
+    "folder": _folder,
+}

@@ -1,0 +1,208 @@
+"""Plots of records: the trade-off over lambda and the spread of latencies, as SVG to inline or as one PNG."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from floats_edge.artifacts.files import write_atomic
+from floats_edge.artifacts.records import Evaluation, Record, Run, Share
+from floats_edge.report.tables import Content, attack_name, clean, label_records, number
+
+Draw = Callable[[Axes, Content], None]
+
+INK, MUTED, GRID = "#1c2430", "#66707d", "#dde1e6"
+CLEAN, ROBUST, LATENCY, PAPER = "#0a6cb8", "#c44f00", "#0f766e", "#fefefe"
+_CSS_VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "line",
+    CLEAN: "clean",
+    ROBUST: "robust",
+    LATENCY: "latency",
+    PAPER: "card",
+}
+"""Colours of the plots and the variables that replace them in a page, where they follow the reader's theme."""
+
+_STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,  # labels come from records
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlesize": 10,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+}
+_WIDTH = 7.6  # inches
+_STROKES = ("-", "--", ":", "-.")
+_MARKERS = ("o", "s", "^", "D")
+_LABEL_LENGTH = 44
+
+
+def trade_off_svg(content: Content) -> str:
+    """Clean and robust accuracy over lambda, as an ``<svg>`` element."""
+    return _svg(content, draw_trade_off, _trade_off_height(content), "tradeoff")
+
+
+def latency_svg(content: Content) -> str:
+    """Latency of every run, as an ``<svg>`` element."""
+    return _svg(content, draw_latency, _latency_height(content), "latency")
+
+
+def write_png(records: Sequence[Record], path: Path) -> None:
+    """Write the plots of a report as one image.
+
+    Raises:
+        OutputError: the file system refuses.
+    """
+    content = label_records(records)
+    plots: list[tuple[Draw, float, str]] = []
+    if content.evaluations:
+        plots.append((draw_trade_off, _trade_off_height(content), "Accuracy over lambda"))
+    if content.profiles:
+        plots.append((draw_latency, _latency_height(content), "Latency"))
+    heights = [height for _, height, _ in plots]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, sum(heights) + 0.3 * len(plots)), layout="constrained")
+        axes = figure.subplots(len(plots), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axis, (draw, _, title) in zip(axes, plots, strict=True):
+            draw(axis, content)
+            axis.set_title(title, pad=12)
+        image = io.BytesIO()
+        figure.savefig(image, format="png", dpi=200)
+    write_atomic(path, image.getvalue())
+
+
+def draw_trade_off(axes: Axes, content: Content) -> None:
+    """Accuracy over lambda with 95 % intervals; subjects differ by stroke and marker, and by a small shift."""
+    for index, (_, record) in enumerate(content.evaluations):
+        shift = 0.014 * (index - (len(content.evaluations) - 1) / 2)
+        results = sorted(record.results, key=lambda result: result.lam)
+        lambdas = [result.lam + shift for result in results]
+        for colour, shares in ((CLEAN, [r.clean for r in results]), (ROBUST, [r.robust for r in results])):
+            percent = [share.percent for share in shares]
+            axes.errorbar(lambdas, percent, _margins(shares), elinewidth=1, capsize=2, **_look(index, colour))
+    axes.set(xlim=(-0.04, 1.04), ylim=(0, 102), xlabel="λ", ylabel="accuracy %")
+    axes.set_xticks(sorted({result.lam for _, record in content.evaluations for result in record.results}))
+    _name_curves(axes, [record for _, record in content.evaluations])
+    if len(content.evaluations) > 1:
+        names = [_short(label) for label, _ in content.evaluations]
+        handles = [Line2D([], [], label=name, **_look(index, INK)) for index, name in enumerate(names)]
+        axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.14), ncols=2, handlelength=3)
+
+
+def draw_latency(axes: Axes, content: Content) -> None:
+    """One row per run: a dot at p50, a thick line to p90, a thin one to p99, in ms."""
+    runs = _labelled_runs(content)
+    for row, (_, run) in enumerate(runs):
+        ms = run.latency_ms
+        axes.hlines(row, ms.p50, ms.p99, color=LATENCY, linewidth=1.4)
+        axes.hlines(row, ms.p50, ms.p90, color=LATENCY, linewidth=4.5, alpha=0.45)
+        axes.plot(ms.p50, row, "o", color=LATENCY, markersize=6.5)
+        axes.plot(ms.p99, row, "|", color=LATENCY, markersize=7)
+        axes.annotate(
+            f"{number(ms.p50)} ms", (ms.p50, row), (0, 6), textcoords="offset points", ha="center", va="bottom"
+        )
+    axes.set_yticks(range(len(runs)), [_short(label) for label, _ in runs])
+    axes.set_ylim(len(runs) - 0.5, -0.7)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    highest = max(run.latency_ms.p99 for _, run in runs)
+    if highest > 30 * min(run.latency_ms.p50 for _, run in runs):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    else:
+        axes.set_xlim(0, highest * 1.08)
+    axes.set_xlabel("ms per inference: p50 ●, p90 ▬, p99 |")
+
+
+def _svg(content: Content, draw: Draw, height: float, prefix: str) -> str:
+    """Draw alone; ids get a prefix, so that several plots share a page, and colours become CSS variables."""
+    text = io.StringIO()
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": prefix}):
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        draw(figure.subplots(), content)
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{prefix}-", svg)
+    for colour, name in _CSS_VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    return svg
+
+
+def _trade_off_height(content: Content) -> float:
+    return 3.5 + 0.2 * (len(content.evaluations) > 1) * ((len(content.evaluations) + 1) // 2)
+
+
+def _latency_height(content: Content) -> float:
+    return 0.75 + 0.5 * len(_labelled_runs(content))
+
+
+def _margins(shares: Sequence[Share]) -> list[list[float]]:
+    """Distances from the percentages down to the lower and up to the upper bounds: ``[2, n]``; rounding may cross 0."""
+    bounds = [(share.percent, *share.interval) for share in shares]
+    return [[max(0.0, p - low) for p, low, _ in bounds], [max(0.0, high - p) for p, _, high in bounds]]
+
+
+def _look(index: int, colour: str) -> dict[str, Any]:
+    """Line and marker of the subject at ``index``: the first filled, the others hollow."""
+    return {
+        "color": colour,
+        "linestyle": _STROKES[index % len(_STROKES)],
+        "linewidth": 1.5,
+        "marker": _MARKERS[index % len(_MARKERS)],
+        "markersize": 4.5,
+        "markerfacecolor": PAPER if index else colour,
+    }
+
+
+def _name_curves(axes: Axes, records: Sequence[Evaluation]) -> None:
+    """Name the two measures at the right end of the first subject's curves, kept apart where the curves meet."""
+    last = max(records[0].results, key=lambda result: result.lam)
+    attacks = {attack_name(record.attack) for record in records}
+    attack = f"({attacks.pop()} only)" if len(attacks) == 1 else "(see the notes)"
+    upper, lower = last.clean.percent, last.robust.percent
+    if upper - lower < 16:
+        middle = min(max((upper + lower) / 2, 12), 88)
+        upper, lower = middle + 8, middle - 8
+    for height, colour, text in ((upper, CLEAN, "clean"), (lower, ROBUST, f"robust: at most\n{attack}")):
+        axes.text(1.06, height, text, color=colour, va="center", fontweight="bold", clip_on=False)
+
+
+def _labelled_runs(content: Content) -> list[tuple[str, Run]]:
+    """Runs by backend and batch, and by subject where there are several."""
+    several = len(content.profiles) > 1
+    return [
+        (clean(f"{run.backend}, batch {run.batch}") + (f"\n{label}" if several else ""), run)
+        for label, record in content.profiles
+        for run in record.runs
+    ]
+
+
+def _short(label: str) -> str:
+    return "\n".join(
+        line if len(line) <= _LABEL_LENGTH else f"…{line[1 - _LABEL_LENGTH :]}" for line in label.split("\n")
+    )

@@ -1,0 +1,292 @@
+"""TensorRT and TensorRT-RTX: finding the library, choosing the engine that fits this host, running it."""
+
+import functools
+import importlib
+import logging
+import math
+import platform
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from floats_edge.artifacts.bundle import Bundle
+from floats_edge.artifacts.manifest import Engine, Flavour
+from floats_edge.errors import ArtifactError, BackendError
+from floats_edge.runtime.base import Images, Logits, Predictor
+from floats_edge.runtime.cuda import Cuda, open_cuda
+from floats_edge.runtime.lambda_weights import bundle_weights
+
+if TYPE_CHECKING:
+    import tensorrt
+
+FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt_rtx")
+"""In order of preference."""
+
+_OLDEST = (10, 3)
+_INSTALL = (
+    "pip install 'floats-edge[rtx]' (TensorRT-RTX, x86-64) or 'floats-edge[trt]' (TensorRT); "
+    "on a Jetson use JetPack's: apt install python3-libnvinfer, and a venv with --system-site-packages"
+)
+_LEVELS = {
+    "INTERNAL_ERROR": logging.ERROR,
+    "ERROR": logging.ERROR,
+    "WARNING": logging.WARNING,
+    "INFO": logging.INFO,
+    "VERBOSE": logging.DEBUG,
+}
+
+
+def load_tensorrt(flavour: Flavour) -> Any:
+    """The Python module of a flavour; both have the same API, that of ``tensorrt``.
+
+    Raises:
+        BackendError: not installed, a library of it missing, or older than TensorRT 10.3 (JetPack 6).
+    """
+    try:
+        module = importlib.import_module(flavour)
+    except (ImportError, OSError) as error:
+        raise BackendError(f"{flavour} cannot be imported: {error}.", fix=_INSTALL) from None
+    version = getattr(module, "__version__", None)
+    if version is None:  # a folder of that name, such as type stubs, imports as an empty package
+        raise BackendError(f"{flavour} is not installed.", fix=_INSTALL)
+    if flavour == "tensorrt" and tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
+        raise BackendError(f"{flavour} {version} is older than 10.3, the first supported.", fix=_INSTALL)
+    return module
+
+
+def preferred_tensorrt() -> tuple[Flavour, Any]:
+    """The flavour to build with, and its module: TensorRT where it is installed, otherwise TensorRT-RTX.
+
+    Raises:
+        BackendError: neither can be used; says why.
+    """
+    try:
+        return FLAVOURS[0], load_tensorrt(FLAVOURS[0])
+    except BackendError as first:
+        try:
+            return FLAVOURS[1], load_tensorrt(FLAVOURS[1])
+        except BackendError as second:
+            raise BackendError(f"there is no TensorRT: {first.what} {second.what}", fix=_INSTALL) from None
+
+
+def host_platform() -> str:
+    """Operating system and machine, for example ``linux-x86_64`` or ``linux-aarch64``."""
+    return f"{platform.system()}-{platform.machine()}".lower()
+
+
+@functools.cache
+def tensorrt_logger(trt: Any) -> Any:
+    """What TensorRT says, sent to Python's logging. Cached because TensorRT keeps the first logger it is given."""
+    log = logging.getLogger("floats_edge.tensorrt")
+
+    class Log(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            log.log(_LEVELS[severity.name], "%s", msg)
+
+    return Log()
+
+
+def open_trt(bundle: Bundle, lam: float) -> "TrtPredictor":
+    """Load the engines of a bundle that fit this host.
+
+    Raises:
+        ArtifactError: a plan or the weights are not what was exported.
+        BackendError: no CUDA device, no engine that fits (says why for each), or TensorRT fails.
+        LambdaError: ``lam`` is not served by this bundle.
+    """
+    with ExitStack() as stack:
+        cuda = stack.enter_context(open_cuda())
+        predictor = stack.enter_context(TrtPredictor(bundle, fitting_engines(bundle, cuda.target), cuda))
+        predictor.set_lambda(lam)
+        stack.pop_all()
+    return predictor
+
+
+def trt_unavailable_reason(bundle: Bundle | None = None) -> str | None:
+    """Why TensorRT (or, if one is given, a bundle on TensorRT) cannot run here, or None where it can."""
+    try:
+        if bundle is None:
+            preferred_tensorrt()
+        with open_cuda() as cuda:
+            if bundle is not None:
+                fitting_engines(bundle, cuda.target)
+    except BackendError as error:
+        return error.what.rstrip(".")
+    return None
+
+
+def fitting_engines(bundle: Bundle, target: str) -> dict[float | None, Engine]:
+    """For each lambda of the bundle (None in mode ``bound``) the first engine that this host can run.
+
+    Args:
+        bundle: its manifest alone is read: nothing is deserialised before it is known to fit.
+        target: compute capability of the device, for example ``sm_87``.
+
+    Raises:
+        BackendError: a lambda has no engine that fits; says of each of its engines why not.
+    """
+    manifest = bundle.manifest
+    if not manifest.engines:
+        raise BackendError(f"{bundle.path} holds no TensorRT engine.", fix=_rebuild(bundle))
+    problems = {engine.file: _misfit(engine, target) for engine in manifest.engines}
+    fitting: dict[float | None, Engine] = {}
+    for lam in manifest.lam.values or (None,):
+        served = [engine for engine in manifest.engines if engine.lam == lam]
+        engine = next((engine for engine in served if problems[engine.file] is None), None)
+        if engine is None:
+            which = "no engine" if lam is None else f"no engine for lambda {lam:g}"
+            reasons = " ".join(f"{engine.file}: {problems[engine.file]}" for engine in served) or "There is none."
+            raise BackendError(f"{bundle.path} has {which} that runs here. {reasons}", fix=_rebuild(bundle))
+        fitting[lam] = engine
+    return fitting
+
+
+def _misfit(engine: Engine, target: str) -> str | None:
+    """Why this host cannot run an engine, or None if it can."""
+    try:
+        version = load_tensorrt(engine.flavour).__version__
+    except BackendError as error:
+        return error.what
+    if version != engine.version:
+        return f"built by {engine.flavour} {engine.version}; here is {version}."
+    if engine.platform != host_platform():
+        return f"built for {engine.platform}; this is {host_platform()}."
+    if target not in engine.targets:
+        return f"built for {', '.join(engine.targets)}; this GPU is {target}."
+    return None
+
+
+def _rebuild(bundle: Bundle) -> str:
+    return f"floats-edge export {bundle.path} -o {bundle.path} --trt"
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    """An engine ready to run."""
+
+    context: "tensorrt.IExecutionContext"  # keeps its engine and runtime alive
+    batch: tuple[int, int, int]
+    tensors: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]  # of inputs and outputs; the batch axis is -1
+
+
+def _load(bundle: Bundle, engine: Engine) -> _Loaded:
+    plan = bundle.read(engine.file)  # a plan is executable code: this checks its hash
+    trt = load_tensorrt(engine.flavour)
+    runtime: tensorrt.Runtime = trt.Runtime(tensorrt_logger(trt))
+    loaded = runtime.deserialize_cuda_engine(plan)
+    context = loaded and loaded.create_execution_context()
+    if not context:
+        raise BackendError(
+            f"{engine.flavour} could not load {bundle.path / engine.file}; its own message is in the log.",
+            fix=f"free memory on this GPU and run it again, or rebuild the engine: {_rebuild(bundle)}",
+        )
+    tensors: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+    for index in range(loaded.num_io_tensors):
+        name = loaded.get_tensor_name(index)
+        shape: Any = loaded.get_tensor_shape(name)  # a Dims: a sequence, though the stubs do not say so
+        tensors[name] = (tuple(shape), np.dtype(trt.nptype(loaded.get_tensor_dtype(name))))
+    return _Loaded(context, engine.batch, tensors)
+
+
+class _DeviceWeights:
+    """The weight inputs of an engine in mode ``bound``: device buffers that hold W(lambda) in the types it wants.
+
+    Attributes:
+        addresses: of the buffers, by input name.
+    """
+
+    def __init__(self, bundle: Bundle, engine: _Loaded, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self._weights = bundle_weights(bundle)
+        images_and_logits = (bundle.manifest.input.name, bundle.manifest.output.name)
+        inputs = {name: tensor for name, tensor in engine.tensors.items() if name not in images_and_logits}
+        wanted = {(name, shape) for name, (shape, _) in inputs.items()}
+        held = {(name, array.shape) for name, array in self._weights.at(0.0).items()}
+        if wanted != held:
+            raise ArtifactError(
+                f"the engine of {bundle.path} does not take the bundle's weights: "
+                f"{', '.join(sorted({name for name, _ in wanted ^ held}))} differ in name or shape.",
+                fix=_rebuild(bundle),
+            )
+        self._types = {name: dtype for name, (_, dtype) in inputs.items()}
+        self.addresses = {
+            name: cuda.allocate(math.prod(shape) * dtype.itemsize) for name, (shape, dtype) in inputs.items()
+        }
+
+    def upload(self, lam: float) -> None:
+        """Compute W(lam) on the host and copy it over."""
+        weights = self._weights.at(lam)
+        arrays = {name: np.ascontiguousarray(weights[name], dtype) for name, dtype in self._types.items()}
+        for name, array in arrays.items():
+            self._cuda.to_device(self.addresses[name], array)
+        self._cuda.synchronize()
+
+
+class TrtPredictor(Predictor):
+    """The engines of a bundle on the GPU: in mode ``bank`` one per lambda, in mode ``bound`` one fed with W(lambda).
+
+    ``predict`` takes any number of images: more than an engine's largest batch are run in parts. TensorRT-RTX compiles
+    kernels on the host while it loads, and again for batch sizes it has not met.
+
+    Args:
+        bundle: where the plans and the weights are read from, their hashes checked first.
+        engines: engine of each lambda, None for any, as :func:`fitting_engines` chooses them.
+        cuda: an open device, which the predictor closes.
+    """
+
+    def __init__(self, bundle: Bundle, engines: Mapping[float | None, Engine], cuda: Cuda) -> None:
+        manifest = bundle.manifest
+        lambdas = manifest.lam.values
+        super().__init__("trt", manifest.input.shape, lambdas, 0.0 if lambdas is None else lambdas[0])
+        self._cuda = cuda
+        self._remedy = _rebuild(bundle)
+        self._input = manifest.input.name
+        self._classes = len(manifest.output.labels)
+        largest = max(engine.batch[2] for engine in engines.values())
+        self._images = cuda.allocate(4 * largest * math.prod(self.image_shape))
+        self._logits = cuda.allocate(4 * largest * self._classes)
+        addresses = {self._input: self._images, manifest.output.name: self._logits}
+        self._engines = {lam: _load(bundle, engine) for lam, engine in engines.items()}
+        self._weights = _DeviceWeights(bundle, self._engines[None], cuda) if lambdas is None else None
+        if self._weights is not None:
+            addresses |= self._weights.addresses
+            self._weights.upload(self.lam)
+        for engine in self._engines.values():
+            for name, address in addresses.items():
+                self._must(engine.context.set_tensor_address(name, address), f"bind {name}")
+
+    def close(self) -> None:
+        self._engines.clear()
+        self._cuda.close()
+
+    def _switch(self, lam: float) -> None:
+        if self._weights is not None:
+            self._weights.upload(lam)
+
+    def _infer(self, images: Images) -> Logits:
+        engine = self._engines[None if self.lambdas is None else self.lam]
+        largest = engine.batch[2]
+        logits = np.empty((len(images), self._classes), dtype=np.float32)
+        for start in range(0, len(images), largest):
+            self._run(engine, images[start : start + largest], logits[start : start + largest])
+        return logits
+
+    def _run(self, engine: _Loaded, images: Images, logits: Logits) -> None:
+        """Fill ``logits`` ``[n, classes]`` from ``images`` ``[n, C, H, W]``, n up to the largest batch."""
+        # Below the smallest batch, what an earlier one left in the buffer makes up the number: images are independent.
+        rows = max(len(images), engine.batch[0])
+        self._cuda.to_device(self._images, images)
+        self._must(engine.context.set_input_shape(self._input, (rows, *self.image_shape)), f"take a batch of {rows}")
+        self._must(engine.context.execute_async_v3(self._cuda.stream), "run")
+        self._cuda.to_host(logits, self._logits)
+        self._cuda.synchronize()
+
+    def _must(self, done: bool, what: str) -> None:
+        if not done:
+            raise BackendError(f"TensorRT failed to {what}; its own message is in the log.", fix=self._remedy)

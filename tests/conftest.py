@@ -1,0 +1,128 @@
+"""Fixtures that several parts of the suite share."""
+
+import functools
+import hashlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from floats_edge.artifacts.bundle import Bundle
+    from floats_edge.artifacts.checkpoint import Epoch, TrainingRun
+    from floats_edge.data import Splits
+    from floats_edge.recipe import Recipe
+    from floats_edge.train.loop import Observer
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CIFAR_ZIP = REPOSITORY.parent / "shared" / "data" / "cifar10-subset.zip"
+
+
+@pytest.fixture(scope="session")
+def cifar_folder() -> Path:
+    """Real CIFAR-10 images as an image folder: 20,000 in train/, 4,000 in test/, sorted by class.
+
+    The archive is unpacked once, into a cache outside the tree whose name holds the archive's hash.
+    """
+    archive = Path(os.environ.get("FLOATS_EDGE_CIFAR", CIFAR_ZIP))
+    if not archive.is_file():
+        pytest.skip(f"no CIFAR-10 images: {archive} is not there (set FLOATS_EDGE_CIFAR to a cifar10-subset.zip)")
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()[:12]
+    folder = Path.home() / ".cache" / "floats-edge" / f"cifar10-subset-{digest}"
+    if not folder.is_dir():
+        _unzip(archive, folder)
+    return folder
+
+
+def _unzip(archive: Path, folder: Path) -> None:
+    """Unpack the one folder inside ``archive`` as ``folder``: whole or not at all, also when workers race for it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as staging, zipfile.ZipFile(archive) as contents:
+        contents.extractall(staging)
+        (unpacked,) = Path(staging).iterdir()
+        try:
+            unpacked.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+
+
+QUICK = (
+    "train.epochs=2",
+    "train.batch_size=16",
+    "train.lr=0.05",
+    "data.image_size=8",
+    "data.crop=0",
+    "model.width=8",
+    "evaluate.images=100",
+    "evaluate.attack.steps=5",
+)
+"""Overrides that make the quickstart recipe train in seconds to about 90 % clean accuracy; its density stays 0.3."""
+
+
+class Silent:
+    """An observer of training that says nothing."""
+
+    def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
+        pass
+
+    def on_epoch(self, epoch: "Epoch") -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def digits_recipe() -> "Recipe":
+    """The recipe of ``digits_run``."""
+    from floats_edge.recipe import load_recipe
+
+    return load_recipe("quickstart", QUICK)
+
+
+@pytest.fixture(scope="session")
+def digits(digits_recipe: "Recipe") -> "Splits":
+    """The images of ``digits_run``."""
+    import torch
+
+    from floats_edge.data import load_data
+
+    torch.set_num_threads(1)  # pytest-xdist gives every core a worker, and one thread gives the same bits
+    return load_data(digits_recipe.data, digits_recipe.seed)
+
+
+@pytest.fixture(scope="session")
+def silent() -> "Observer":
+    """Who watches a training run in silence."""
+    return Silent()
+
+
+@pytest.fixture(scope="session")
+def digits_run(
+    digits_recipe: "Recipe", digits: "Splits", silent: "Observer", tmp_path_factory: pytest.TempPathFactory
+) -> "TrainingRun":
+    """A sparse run on digits; copy its folder before changing anything in it."""
+    from floats_edge.train.loop import train
+
+    return train(digits_recipe, digits, tmp_path_factory.mktemp("run") / "run", silent)
+
+
+@pytest.fixture(scope="session")
+def bundles(digits_run: "TrainingRun", tmp_path_factory: pytest.TempPathFactory) -> "Callable[..., Bundle]":
+    """``bundles(mode, precision="fp32")``: an export of ``digits_run``, made once; copy its folder before changing it.
+
+    ``fixed`` serves lambda 0.3, ``bank`` 0 and 1. Only ``bound`` in fp32 comes from the run, the others come from it.
+    """
+    from floats_edge.deploy.export import ExportRequest, export
+
+    folder = tmp_path_factory.mktemp("bundles")
+    lambdas = {"bound": "runtime", "fixed": (0.3,), "bank": (0.0, 1.0)}
+
+    @functools.cache
+    def made(mode: str, precision: str = "fp32") -> "Bundle":
+        source = digits_run.path if (mode, precision) == ("bound", "fp32") else made("bound", "fp32").path
+        return export(source, folder / f"{mode}-{precision}", ExportRequest(lambdas[mode], precision))
+
+    return made

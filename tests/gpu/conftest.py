@@ -1,0 +1,29 @@
+"""Real engines on a real GPU; every test here is skipped, saying why, where there is none."""
+
+import pytest
+from fixtures.tiny_bundle import build_engines, write_bundle
+
+from floats_edge.artifacts.bundle import Bundle
+from floats_edge.runtime.trt import trt_unavailable_reason
+
+BATCH = (1, 4, 8)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def gpu() -> None:
+    reason = trt_unavailable_reason()
+    if reason is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def bundles(gpu: None, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Bundle]:
+    """Bundles with engines built here, by mode and precision."""
+    lambdas = {"fixed": (0.3,), "bank": (0.0, 0.5, 1.0), "bound": None}
+    return {
+        (mode, precision): build_engines(
+            write_bundle(tmp_path_factory.mktemp(f"{mode}-{precision}"), values, precision), BATCH
+        )
+        for mode, values in lambdas.items()
+        for precision in ("fp32", "fp16")
+    }

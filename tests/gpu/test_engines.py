@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+from fixtures.tiny_bundle import images
+
+from floats_edge.runtime.cuda import open_cuda
+from floats_edge.runtime.ort import open_ort
+from floats_edge.runtime.trt import open_trt
+
+pytestmark = pytest.mark.gpu
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}
+"""Largest logit error over the range of the logits, against ONNX Runtime on the CPU."""
+
+
+def error(logits, reference):
+    assert logits.shape == reference.shape
+    return np.abs(logits - reference).max() / np.ptp(reference)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("mode", ["fixed", "bank", "bound"])
+def test_an_engine_computes_what_onnx_runtime_does(bundles, mode, precision):
+    bundle = bundles[mode, precision]
+    lambdas = bundle.manifest.lam.values or (0.0, 1.0, 0.25)
+    some = images(19)
+    with open_trt(bundle, lambdas[0]) as predictor, open_ort(bundle, "ort-cpu", lambdas[0]) as reference:
+        for lam in (*lambdas, *lambdas):
+            predictor.set_lambda(lam)
+            reference.set_lambda(lam)
+            for count in (1, 8, 19):
+                batch = some[:count]
+                assert error(predictor.predict(batch), reference.predict(batch)) <= TOLERANCE[precision]
+
+
+def test_switching_a_bound_engine_changes_what_it_computes_and_switching_back_restores_it(bundles):
+    with open_trt(bundles["bound", "fp32"], 0.0) as predictor:
+        clean = predictor.predict(images(4))
+        predictor.set_lambda(1.0)
+        assert error(predictor.predict(images(4)), clean) > 0.01
+        predictor.set_lambda(0.0)
+        assert error(predictor.predict(images(4)), clean) <= TOLERANCE["fp32"]
+
+
+def test_two_predictors_do_not_disturb_each_other(bundles):
+    bundle = bundles["bound", "fp32"]
+    with open_trt(bundle, 0.0) as clean, open_trt(bundle, 1.0) as robust:
+        before = clean.predict(images(4))
+        robust.predict(images(4))
+        assert error(clean.predict(images(4)), before) <= TOLERANCE["fp32"]
+
+
+def test_closing_gives_the_memory_back(bundles):
+    bundle = bundles["bank", "fp32"]
+    with open_trt(bundle, 0.0) as predictor:
+        predictor.predict(images(8))
+    with open_cuda() as cuda:
+        before, _ = cuda.memory_info()
+        for _ in range(5):
+            with open_trt(bundle, 0.0) as predictor:
+                predictor.predict(images(8))
+        after, total = cuda.memory_info()
+    assert before - after < 16 * 2**20 < total

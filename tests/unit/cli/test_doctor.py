@@ -1,0 +1,133 @@
+"""``floats-edge doctor`` on this machine, and on machines that lack something."""
+
+import sys
+from importlib import metadata
+
+import pytest
+from click.testing import CliRunner
+
+from floats_edge.cli import doctor
+from floats_edge.cli.doctor import Finding
+from floats_edge.cli.main import cli
+
+
+def by_subject(findings: list[Finding]) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in findings}
+
+
+@pytest.fixture
+def versions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
+    """Versions to pretend; None: not installed."""
+    pretended: dict[str, str | None] = {}
+    real = metadata.version
+
+    def version(name: str) -> str:
+        found = pretended[name] if name in pretended else real(name)
+        if found is None:
+            raise metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(metadata, "version", version)
+    return pretended
+
+
+def test_report() -> None:
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(cli, ["doctor"])
+    assert result.exit_code == 0, result.output
+    titles = [line.strip() for line in result.output.splitlines() if line[:1].isupper()]
+    assert titles == [
+        "Installed",
+        "This machine can build",
+        "This machine can run",
+        "This machine can measure",
+    ]
+    rows = [line.split() for line in result.output.splitlines()]
+    assert ["yes", "numpy", "(core)", metadata.version("numpy")] in rows
+    assert ["yes", "ort-cpu", "ready"] in rows
+
+
+def test_remedies_are_printed_as_they_are_typed(versions: dict[str, str | None]) -> None:
+    versions["tensorrt"] = None
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(cli, ["doctor"])
+    assert "pip install 'floats-edge[trt]'" in result.output
+
+
+def test_a_missing_package_comes_with_its_extra(versions: dict[str, str | None]) -> None:
+    versions.update(torch=None, rich=None)
+    findings = by_subject(doctor.installed())
+    assert findings["torch (train)"] == Finding("torch (train)", "not installed", "pip install 'floats-edge[train]'")
+    assert findings["rich (core)"].remedy == "pip install floats-edge"
+
+
+def test_an_old_version_does_not_count_as_installed(versions: dict[str, str | None]) -> None:
+    versions["torch"] = "2.3.0"
+    finding = by_subject(doctor.installed())["torch (train)"]
+    assert finding.state.startswith("2.3.0, but >=")
+    assert finding.remedy == "pip install 'floats-edge[train]'"
+
+
+def test_a_local_build_counts_as_its_release(versions: dict[str, str | None]) -> None:
+    versions["torch"] = "2.10.0a0+nv25.6"
+    assert by_subject(doctor.installed())["torch (train)"].remedy is None
+
+
+def test_the_gpu_build_of_onnxruntime_stands_in(versions: dict[str, str | None]) -> None:
+    versions.update({"onnxruntime": None, "onnxruntime-gpu": "1.24.0"})
+    finding = by_subject(doctor.installed())["onnxruntime (core)"]
+    assert finding == Finding("onnxruntime (core)", "onnxruntime-gpu 1.24.0")
+
+
+def test_a_board_is_not_offered_what_it_cannot_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    def subjects(machine: str) -> str:
+        monkeypatch.setattr("platform.machine", lambda: machine)
+        return " ".join(by_subject(doctor.installed()))
+
+    from packaging import markers
+
+    here = markers.default_environment()
+    assert "pycuda (jetson)" not in subjects("x86_64")
+    monkeypatch.setattr(markers, "default_environment", lambda: here | {"platform_machine": "aarch64"})
+    assert "pycuda (jetson)" in subjects("aarch64")
+    assert "(rtx)" not in subjects("aarch64")
+
+
+@pytest.mark.parametrize("module", ["torch", "onnxscript"])
+def test_a_failing_import_is_shown_with_its_reason(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    finding = by_subject(doctor.buildable())["ONNX"]
+    assert f"{module} cannot be imported: import of {module} halted" in finding.state
+    assert finding.remedy == "pip install 'floats-edge[train]'"
+
+
+def test_without_torch_no_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert by_subject(doctor.buildable())["checkpoints"].remedy == "pip install 'floats-edge[train]'"
+
+
+def test_rtx_names_the_gpus_it_builds_for() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is for x86-64")
+    state = by_subject(doctor.buildable())["TensorRT engines"].state
+    assert "tensorrt_rtx" in state
+    assert "sm_86" in state
+
+
+def test_without_any_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    for flavour in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, flavour, None)
+    finding = by_subject(doctor.buildable())["TensorRT engines"]
+    assert "import of tensorrt_rtx halted" in finding.state
+    assert "floats-edge[rtx]" in (finding.remedy or "")
+
+
+def test_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    finding = by_subject(doctor.runnable())["ort-cpu"]
+    assert "halted" in finding.state
+    assert finding.remedy == "pip install --force-reinstall onnxruntime"
+
+
+def test_what_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    finding = by_subject(doctor.measurable())["GPU"]
+    assert "nvidia-ml-py" in finding.state
+    assert "floats-edge[gpu]" in (finding.remedy or "")

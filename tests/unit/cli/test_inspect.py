@@ -1,0 +1,192 @@
+"""``floats-edge inspect`` on bundles, runs and records, sound and tampered with."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from fixtures.tiny_bundle import CLASSES, IMAGE_SHAPE, add_engine, write_bundle
+
+from floats_edge.artifacts.bundle import Bundle
+from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, save_run
+from floats_edge.artifacts.manifest import Engine
+from floats_edge.artifacts.records import Evaluation, LambdaResult, Share, bundle_subject, save_record
+from floats_edge.cli.main import cli
+from floats_edge.models.spec import ModelSpec
+from floats_edge.recipe import load_recipe
+
+
+def inspect(*arguments: object) -> Result:
+    return CliRunner(env={"COLUMNS": "200"}).invoke(cli, ["inspect", *map(str, arguments)])
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    engine = Engine(
+        file="model.plan",
+        lam=None,
+        flavour="tensorrt_rtx",
+        version="1.7.1",
+        platform="linux-x86_64",
+        targets=("sm_86", "sm_89"),
+        precision="fp32",
+        batch=(1, 8, 32),
+    )
+    return add_engine(write_bundle(tmp_path / "bundle", None), engine, b"not for loading")
+
+
+@pytest.fixture
+def training_run(tmp_path: Path) -> TrainingRun:
+    mask = np.zeros((4, 3, 3, 3), dtype=bool)
+    mask.reshape(-1)[:27] = True
+    spec = ModelSpec(
+        arch="resnet8",
+        width=4,
+        stem_stride=1,
+        image_shape=IMAGE_SHAPE,
+        classes=CLASSES,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+    )
+    epoch = Epoch(
+        epoch=1,
+        loss=1.5,
+        clean_loss=1.0,
+        robust_loss=2.0,
+        clean_accuracy=60.0,
+        robust_accuracy=30.0,
+        density=0.25,
+        swapped=3,
+        learning_rate=0.1,
+        alpha={"stem": 0.25},
+        images_per_s=100.0,
+        seconds=1.0,
+    )
+    weights = {"stem.weight.theta": mask.astype(np.float32), "stem.weight.mask": mask}
+    return save_run(tmp_path / "run", load_recipe("quickstart"), spec, tuple("abcde"), (epoch,), weights, {})
+
+
+class TestBundle:
+    def test_tables(self, bundle: Bundle) -> None:
+        result = inspect(bundle.path)
+        assert result.exit_code == 0, result.output
+        for text in (
+            "resnet8, width 8",
+            "images: float32 [N, 3, 8, 8] in [0, 1]",
+            "a, b, c, d, e",
+            "any in [0, 1]",
+            "bound, rule interpolate, noise seed 7",
+            f"{bundle.manifest.density:.2%}",
+            "tensorrt_rtx 1.7.1",
+            "linux-x86_64: sm_86, sm_89",
+            "1/8/32",
+            "every hash verified",
+        ):
+            assert text in result.output
+        stem = bundle.manifest.layers[0]
+        assert f"{stem.nonzeros / 216:.2%}" in next(line for line in result.output.splitlines() if line[:4] == "stem")
+
+    def test_json_holds_the_manifest(self, bundle: Bundle) -> None:
+        content = json.loads(inspect(bundle.path, "--json").output)
+        assert content["kind"] == "bundle"
+        assert content["density"] == bundle.manifest.density
+        assert content["manifest"] == json.loads((bundle.path / "manifest.json").read_text())
+
+    def test_its_manifest_stands_for_it(self, bundle: Bundle) -> None:
+        assert inspect(bundle.path / "manifest.json").output == inspect(bundle.path).output
+
+    def test_served_lambdas_are_listed(self, tmp_path: Path) -> None:
+        assert "0, 0.3, 1" in inspect(write_bundle(tmp_path / "bank", (0.0, 0.3, 1.0)).path).output
+
+    @pytest.mark.parametrize("name", ["model.plan", "weights.safetensors", "model.onnx"])
+    def test_a_tampered_file_is_named(self, bundle: Bundle, name: str) -> None:
+        data = bytearray((bundle.path / name).read_bytes())
+        data[-1] ^= 1
+        (bundle.path / name).write_bytes(data)
+        result = inspect(bundle.path)
+        assert result.exit_code == 1
+        assert result.stdout == ""
+        assert f"{bundle.path / name} was altered" in result.stderr
+
+    def test_a_missing_file_is_named(self, bundle: Bundle) -> None:
+        (bundle.path / "model.onnx").unlink()
+        result = inspect(bundle.path)
+        assert result.exit_code == 1
+        assert f"{bundle.path / 'model.onnx'} is missing" in result.stderr
+
+    def test_text_of_a_stranger_is_shown_as_it_is(self, bundle: Bundle) -> None:
+        manifest = bundle.path / "manifest.json"
+        manifest.write_text(manifest.read_text().replace('"a"', '"[red]\\u001b[2Ja"'))
+        output = inspect(bundle.path).output
+        assert "\x1b" not in output
+        assert "[red]\N{REPLACEMENT CHARACTER}[2Ja" in output
+
+    def test_needs_no_torch_and_loads_no_engine(self, bundle: Bundle) -> None:
+        blocked = ("torch", "tensorrt", "tensorrt_rtx", "onnxruntime")
+        program = (
+            f"import sys; sys.modules.update(dict.fromkeys({blocked})); from floats_edge.cli.main import main; main()"
+        )
+        subprocess.run((sys.executable, "-c", program, "inspect", bundle.path), check=True, capture_output=True)
+
+
+class TestRun:
+    def test_tables(self, training_run: TrainingRun) -> None:
+        result = inspect(training_run.path)
+        assert result.exit_code == 0, result.output
+        for text in ("1 of 20", "at most 30.0 %", "25.00%", "stem", "4, 3, 3, 3", "weights-0001.safetensors"):
+            assert text in result.output
+
+    def test_json_holds_the_checkpoint(self, training_run: TrainingRun) -> None:
+        content = json.loads(inspect(training_run.path / "checkpoint.json", "--json").output)
+        assert content["kind"] == "run"
+        assert content["checkpoint"] == json.loads((training_run.path / "checkpoint.json").read_text())
+
+    def test_a_tampered_file_is_named(self, training_run: TrainingRun) -> None:
+        file = training_run.path / training_run.checkpoint.state
+        file.write_bytes(b"\0" * file.stat().st_size)
+        result = inspect(training_run.path)
+        assert result.exit_code == 1
+        assert f"{file} was altered" in result.stderr
+
+
+class TestRecord:
+    @pytest.fixture
+    def record(self, bundle: Bundle) -> Path:
+        recipe = load_recipe("quickstart")
+        evaluation = Evaluation(
+            subject=bundle_subject(bundle),
+            backend="ort-cpu",
+            dataset="digits",
+            split="test",
+            attack=recipe.evaluate.attack,
+            attacked="float twin",
+            seed=0,
+            results=(LambdaResult(lam=0.5, clean=Share(count=90, total=100), robust=Share(count=40, total=100)),),
+            versions={},
+        )
+        save_record(evaluation, bundle.path.parent / "evaluation.json")
+        return bundle.path.parent / "evaluation.json"
+
+    def test_tables(self, record: Path) -> None:
+        result = inspect(record)
+        assert result.exit_code == 0, result.output
+        assert "90.0" in result.output
+        assert "upper bound" in result.output
+
+    def test_json_is_the_record(self, record: Path) -> None:
+        assert json.loads(inspect(record, "--json").output) == json.loads(record.read_text())
+
+    def test_other_json(self, tmp_path: Path) -> None:
+        (tmp_path / "other.json").write_text("{}")
+        result = inspect(tmp_path / "other.json")
+        assert result.exit_code == 1
+        assert f"{tmp_path / 'other.json'} is not valid" in result.stderr
+
+
+def test_an_ordinary_folder(tmp_path: Path) -> None:
+    result = inspect(tmp_path)
+    assert result.exit_code == 1
+    assert f"{tmp_path} holds neither a manifest.json nor a checkpoint.json" in result.stderr

@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from fixtures.records import bundle_evaluation, profile
+
+from floats_edge.artifacts.records import save_record
+from floats_edge.cli.main import cli
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> list[str]:
+    save_record(bundle_evaluation(), tmp_path / "evaluation.json")
+    save_record(profile(), tmp_path / "profile.json")
+    return [str(tmp_path / "evaluation.json"), str(tmp_path / "profile.json")]
+
+
+def test_tables_by_default(records: list[str]) -> None:
+    result = CliRunner().invoke(cli, ["report", *records])
+    assert result.exit_code == 0
+    assert "≤ 42.0" in result.stdout
+    assert "0.410" in result.stdout
+
+
+def test_files_on_request(records: list[str], tmp_path: Path) -> None:
+    options = [f"--{kind}={tmp_path / kind}" for kind in ("html", "png", "markdown")]
+    result = CliRunner().invoke(cli, ["report", *records, *options])
+    assert result.exit_code == 0
+    assert (tmp_path / "html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert (tmp_path / "png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "markdown").read_text(encoding="utf-8").startswith("# floats-edge report")
+
+
+def test_what_is_no_record_is_told(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{}")
+    result = CliRunner().invoke(cli, ["report", str(tmp_path / "bad.json"), "--html", str(tmp_path / "report.html")])
+    assert result.exit_code == 1
+    assert "is not valid" in result.stderr
+    assert "Remedy" in result.stderr
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_no_record_is_a_usage_error() -> None:
+    assert CliRunner().invoke(cli, ["report"]).exit_code == 2

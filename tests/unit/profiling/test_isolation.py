@@ -1,0 +1,63 @@
+import os
+import signal
+import sys
+
+import pytest
+from fixtures.predictors import crashing, refusing
+
+from floats_edge.errors import BackendError, LambdaError
+from floats_edge.method.fold import check_lambda
+from floats_edge.profiling.isolation import run_isolated
+from floats_edge.runtime.base import Predictor
+
+
+def test_result_comes_from_another_process() -> None:
+    assert run_isolated(os.getpid) != os.getpid()
+    assert run_isolated(check_lambda, 0.25) == 0.25
+
+
+def modules() -> list[str]:
+    return list(sys.modules)
+
+
+def test_process_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "large_library", sys)
+    assert "large_library" not in run_isolated(modules)
+
+
+def test_error_keeps_its_kind_and_remedy() -> None:
+    with pytest.raises(BackendError, match="no such device") as error:
+        run_isolated(refusing)
+    assert error.value.fix == "plug one in"
+
+
+def wrong_lambda() -> float:
+    from fixtures.predictors import Sleeping
+
+    predictor: Predictor = Sleeping(lambdas=(0.3,), lam=0.3)
+    return predictor.set_lambda(0.5)
+
+
+def test_error_of_the_user_is_not_blamed_on_the_backend() -> None:
+    with pytest.raises(LambdaError, match=r"serves lambda 0\.3"):
+        run_isolated(wrong_lambda)
+
+
+def test_any_other_error_is_told_with_its_type() -> None:
+    with pytest.raises(BackendError, match=r"FileNotFoundError.*/nowhere"):
+        run_isolated(os.stat, "/nowhere")
+
+
+def test_crash_does_not_take_us_along() -> None:
+    with pytest.raises(BackendError, match="SIGSEGV"):
+        run_isolated(crashing)
+
+
+def test_exit_is_told() -> None:
+    with pytest.raises(BackendError, match="exit code 3"):
+        run_isolated(os._exit, 3)
+
+
+def test_interrupt_is_blocked_in_the_process_and_not_here() -> None:
+    assert signal.SIGINT in run_isolated(signal.pthread_sigmask, signal.SIG_BLOCK, set())
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())

@@ -1,0 +1,281 @@
+import importlib
+import json
+import sys
+
+import numpy as np
+import pytest
+from fixtures.tiny_bundle import add_engine, images, write_bundle
+
+from floats_edge.artifacts.bundle import Bundle
+from floats_edge.artifacts.manifest import Engine
+from floats_edge.errors import ArtifactError, BackendError, LambdaError
+from floats_edge.runtime.ort import open_ort
+from floats_edge.runtime.trt import (
+    fitting_engines,
+    host_platform,
+    load_tensorrt,
+    open_trt,
+    preferred_tensorrt,
+    trt_unavailable_reason,
+)
+
+
+@pytest.fixture
+def trt(fake_driver):
+    """The stand-in of TensorRT 10.3.0 on an Orin (sm_87)."""
+    return importlib.import_module("tensorrt")
+
+
+def engine(file="a.plan", **changes) -> Engine:
+    fits = {
+        "lam": None,
+        "flavour": "tensorrt",
+        "version": "10.3.0",
+        "platform": host_platform(),
+        "targets": ("sm_86", "sm_87"),
+        "precision": "fp32",
+        "batch": (1, 4, 8),
+    }
+    return Engine(file=file, **(fits | changes))
+
+
+def with_engines(bundle: Bundle, batch: tuple[int, int, int]) -> Bundle:
+    """The bundle with a plan of the stand-in for each graph."""
+    for graph in bundle.manifest.graphs:
+        plan = json.dumps([batch[0], batch[2]]).encode() + b"\n" + bundle.read(graph.file)
+        bundle = add_engine(bundle, engine(f"{graph.file}.plan", lam=graph.lam, batch=batch), plan)
+    return bundle
+
+
+@pytest.fixture
+def bound(trt, tmp_path):
+    return with_engines(write_bundle(tmp_path / "bound", None), (1, 4, 8))
+
+
+def assert_same(trt_logits, ort_logits, tolerance=1e-5):
+    assert trt_logits.dtype == np.float32
+    assert trt_logits.shape == ort_logits.shape
+    assert np.abs(trt_logits - ort_logits).max() <= tolerance * np.ptp(ort_logits)
+
+
+# Running
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("lambdas", [(0.3,), (0.0, 0.5, 1.0), None], ids=["fixed", "bank", "bound"])
+def test_it_computes_what_onnx_runtime_does_at_every_lambda(trt, tmp_path, lambdas, precision):
+    bundle = with_engines(write_bundle(tmp_path / "bundle", lambdas, precision), (1, 4, 8))
+    some = images(5)
+    switches = lambdas or (0.5, 0.0, 1.0, 0.25)
+    with open_trt(bundle, switches[0]) as predictor, open_ort(bundle, "ort-cpu", switches[0]) as reference:
+        assert predictor.backend == "trt"
+        for lam in (*switches, *switches):
+            assert predictor.set_lambda(lam) == reference.set_lambda(lam) == predictor.lam
+            assert_same(predictor.predict(some), reference.predict(some))
+
+
+def test_switching_changes_the_logits(bound):
+    with open_trt(bound, 0.0) as predictor:
+        clean = predictor.predict(images(3))
+        predictor.set_lambda(1.0)
+        robust = predictor.predict(images(3))
+    assert np.abs(clean - robust).max() > 0.1
+
+
+def test_a_bound_engine_is_loaded_once_and_switching_allocates_nothing(bound, trt, fake_driver):
+    with open_trt(bound, 0.0) as predictor:
+        loaded, live = len(trt.DESERIALISED), dict(fake_driver.live)
+        for lam in (0.1, 0.9, 0.0):
+            predictor.set_lambda(lam)
+        assert (len(trt.DESERIALISED), fake_driver.live) == (loaded, live)
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 9, 23])
+def test_batches_larger_than_the_engine_takes_are_split(bound, trt, count):
+    with open_trt(bound, 0.5) as predictor, open_ort(bound, "ort-cpu", 0.5) as reference:
+        logits = predictor.predict(images(count))
+        assert logits.shape == (count, 5)
+        if count:
+            assert_same(logits, reference.predict(images(count)))
+    assert [shape[0] for shape in trt.LAUNCHES] == [8] * (count // 8) + [count % 8] * (count % 8 > 0)
+
+
+def test_batches_smaller_than_the_engine_takes_are_filled_up(trt, tmp_path):
+    bundle = with_engines(write_bundle(tmp_path / "bundle", (0.3,)), (4, 4, 8))
+    with open_trt(bundle, 0.3) as predictor, open_ort(bundle, "ort-cpu", 0.3) as reference:
+        for count in (1, 9):
+            assert_same(predictor.predict(images(count)), reference.predict(images(count)))
+    assert [shape[0] for shape in trt.LAUNCHES] == [4, 8, 4]
+
+
+def test_a_lambda_that_is_not_served_frees_the_gpu(trt, tmp_path):
+    bundle = with_engines(write_bundle(tmp_path / "bundle", (0.3,)), (1, 1, 1))
+    with pytest.raises(LambdaError, match=r"serves lambda 0.3, not 0.5"):
+        open_trt(bundle, 0.5)
+
+
+def test_an_engine_that_takes_less_than_the_manifest_says(bound):
+    plan = b"[1, 2]\n" + bound.read("model.onnx")
+    bundle = add_engine(write_bundle(bound.path.with_name("other"), None), engine(batch=(1, 4, 8)), plan)
+    with open_trt(bundle, 0.5) as predictor, pytest.raises(BackendError, match="failed to take a batch of 3"):
+        predictor.predict(images(3))
+
+
+# Choosing
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"version": "10.13.0.35"}, r"a.plan: built by tensorrt 10.13.0.35; here is 10.3.0."),
+        ({"version": "10.3.0.1"}, r"built by tensorrt 10.3.0.1; here is 10.3.0."),
+        ({"platform": "windows-amd64"}, f"built for windows-amd64; this is {host_platform()}."),
+        ({"targets": ("sm_86", "sm_120")}, r"built for sm_86, sm_120; this GPU is sm_87."),
+        ({"flavour": "tensorrt_rtx"}, r"tensorrt_rtx cannot be imported"),
+    ],
+    ids=["other version", "other build of the version", "other platform", "other GPU", "flavour not installed"],
+)
+def test_an_engine_for_another_host_is_refused_before_it_is_deserialised(trt, tmp_path, monkeypatch, change, reason):
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    bundle = add_engine(write_bundle(tmp_path / "bundle", None), engine(**change), b"never read")
+    with pytest.raises(BackendError, match=reason) as caught:
+        open_trt(bundle, 0.5)
+    assert caught.value.fix == f"floats-edge export {bundle.path} -o {bundle.path} --trt"
+    assert trt.DESERIALISED == []
+    assert str(bundle.path) in (trt_unavailable_reason(bundle) or "")
+
+
+def test_every_engine_that_does_not_fit_is_explained(trt, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", None)
+    bundle = add_engine(bundle, engine("old.plan", version="10.0.1"), b"")
+    bundle = add_engine(bundle, engine("desktop.plan", targets=("sm_89",)), b"")
+    with pytest.raises(BackendError, match=r"old.plan: .*10.0.1.* desktop.plan: .*sm_89"):
+        fitting_engines(bundle, "sm_87")
+
+
+def test_the_first_engine_that_fits_is_taken(trt, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", None)
+    for file, change in {"old": {"version": "10.0.1"}, "fits": {}, "fits too": {}}.items():
+        bundle = add_engine(bundle, engine(file, **change), b"")
+    assert fitting_engines(bundle, "sm_87")[None].file == "fits"
+    assert trt_unavailable_reason(bundle) is None
+
+
+def test_each_lambda_of_a_bank_needs_an_engine(trt, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", (0.0, 0.5))
+    bundle = add_engine(bundle, engine("zero.plan", lam=0.0), b"")
+    with pytest.raises(BackendError, match=r"no engine for lambda 0.5 that runs here. There is none."):
+        fitting_engines(bundle, "sm_87")
+    bundle = add_engine(bundle, engine("half.plan", lam=0.5), b"")
+    assert {lam: found.file for lam, found in fitting_engines(bundle, "sm_87").items()} == {
+        0.0: "zero.plan",
+        0.5: "half.plan",
+    }
+
+
+def test_a_bundle_without_engines(trt, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", None)
+    with pytest.raises(BackendError, match="holds no TensorRT engine") as caught:
+        open_trt(bundle, 0.5)
+    assert "--trt" in caught.value.fix
+    assert trt_unavailable_reason(bundle) == f"{bundle.path} holds no TensorRT engine"
+
+
+# Trusting
+
+
+def test_a_tampered_plan_is_refused_before_it_is_deserialised(bound, trt):
+    plan = bound.path / bound.manifest.engines[0].file
+    plan.write_bytes(plan.read_bytes()[:-1] + b"!")
+    with pytest.raises(ArtifactError, match="altered"):
+        open_trt(bound, 0.5)
+    assert trt.DESERIALISED == []
+
+
+def test_a_truncated_plan_is_refused_before_it_is_deserialised(bound, trt):
+    plan = bound.path / bound.manifest.engines[0].file
+    plan.write_bytes(plan.read_bytes()[:-100])
+    with pytest.raises(ArtifactError, match="altered"):
+        open_trt(bound, 0.5)
+    assert trt.DESERIALISED == []
+
+
+def test_a_plan_that_tensorrt_rejects(bound, trt, monkeypatch):
+    monkeypatch.setenv("FAKE_TENSORRT", "undeserialisable")
+    with pytest.raises(BackendError, match="could not load") as caught:
+        open_trt(bound, 0.5)
+    assert f"floats-edge export {bound.path}" in caught.value.fix
+
+
+def test_an_engine_that_takes_other_weights_is_refused(trt, tmp_path):
+    fixed = with_engines(write_bundle(tmp_path / "fixed", (0.3,)), (1, 1, 1))
+    plan = (fixed.path / fixed.manifest.engines[0].file).read_bytes()
+    bundle = add_engine(write_bundle(tmp_path / "bound", None), engine(), plan)
+    with pytest.raises(ArtifactError, match=r"classifier.bias, classifier.weight, stem.bias, stem.weight differ"):
+        open_trt(bundle, 0.5)
+
+
+# Finding TensorRT
+
+
+def test_the_full_tensorrt_is_preferred(trt):
+    assert preferred_tensorrt() == ("tensorrt", trt)
+    assert trt_unavailable_reason() is None
+
+
+def test_tensorrt_rtx_is_taken_where_it_is_what_is_installed(monkeypatch):
+    rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (x86-64 only)")
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert preferred_tensorrt() == ("tensorrt_rtx", rtx)
+
+
+def test_no_tensorrt(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(BackendError, match=r"tensorrt cannot be imported.*tensorrt_rtx cannot be imported") as caught:
+        preferred_tensorrt()
+    assert "floats-edge[trt]" in caught.value.fix
+    assert "there is no TensorRT" in (trt_unavailable_reason() or "")
+
+
+def test_a_folder_of_that_name_is_not_tensorrt(monkeypatch, tmp_path):
+    (tmp_path / "tensorrt").mkdir()
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(BackendError, match="tensorrt is not installed"):
+        load_tensorrt("tensorrt")
+    sys.modules.pop("tensorrt")
+
+
+def test_an_old_tensorrt_is_refused(fake_driver, monkeypatch):
+    monkeypatch.setenv("FAKE_TENSORRT_VERSION", "8.6.2")
+    with pytest.raises(BackendError, match=r"8.6.2 is older than 10.3"):
+        load_tensorrt("tensorrt")
+
+
+def test_what_tensorrt_says_goes_to_the_log(bound, trt, caplog):
+    with open_trt(bound, 0.5) as predictor:
+        logger = importlib.import_module("floats_edge.runtime.trt").tensorrt_logger(trt)
+        logger.log(trt.Severity.ERROR, "100 % broken")
+        predictor.predict(images(1))
+    assert ("floats_edge.tensorrt", 40, "100 % broken") in caplog.record_tuples
+
+
+def test_the_real_module_has_the_names_that_are_used():
+    rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (x86-64 only)")
+    used = {
+        "Runtime": ["deserialize_cuda_engine"],
+        "ICudaEngine": [
+            "create_execution_context",
+            "num_io_tensors",
+            "get_tensor_name",
+            "get_tensor_shape",
+            "get_tensor_dtype",
+        ],
+        "IExecutionContext": ["set_tensor_address", "set_input_shape", "execute_async_v3"],
+    }
+    for name, members in used.items():
+        assert not [member for member in members if not hasattr(getattr(rtx, name), member)]
+    assert rtx.nptype(rtx.DataType.HALF) is np.float16
+    severities = set(rtx.ILogger.Severity.__members__)
+    assert severities == {"INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"}

@@ -1,0 +1,198 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from floats_edge.errors import RecipeError
+from floats_edge.recipe import Recipe, dump_recipe, load_recipe, override_recipe, parse_recipe, recipe_folder
+
+NAMES = sorted(path.stem for path in recipe_folder().glob("*.yaml"))
+
+
+def error_of(*overrides: str) -> RecipeError:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("quickstart", overrides)
+    return caught.value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_of_the_package_loads_and_is_named_like_its_file(name: str) -> None:
+    assert load_recipe(name).name == name
+
+
+def test_the_package_comes_with_the_recipe_of_the_quickstart() -> None:
+    assert "quickstart" in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_round_trip(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(dump_recipe(recipe))
+    assert load_recipe(file) == recipe
+    assert load_recipe(str(file)) == recipe
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    epsilon=st.floats(1e-6, 1),
+    density=st.floats(1e-6, 1),
+    seed=st.integers(0, 2**31 - 1),
+    noise_seed=st.integers(0, 2**63 - 1),
+    lambdas=st.lists(st.floats(0, 1), min_size=1, max_size=4),
+)
+def test_numbers_survive_the_round_trip_bit_for_bit(
+    epsilon: float, density: float, seed: int, noise_seed: int, lambdas: list[float]
+) -> None:
+    overrides = {
+        "attack.epsilon": f"{epsilon:.17f}",
+        "sparsity.density": f"{density:.17f}",
+        "seed": seed,
+        "condition.noise_seed": noise_seed,
+        "evaluate.lambdas": [f"{lam:.17f}" for lam in lambdas],
+    }
+    recipe = load_recipe("quickstart", tuple(f"{key}={value}" for key, value in overrides.items()))
+    assert parse_recipe(yaml.safe_load(dump_recipe(recipe)), "again") == recipe
+
+
+def test_defaults_are_the_papers() -> None:
+    recipe = load_recipe("quickstart")
+    assert recipe.condition.rule == "interpolate"
+    assert recipe.condition.noise_seed == 0
+    assert recipe.evaluate.lambdas == (0, 0.25, 0.5, 0.75, 1)
+
+
+def test_overrides_reach_any_depth_and_leave_the_rest() -> None:
+    recipe = load_recipe("quickstart", ("train.epochs=3", "evaluate.attack.epsilon=8/255", "data.train_images=null"))
+    assert recipe.train.epochs == 3
+    assert recipe.evaluate.attack.epsilon == pytest.approx(8 / 255)
+    assert recipe.data.train_images is None
+    assert recipe.attack == load_recipe("quickstart").attack
+    assert override_recipe(recipe, ("train.epochs=20", "evaluate.attack.epsilon=0.15")) == load_recipe("quickstart")
+
+
+def test_the_last_of_two_overrides_counts() -> None:
+    assert load_recipe("quickstart", ("seed=1", "seed=2")).seed == 2
+
+
+@pytest.mark.parametrize("text", ["8/255", "8 / 255", " 8/255"])
+def test_fractions(text: str) -> None:
+    assert load_recipe("quickstart", (f"attack.epsilon={text}",)).attack.epsilon == 8 / 255
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_recipe("quickstart").seed = 1
+
+
+@pytest.mark.parametrize(
+    ("override", "fix"),
+    [
+        ("train.epoch=3", "did you mean 'epochs'?"),
+        ("sparsity.densty=0.1", "did you mean 'density'?"),
+        ("evaluate.attack.epsilom=0.1", "did you mean 'epsilon'?"),
+        ("trian.epochs=3", "did you mean 'train'?"),
+        ("train.zzz=3", "the keys here are: epochs, batch_size, lr"),
+    ],
+)
+def test_unknown_key_names_the_nearest(override: str, fix: str) -> None:
+    error = error_of(override)
+    assert override.partition("=")[0].split(".")[0] in error.what
+    assert fix in error.fix
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("train.lr=.nan", "train.lr"),
+        ("train.lr=.inf", "train.lr"),
+        ("train.lr=-0.1", "train.lr"),
+        ("train.lr=fast", "train.lr"),
+        ("train.epochs=0", "train.epochs"),
+        ("train.epochs=", "train.epochs"),
+        ("train.batch_size=63", "train.batch_size"),
+        ("train.warmup=1", "train.warmup"),
+        ("sparsity.density=0", "sparsity.density"),
+        ("sparsity.density=1.5", "sparsity.density"),
+        ("sparsity.density=.nan", "sparsity.density"),
+        ("attack.epsilon=0", "attack.epsilon"),
+        ("attack.epsilon=8/0", "attack.epsilon"),
+        ("attack.epsilon=a/b", "attack.epsilon"),
+        ("attack.kind=autoattack", "attack.kind"),
+        ("attack.steps=7", "attack"),
+        ("evaluate.lambdas=[0, 1.5]", "evaluate.lambdas.1"),
+        ("evaluate.lambdas=[.nan]", "evaluate.lambdas.0"),
+        ("evaluate.lambdas=[]", "evaluate.lambdas"),
+        ("model.arch=vgg", "model.arch"),
+        ("model=3", "model"),
+        ("name=../../etc", "name"),
+        ("name=2001-01-01", "name"),
+        ("seed=-1", "seed"),
+    ],
+)
+def test_invalid_value_names_its_key(override: str, key: str) -> None:
+    error = error_of(override)
+    assert f"quickstart: {key}: " in error.what
+    assert key in error.fix
+
+
+def test_8_bit_units_are_recognised() -> None:
+    assert "8-bit units" in error_of("attack.epsilon=8").what
+    assert "8/255" in error_of("attack.epsilon=8").what
+
+
+@pytest.mark.parametrize("override", ["train.epochs", "=3", "", "train.epochs: 3"])
+def test_override_without_key_or_value(override: str) -> None:
+    assert "not of the form key=value" in error_of(override).what
+
+
+@pytest.mark.parametrize("override", ["seed=[1", "seed=2001-99-99", f"seed={'[' * 500}"])
+def test_override_that_is_not_yaml(override: str) -> None:
+    assert "is not YAML" in error_of(override).what
+
+
+def test_override_below_a_value() -> None:
+    assert "name has no keys" in error_of("name.first=x").what
+
+
+def test_unknown_recipe_lists_those_there_are() -> None:
+    with pytest.raises(RecipeError, match="there is no recipe 'quikstart'") as caught:
+        load_recipe("quikstart")
+    assert all(name in caught.value.fix for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "holds no keys"),
+        (b"- a\n- b\n", "holds no keys"),
+        (b"name: [unclosed\n", "cannot be read as YAML"),
+        (b"name: \xff\n", "cannot be read as YAML"),
+        (b"name: 2001-99-99\n", "cannot be read as YAML"),
+        (b"!!python/object/apply:os.system [exit]\n", "cannot be read as YAML"),
+    ],
+)
+def test_damaged_file(tmp_path: Path, content: bytes, what: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_bytes(content)
+    with pytest.raises(RecipeError, match=what) as caught:
+        load_recipe(file)
+    assert str(file) in caught.value.what
+    assert "\n" not in caught.value.what
+
+
+def test_missing_file_and_directory(tmp_path: Path) -> None:
+    for path in (tmp_path / "no.yaml", tmp_path):
+        with pytest.raises(RecipeError, match="there is no recipe"):
+            load_recipe(path)
+
+
+def test_missing_section_is_named(tmp_path: Path) -> None:
+    values = load_recipe("quickstart").model_dump()
+    del values["attack"]
+    with pytest.raises(RecipeError, match="mine: attack: "):
+        parse_recipe(values, "mine")
+    assert isinstance(parse_recipe({**values, "attack": {"kind": "pgd", "epsilon": 0.1}}, "mine"), Recipe)
