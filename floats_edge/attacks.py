@@ -36,7 +36,7 @@ def attack(
         epsilon: largest change of a pixel.
         step: step size; None takes epsilon/4 (pgd), 1.25 epsilon (fgsm-rs), epsilon (n-fgsm).
         steps: gradient steps of pgd.
-        restarts: random starts of pgd, of which the first that fools the network counts.
+        restarts: random starts of pgd, of which one that fools the network counts.
     """
     if kind == "pgd":
         return pgd(network, images, labels, generator, epsilon, step or epsilon / 4, steps, restarts)

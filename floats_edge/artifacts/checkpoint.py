@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from floats_edge import __version__
 from floats_edge.artifacts.files import (
@@ -23,13 +25,14 @@ from floats_edge.artifacts.files import (
     pack_tensors,
     read_json,
     write_atomic,
+    writing,
 )
 from floats_edge.errors import ArtifactError
 from floats_edge.models.spec import ModelSpec
 from floats_edge.recipe import Recipe, Section, dump_recipe
 
 CHECKPOINT = "checkpoint.json"
-_REMEDY = "train it again: floats-edge train RECIPE -o DIR"
+_REMEDY = "train it again: floats-edge train RECIPE --out DIR"
 
 
 class Epoch(Section):
@@ -57,10 +60,17 @@ class Checkpoint(Section):
     recipe: Recipe
     model: ModelSpec
     labels: tuple[str, ...]
-    history: tuple[Epoch, ...]
+    history: tuple[Epoch, ...] = Field(min_length=1)
     weights: FileName
     state: FileName
     files: dict[FileName, FileEntry]
+
+    @model_validator(mode="after")
+    def _files_are_listed(self) -> Self:
+        missing = [name for name in (self.weights, self.state) if name not in self.files]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} is used but not listed under files")
+        return self
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,7 @@ def open_run(path: Path) -> TrainingRun:
     if path.name == CHECKPOINT:
         path = path.parent
     if not is_run(path):
-        raise ArtifactError(f"{path} holds no {CHECKPOINT}.", fix="floats-edge train RECIPE -o DIR makes one")
+        raise ArtifactError(f"{path} holds no {CHECKPOINT}.", fix="floats-edge train RECIPE --out DIR makes one")
     run = TrainingRun(path, read_json(path / CHECKPOINT, Checkpoint, _REMEDY))
     run.files.check()
     return run
@@ -141,13 +151,14 @@ def save_run(
     for name, blob in blobs.items():
         write_atomic(path / name, blob)
     write_atomic(path / "recipe.yaml", dump_recipe(recipe).encode())
-    write_atomic(path / CHECKPOINT, (checkpoint.model_dump_json(indent=2) + "\n").encode())
-    for pattern in ("weights-*.safetensors", "state-*.safetensors"):
-        for stale in path.glob(pattern):
-            if stale.name not in names:
-                stale.unlink()
     write_atomic(path / "metrics.jsonl", "".join(f"{epoch.model_dump_json()}\n" for epoch in history).encode())
     write_atomic(path / "metrics.csv", _csv(history).encode())
+    write_atomic(path / CHECKPOINT, (checkpoint.model_dump_json(indent=2) + "\n").encode())
+    for pattern in ("weights-[0-9]*.safetensors", "state-[0-9]*.safetensors"):
+        for stale in path.glob(pattern):
+            if stale.name not in names:
+                with writing(stale):
+                    stale.unlink()
     return TrainingRun(path, checkpoint)
 
 

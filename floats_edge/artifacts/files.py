@@ -24,7 +24,7 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 def _stays_inside(name: str) -> str:
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts or str(path) != name:
+    if path.is_absolute() or ".." in path.parts or not path.parts or str(path) != name or set(name) & {"\\", "\0"}:
         raise ValueError(f"{name!r} does not name a file inside the folder")
     return name
 
@@ -57,18 +57,20 @@ class FileSet:
         root = self.root.resolve()
         for name, entry in self.entries.items():
             file = self.root / name
+            try:
+                size = file.stat().st_size
+            except OSError as error:
+                raise ArtifactError(f"{file} is missing: {error.strerror}.", fix=self.remedy) from None
             if not file.resolve().is_relative_to(root):
                 raise ArtifactError(f"{file} leads out of its folder.", fix=self.remedy)
-            if not file.is_file():
-                raise ArtifactError(f"{file} is missing.", fix=self.remedy)
-            if file.stat().st_size != entry.bytes:
+            if not file.is_file() or size != entry.bytes:
                 raise ArtifactError(f"{file} is truncated or altered: its size differs.", fix=self.remedy)
 
     def read(self, name: str) -> bytes:
         """The bytes of one file, of the stated hash: call before anything deserialises them.
 
         Raises:
-            ArtifactError: the bytes are not those that were written.
+            ArtifactError: the file cannot be read, or its bytes are not those that were written.
         """
         try:
             data = (self.root / name).read_bytes()
@@ -113,7 +115,7 @@ def read_json(path: Path, schema: type[Schema], remedy: str) -> Schema:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise ArtifactError(f"{path} is not valid: {where}: {problem['msg']}.", fix=remedy) from None
+        raise ArtifactError(f"{path} is not valid: {where or 'file'}: {problem['msg']}.", fix=remedy) from None
 
 
 def sha256(data: bytes) -> str:
@@ -129,7 +131,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError(
             f"{path} could not be written: {error.strerror or error}; what stood there is untouched.",
-            fix="choose another output with -o, or make room or grant access there",
+            fix="choose another output with --out, or make room or grant access there",
         ) from error
 
 
@@ -163,11 +165,13 @@ def staged_directory(path: Path, marker: str) -> Iterator[Path]:
     Raises:
         OutputError: the file system refuses, or ``path`` exists and is something else.
     """
-    path = path.absolute()
-    if path.exists() and not (path / marker).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        raise OutputError(
-            f"{path} exists and holds no {marker}, so it will not be replaced.", fix="choose another directory with -o"
-        )
+    with writing(path):
+        path = path.resolve()
+        if path.exists() and not (path / marker).is_file() and not (path.is_dir() and not any(path.iterdir())):
+            raise OutputError(
+                f"{path} exists and holds no {marker}, so it will not be replaced.",
+                fix="choose another directory with --out",
+            )
     staging = path.with_name(f".{path.name}.partial-{os.getpid()}")
     replaced = path.with_name(f".{path.name}.replaced-{os.getpid()}")
     with writing(path):

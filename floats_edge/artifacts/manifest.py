@@ -59,7 +59,7 @@ class LayerSpec(Section):
     """One conditioned layer; its position in the manifest is the noise's layer index."""
 
     name: str
-    shape: tuple[int, ...] = Field(description="of the weight: [out, in, kh, kw] or [out, in]")
+    shape: tuple[PositiveInt, ...] = Field(min_length=2, description="of the weight: [out, in, kh, kw] or [out, in]")
     nonzeros: int = Field(ge=0, description="weights inside the mask")
 
 
@@ -122,6 +122,14 @@ class Manifest(Section):
     recipe: Recipe
     checkpoint_sha256: str = Field(description="of the trained weights this bundle was made from")
     files: dict[FileName, FileEntry]
+
+    @model_validator(mode="after")
+    def _parts_fit_mode(self) -> Self:
+        if tuple(graph.lam for graph in self.graphs) != (self.lam.values or (None,)):
+            raise ValueError(f"the graphs do not serve the lambda values {self.lam.values}")
+        if (self.weights is None) != (self.lam.mode != "bound"):
+            raise ValueError("weights are kept apart in mode bound, and only there")
+        return self
 
     @model_validator(mode="after")
     def _files_are_listed(self) -> Self:

@@ -60,7 +60,6 @@ def unpack_weights(
     layers: dict[str, AffineLayer] = {}
     for index, spec in enumerate(specs):
         size = math.prod(spec.shape)
-        mask = np.ones(spec.shape, dtype=bool)
         if spec.nonzeros < size:
             bits = take(f"{spec.name}.mask", np.uint8, ((size + 7) // 8,))
             mask = np.unpackbits(bits, count=size, bitorder="little").astype(bool).reshape(spec.shape)
@@ -73,6 +72,7 @@ def unpack_weights(
             theta[mask] = take(f"{spec.name}.theta", np.float32, (spec.nonzeros,))
         else:
             theta = take(f"{spec.name}.theta", np.float32, spec.shape)
+            mask = np.ones(spec.shape, dtype=bool)
         noise_scale = take(f"{spec.name}.noise_scale", np.float32, (1,))
         vectors = {vector: take(f"{spec.name}.{vector}", np.float32, spec.shape[:1]) for vector in _VECTORS}
         noise = masked_noise(noise_seed, index, mask)

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 @click.option("--backend", default="ort-cpu", show_default=True, help="Runs a bundle: ort-cpu, ort-cuda, ort-trt, trt.")
 @click.option("--device", default="auto", show_default=True, help="Where PyTorch computes the attack.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), default="evaluation.json", show_default=True)
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), default="evaluation.json", show_default=True
+)
 def evaluate(
     path: Path,
     lambdas: tuple[float, ...],

@@ -86,7 +86,7 @@ def _bundle_facts(manifest: Manifest) -> Iterable[tuple[str, str]]:
     yield "precision", manifest.precision
     yield "density", f"{manifest.density:.2%}"
     yield "recipe", manifest.recipe.name
-    yield "trained weights", f"sha256 {manifest.checkpoint_sha256}"
+    yield "trained weights", f"sha256 begins {manifest.checkpoint_sha256[:16]}"
     yield "written by", f"floats-edge {manifest.floats_edge_version}"
 
 
@@ -114,7 +114,7 @@ def _run_facts(run: TrainingRun) -> Iterable[tuple[str, str]]:
         yield "clean accuracy", f"{last.clean_accuracy:.1f} %, on validation images"
         yield "robust accuracy", f"at most {last.robust_accuracy:.1f} %, on validation images under PGD"
         yield "density", f"{last.density:.2%}"
-    yield "trained weights", f"sha256 {run.weights_sha256}"
+    yield "trained weights", f"sha256 begins {run.weights_sha256[:16]}"
     yield "written by", f"floats-edge {checkpoint.floats_edge_version}"
 
 

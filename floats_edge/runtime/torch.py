@@ -68,7 +68,7 @@ def trained_layers(run: TrainingRun) -> dict[str, AffineLayer]:
     except RuntimeError:
         raise ArtifactError(
             f"{run.path} holds the weights of another model than {checkpoint.model.arch}.",
-            fix="train it again: floats-edge train RECIPE -o DIR",
+            fix="train it again: floats-edge train RECIPE --out DIR",
         ) from None
     draw_noise(network, checkpoint.recipe.condition.noise_seed)
     return {name: layer.numpy() for name, layer in fold_network(network).items()}

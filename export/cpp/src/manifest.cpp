@@ -121,9 +121,16 @@ void check_references(const Manifest& manifest) {
     listed(graph.file);
     if (!served(graph.lam)) invalid("graphs: a lambda that does not go with the mode");
   }
+  for (const float lam : manifest.lambdas.values) {
+    const auto at_lam = [&](const Graph& graph) { return graph.lam == lam; };
+    if (std::none_of(manifest.graphs.begin(), manifest.graphs.end(), at_lam)) invalid("graphs: a lambda has none");
+  }
   for (const Engine& engine : manifest.engines) {
     listed(engine.file);
     if (!served(engine.lam)) invalid("engines: a lambda that does not go with the mode");
+  }
+  for (const float lam : manifest.golden.lambdas) {
+    if (manifest.mode != Mode::bound && !served(lam)) invalid("golden.lambdas: one that does not go with the mode");
   }
   listed(manifest.golden.file);
   if (manifest.mode == Mode::bound) listed(manifest.weights);

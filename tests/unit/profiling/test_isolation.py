@@ -1,13 +1,16 @@
 import os
 import signal
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fixtures.predictors import crashing, refusing
 
 from floats_edge.errors import BackendError, LambdaError
 from floats_edge.method.fold import check_lambda
-from floats_edge.profiling.isolation import run_isolated
+from floats_edge.profiling.isolation import _interrupt_held_back, run_isolated
 from floats_edge.runtime.base import Predictor
 
 
@@ -61,3 +64,24 @@ def test_exit_is_told() -> None:
 def test_interrupt_is_blocked_in_the_process_and_not_here() -> None:
     assert signal.SIGINT in run_isolated(signal.pthread_sigmask, signal.SIG_BLOCK, set())
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+
+def test_interrupt_while_a_process_starts_comes_after_the_start() -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)  # does not block the signal, as a progress display does not
+    thread.start()
+    steps = []
+    try:
+        with pytest.raises(KeyboardInterrupt), _interrupt_held_back():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+            steps.append("started")
+    finally:
+        done.set()
+        thread.join()
+    assert steps == ["started"]
+
+
+def test_works_away_from_the_main_thread() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(run_isolated, os.getpid).result() != os.getpid()

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from fixtures.predictors import BALLAST, Heavy, Sleeping
 
@@ -11,6 +12,11 @@ from floats_edge.profiling.memory import process_memory
 
 BRIEF = Timing(warmup_s=0, duration_s=0, minimum=2)
 MIB = BALLAST / 2**20
+
+
+def test_resident_memory_agrees_with_psutil() -> None:
+    reading = process_memory("VmRSS")
+    assert reading.value == pytest.approx(psutil.Process().memory_info().rss / 2**20, rel=0.01)
 
 
 def test_peak_counts_what_the_network_took_even_for_a_moment() -> None:

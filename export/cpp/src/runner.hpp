@@ -1,0 +1,41 @@
+// The one interface behind which every backend runs.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "bundle.hpp"
+#include "floats_rt/floats_rt.hpp"
+
+namespace floats_rt {
+
+// The engines of a bundle on one backend. Belongs to one thread at a time; sizes and lambdas are checked by the caller.
+class Runner {
+ public:
+  Runner() = default;
+  Runner(const Runner&) = delete;
+  Runner& operator=(const Runner&) = delete;
+  virtual ~Runner() = default;
+
+  // Another for another thread, at no lambda yet; shares what is immutable.
+  virtual std::unique_ptr<Runner> clone() const = 0;
+
+  // Puts a lambda in force that the bundle serves. If it throws, this runner must not be used any more.
+  virtual void set_lambda(float lam) = 0;
+
+  // See Model.
+  virtual void infer(const float* images, std::size_t batch, float* logits) = 0;
+  virtual void infer_async(const float* device_images, std::size_t batch, float* device_logits,
+                           CUstream_st* stream) = 0;
+};
+
+// Loads the engines of a bundle; set_lambda comes next. Throw Error: backend_unavailable, no_device,
+// engine_incompatible, bundle_invalid, runtime.
+std::unique_ptr<Runner> open_onnxruntime(const Bundle& bundle, const Options& options);
+std::unique_ptr<Runner> open_tensorrt(const Bundle& bundle, const Options& options);
+
+// Throw what the above would, as far as can be told without deserialising anything.
+void check_onnxruntime(const Bundle& bundle, const Options& options);
+void check_tensorrt(const Bundle& bundle, const Options& options);
+
+}  // namespace floats_rt
