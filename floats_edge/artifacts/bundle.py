@@ -39,15 +39,6 @@ class Bundle:
         """One safetensors file as NumPy arrays: see :meth:`FileSet.tensors`."""
         return self.files.tensors(name)
 
-    def verify(self) -> None:
-        """Check the hash of every file.
-
-        Raises:
-            ArtifactError: naming the first file that differs.
-        """
-        for name in self.manifest.files:
-            self.read(name)
-
 
 def is_bundle(path: Path) -> bool:
     """Whether ``path`` is meant to be a bundle (it need not be a valid one)."""

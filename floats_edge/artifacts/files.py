@@ -66,6 +66,15 @@ class FileSet:
             if not file.is_file() or size != entry.bytes:
                 raise ArtifactError(f"{file} is truncated or altered: its size differs.", fix=self.remedy)
 
+    def verify(self) -> None:
+        """Check the hash of every file.
+
+        Raises:
+            ArtifactError: naming the first file that differs.
+        """
+        for name in self.entries:
+            self.read(name)
+
     def read(self, name: str) -> bytes:
         """The bytes of one file, of the stated hash: call before anything deserialises them.
 

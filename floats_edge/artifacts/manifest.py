@@ -113,7 +113,7 @@ class Manifest(Section):
     output: OutputSpec
     lam: LambdaSpec
     precision: Precision
-    layers: tuple[LayerSpec, ...]
+    layers: tuple[LayerSpec, ...] = Field(min_length=1)
     graphs: tuple[Graph, ...] = Field(min_length=1)
     weights: FileName | None = Field(description="bound: the affine weights, safetensors")
     engines: tuple[Engine, ...] = ()

@@ -45,7 +45,7 @@ def evaluate(
     data_dir: Path | None,
     out: Path,
 ) -> None:
-    r"""Measure clean and PGD accuracy per lambda, of a run folder or of an exported bundle.
+    """Measure clean and PGD accuracy per lambda, of a run folder or of an exported bundle.
 
     PATH is the folder that train or export wrote. A bundle is evaluated as deployed: the attack takes its gradients
     from the float twin, rebuilt from the bundle, and the images are replayed on the engine. An attack by PGD alone

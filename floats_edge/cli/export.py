@@ -31,7 +31,7 @@ def export(
     batch: tuple[int, int, int],
     data_dir: Path | None,
 ) -> None:
-    r"""Export a run folder to ONNX and TensorRT, compared with the trained network on real images.
+    """Export a run folder to ONNX and TensorRT, compared with the trained network on real images.
 
     PATH is a run folder, or a bundle exported before: a bundle in fp32 with --lambda runtime can become any other, and
     every bundle can be given engines for the TensorRT of this machine (no PyTorch needed):

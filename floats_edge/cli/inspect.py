@@ -20,7 +20,7 @@ def inspect(path: Path, as_json: bool) -> None:
     Examples:
       floats-edge inspect runs/quickstart
       floats-edge inspect bundle --json
-    """  # noqa: D301 - \b is click's mark of a block not to be rewrapped
+    """
     from rich.console import Console
 
     from floats_edge.cli.summary import summarize

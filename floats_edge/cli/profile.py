@@ -82,7 +82,7 @@ def profile(
       floats-edge profile runs/quickstart/bundle
       floats-edge profile BUNDLE --backend trt --backend ort-cpu --batch 1 --batch 8 -o orin.json
       floats-edge profile BUNDLE --lambda 0.3 --duration 10
-    """  # noqa: D301 - \b is click's mark of a block not to be rewrapped
+    """
     from functools import partial
 
     from rich.console import Console

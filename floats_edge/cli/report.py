@@ -22,7 +22,7 @@ def report(records: tuple[Path, ...], html: Path | None, png: Path | None, markd
     Examples:
       floats-edge report profile.json
       floats-edge report evaluation.json profile.json --html report.html --png report.png
-    """  # noqa: D301 - \b is click's mark of a block not to be rewrapped
+    """
     from rich.console import Console
 
     from floats_edge.artifacts.records import load_record

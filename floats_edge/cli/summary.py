@@ -58,7 +58,7 @@ def summarize(path: Path) -> Summary:
 
 
 def _bundle(bundle: Bundle) -> Summary:
-    bundle.verify()
+    bundle.files.verify()
     manifest = bundle.manifest
     layers = [_Layer(layer.name, layer.shape, layer.nonzeros) for layer in manifest.layers]
     tables = [_table(f"Bundle {bundle.path}", ("property", "value"), _bundle_facts(manifest)), _layer_table(layers)]
@@ -91,10 +91,9 @@ def _bundle_facts(manifest: Manifest) -> Iterable[tuple[str, str]]:
 
 
 def _run(run: TrainingRun) -> Summary:
-    for name in run.files.entries:
-        run.files.read(name)
+    run.files.verify()
     masks = {name.removesuffix(".mask"): mask for name, mask in run.weights().items() if name.endswith(".mask")}
-    layers = [_Layer(name.removesuffix(".weight"), mask.shape, int(mask.sum())) for name, mask in masks.items()]
+    layers = [_Layer(name.removesuffix(".weight"), mask.shape, int(mask.sum())) for name, mask in sorted(masks.items())]
     tables = [
         _table(f"Run {run.path}", ("property", "value"), _run_facts(run)),
         _layer_table(layers),

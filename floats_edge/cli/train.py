@@ -17,7 +17,7 @@ import click
 def train(
     recipe: str, options: tuple[str, ...], out: Path | None, resume: bool, data_dir: Path | None, device: str
 ) -> None:
-    r"""Train one sparse network with a clean/robust knob.
+    """Train one sparse network with a clean/robust knob.
 
     RECIPE is a YAML file, or the name of one that comes with the package. Any of its keys can be overridden:
 

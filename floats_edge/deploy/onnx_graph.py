@@ -13,14 +13,18 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from floats_edge.errors import BackendError
+from floats_edge.method.fold import Weights
 
 if TYPE_CHECKING:
     from torch import nn
 
 OPSET = 18
+BF16_OPSET = 22
+"""The first opset whose Conv takes bfloat16."""
 IR_VERSION = 10
 INPUT = "images"
 OUTPUT = "logits"
+LAMBDA = "lambda"
 
 
 def trace(network: "nn.Module", image_shape: tuple[int, int, int]) -> onnx.ModelProto:
@@ -77,14 +81,49 @@ def with_weight_inputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.Mod
     return result
 
 
-def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Compute in half precision between float32 images and float32 logits."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-    from onnxruntime.transformers.onnx_model import OnnxModel
+def with_lambda_input(
+    model: onnx.ModelProto, clean: Weights, affine: tuple[Weights, Weights]
+) -> onnx.ModelProto:
+    """Compute the weights inside the graph, from a scalar float32 input ``lambda``: mode ``input``.
 
-    converted = OnnxModel(convert_float_to_float16(_copy(model), keep_io_types=True))
-    converted.topological_sort()
-    return converted.model
+    Args:
+        model: a graph whose weights are initializers or inputs.
+        clean: the weights at lambda = 0.
+        affine: base and slope of the others, as :func:`floats_edge.method.fold.affine_in_lambda` gives them.
+    """
+    base, slope = affine
+    result = with_weights(model, {name: clean[name] for name in base if _is_constant(name, clean, affine)})
+    varying = [name for name in base if not _is_constant(name, clean, affine)]
+    result = _without(result, varying)
+    result.graph.input.append(onnx.helper.make_tensor_value_info(LAMBDA, onnx.TensorProto.FLOAT, []))
+    nodes: list[onnx.NodeProto] = []
+    tensors: dict[str, NDArray[np.generic]] = {}
+    for name in varying:
+        tensors |= {f"{name}.base": base[name], f"{name}.slope": slope[name]}
+        # Under the rule ``paper`` lambda = 0 lies apart from what the line through base and slope gives there.
+        apart = not np.array_equal(base[name], clean[name])
+        line = f"{name}.line" if apart else name
+        nodes.append(onnx.helper.make_node("Mul", [f"{name}.slope", LAMBDA], [f"{name}.step"]))
+        nodes.append(onnx.helper.make_node("Add", [f"{name}.base", f"{name}.step"], [line]))
+        if apart:
+            tensors |= {f"{name}.clean": clean[name], f"{LAMBDA}.zero": np.float32(0)}
+            nodes.append(onnx.helper.make_node("Where", [f"{LAMBDA}.positive", line, f"{name}.clean"], [name]))
+    if f"{LAMBDA}.zero" in tensors:
+        nodes.insert(0, onnx.helper.make_node("Greater", [LAMBDA, f"{LAMBDA}.zero"], [f"{LAMBDA}.positive"]))
+    return _prepended(with_weights(result, tensors), nodes)
+
+
+def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Compute in half precision between float32 inputs and float32 logits."""
+    return _to_half(model, onnx.TensorProto.FLOAT16)
+
+
+def to_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Compute in bfloat16 between float32 inputs and float32 logits."""
+    result = _to_half(model, onnx.TensorProto.BFLOAT16)
+    del result.opset_import[:]
+    result.opset_import.append(onnx.helper.make_opsetid("", BF16_OPSET))
+    return result
 
 
 def finished(model: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
@@ -103,6 +142,38 @@ def _without(model: onnx.ModelProto, names: Mapping[str, object] | Sequence[str]
         result.graph.initializer.remove(tensor)
     for value in [value for value in result.graph.input if value.name in names]:
         result.graph.input.remove(value)
+    return result
+
+
+def _is_constant(name: str, clean: Weights, affine: tuple[Weights, Weights]) -> bool:
+    base, slope = affine
+    return not slope[name].any() and np.array_equal(base[name], clean[name])
+
+
+def _to_half(model: onnx.ModelProto, element: int) -> onnx.ModelProto:
+    """Turn every float32 tensor but the graph's inputs and outputs into ``element``; TensorRT casts nothing by itself."""
+    floats = onnx.TensorProto.FLOAT
+    result = _copy(model)
+    halves = [tensor for tensor in result.graph.initializer if tensor.data_type == floats]
+    for tensor in halves:
+        half = onnx.helper.make_tensor(tensor.name, element, tensor.dims, numpy_helper.to_array(tensor).reshape(-1))
+        tensor.CopyFrom(half)
+    inputs = [value.name for value in result.graph.input if value.type.tensor_type.elem_type == floats]
+    outputs = [value.name for value in result.graph.output]
+    for node in result.graph.node:
+        node.input[:] = [f"{name}.half" if name in inputs else name for name in node.input]
+        node.output[:] = [f"{name}.half" if name in outputs else name for name in node.output]
+    casts = [onnx.helper.make_node("Cast", [name], [f"{name}.half"], to=element) for name in inputs]
+    result = _prepended(result, casts)
+    result.graph.node.extend(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=floats) for name in outputs)
+    return result
+
+
+def _prepended(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
+    """A copy of the model that runs ``nodes`` first; every node is named after what it gives."""
+    result = _copy(model)
+    del result.graph.node[:]
+    result.graph.node.extend((*nodes, *model.graph.node))
     return result
 
 

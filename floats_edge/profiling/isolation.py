@@ -20,6 +20,8 @@ _REMEDY = "floats-edge doctor shows what this machine can run"
 def run_isolated(function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
     """Call ``function`` in a fresh interpreter and return its result; function, arguments and result are pickled.
 
+    The new interpreter imports the main script, which must guard what it runs with ``if __name__ == "__main__"``.
+
     Raises:
         FloatsError: the call raised it.
         BackendError: the call raised anything else, or its process died.

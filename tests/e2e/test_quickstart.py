@@ -55,7 +55,7 @@ def test_the_engine_is_the_model_that_was_evaluated(folder: Path) -> None:
 
 def test_the_bundle_serves_any_lambda_and_holds_an_engine(folder: Path) -> None:
     bundle = open_bundle(folder / "bundle")
-    bundle.verify()
+    bundle.files.verify()
     manifest = bundle.manifest
     assert manifest.lam.mode == "bound"
     assert manifest.density == pytest.approx(0.3, abs=1e-3)

@@ -71,11 +71,16 @@ def test_interrupt_while_a_process_starts_comes_after_the_start() -> None:
     thread = threading.Thread(target=done.wait)  # does not block the signal, as a progress display does not
     thread.start()
     steps = []
-    try:
-        with pytest.raises(KeyboardInterrupt), _interrupt_held_back():
+
+    def start() -> None:
+        with _interrupt_held_back():
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.05)
             steps.append("started")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
     finally:
         done.set()
         thread.join()

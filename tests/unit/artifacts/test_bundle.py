@@ -1,0 +1,176 @@
+"""Real bundles, and what happens to them in the hands of strangers."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from floats_edge.artifacts.bundle import Bundle, file_entries, is_bundle, open_bundle, staged_bundle, write_manifest
+from floats_edge.artifacts.manifest import Manifest
+from floats_edge.errors import ArtifactError, OutputError
+from floats_edge.runtime.backends import open_predictor
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def folder(bundles: Callable[..., Bundle], tmp_path: Path) -> Path:
+    """A copy of a bundle in mode ``bound``, to be damaged."""
+    return Path(shutil.copytree(bundles("bound").path, tmp_path / "bundle"))
+
+
+def edit_manifest(folder: Path, edit: Edit) -> None:
+    content = json.loads((folder / "manifest.json").read_text())
+    edit(content)
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
+def error_of(folder: Path) -> ArtifactError:
+    with pytest.raises(ArtifactError) as caught:
+        open_bundle(folder)
+    assert caught.value.fix.startswith("export it again")
+    return caught.value
+
+
+@pytest.mark.parametrize("mode", ["bound", "fixed", "bank"])
+def test_whole(bundles: Callable[..., Bundle], mode: str) -> None:
+    bundle = bundles(mode)
+    assert is_bundle(bundle.path)
+    again = open_bundle(bundle.path)
+    again.files.verify()
+    assert again.manifest == bundle.manifest
+    on_disk = {path.relative_to(bundle.path).as_posix() for path in bundle.path.rglob("*") if path.is_file()}
+    assert set(bundle.manifest.files) == on_disk - {"manifest.json"}
+
+
+@pytest.mark.parametrize("mode", ["bound", "fixed", "bank"])
+def test_manifest_survives_json(bundles: Callable[..., Bundle], mode: str) -> None:
+    manifest = bundles(mode).manifest
+    assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "weights.safetensors", "golden.safetensors"])
+def test_one_altered_bit(folder: Path, name: str) -> None:
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    bundle = open_bundle(folder)
+    for use in (bundle.verify, lambda: bundle.read(name)):
+        with pytest.raises(ArtifactError, match=rf"{name} was altered"):
+            use()
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "weights.safetensors"])
+def test_an_altered_file_never_reaches_the_runtime(folder: Path, name: str) -> None:
+    data = bytearray((folder / name).read_bytes())
+    data[-1] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(ArtifactError, match="was altered"):
+        open_predictor(open_bundle(folder), "ort-cpu", 0.0)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "weights.safetensors", "golden.safetensors"])
+def test_truncated_or_missing_file(folder: Path, name: str) -> None:
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[:-1])
+    assert f"{name} is truncated or altered" in error_of(folder).what
+    (folder / name).unlink()
+    assert f"{name} is missing" in error_of(folder).what
+
+
+def test_link_out_of_the_bundle(folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / "model.onnx", tmp_path / "model.onnx")
+    (folder / "model.onnx").symlink_to(tmp_path / "model.onnx")
+    assert "leads out of its folder" in error_of(folder).what
+
+
+def test_a_linked_bundle_is_fine(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    open_bundle(tmp_path / "link").files.verify()
+
+
+@pytest.mark.parametrize("name", ["../model.onnx", "/etc/passwd", "a/../../model.onnx", "..\\model.onnx", "", "m\0"])
+def test_path_that_leads_out(folder: Path, name: str) -> None:
+    def point_there(content: dict[str, Any]) -> None:
+        content["graphs"][0]["file"] = name
+        content["files"][name] = content["files"]["model.onnx"]
+
+    (folder.parent / "model.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    edit_manifest(folder, point_there)
+    assert "does not name a file inside the folder" in error_of(folder).what
+
+
+@pytest.mark.parametrize(
+    ("edit", "word"),
+    [
+        (lambda c: c.update(surprise=1), "surprise"),
+        (lambda c: c.pop("layers"), "layers"),
+        (lambda c: c.update(schema_version=2), "schema_version"),
+        (lambda c: c.update(precision="int3"), "precision"),
+        (lambda c: c["files"].pop("model.onnx"), "model.onnx is used but not listed"),
+        (lambda c: c["files"].pop("weights.safetensors"), "weights.safetensors is used but not listed"),
+        (lambda c: c["files"]["model.onnx"].update(sha256="0"), "sha256"),
+        (lambda c: c["files"]["model.onnx"].update(bytes=-1), "bytes"),
+        (lambda c: c.update(graphs=[]), "graphs"),
+        (lambda c: c.update(weights=None), "mode bound"),
+        (lambda c: c["graphs"][0].update(lam=0.3), "graphs"),
+        (lambda c: c["lam"].update(values=[0.5]), "mode bound"),
+        (lambda c: c["lam"].update(mode="fixed"), "mode fixed"),
+        (lambda c: c["layers"][0].update(shape=[-2, -8, 3, 3]), "shape"),
+        (lambda c: c["model"].update(std=[0.0]), "std"),
+        (lambda c: c["golden"].update(tolerance=float("nan")), "tolerance"),
+        (lambda c: c["parity"][0].update(max_error=float("inf")), "max_error"),
+        (lambda c: c["parity"][0].update(lam=1.5), "lam"),
+    ],
+)
+def test_invalid_manifest(folder: Path, edit: Edit, word: str) -> None:
+    edit_manifest(folder, edit)
+    assert word in error_of(folder).what
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\x00\xff", b"[]", b'{"manifest_version": 3, "name": "an extension"}'])
+def test_garbage_instead_of_a_manifest(folder: Path, content: bytes) -> None:
+    (folder / "manifest.json").write_bytes(content)
+    assert "manifest.json is not valid" in error_of(folder).what
+
+
+def test_no_bundle_at_all(tmp_path: Path) -> None:
+    assert not is_bundle(tmp_path)
+    assert "manifest.json cannot be read" in error_of(tmp_path).what
+    assert "manifest.json cannot be read" in error_of(tmp_path / "nowhere").what
+
+
+def test_weights_of_another_bundle(folder: Path) -> None:
+    """Hashes that fit do not make weights fit: the manifest may have been written for others."""
+    edit_manifest(folder, lambda c: c["layers"][1].update(nonzeros=c["layers"][1]["nonzeros"] - 1))
+    with pytest.raises(ArtifactError, match="do not fit the manifest"):
+        open_predictor(open_bundle(folder), "ort-cpu", 0.0)
+
+
+def test_density_counts_the_weights_inside_the_masks(bundles: Callable[..., Bundle]) -> None:
+    assert {round(bundles(mode).manifest.density, 3) for mode in ("bound", "fixed", "bank")} == {0.3}
+
+
+class TestStagedBundle:
+    def test_replaces_a_bundle(self, folder: Path, bundles: Callable[..., Bundle]) -> None:
+        manifest = bundles("bound").manifest
+        with staged_bundle(folder) as staging:
+            for name in manifest.files:
+                shutil.copy(bundles("bound").path / name, staging / name)
+            (staging / "engines").mkdir()
+            (staging / "engines" / "a.plan").write_bytes(b"plan")
+            write_manifest(staging, manifest.model_copy(update={"files": file_entries(staging)}))
+        bundle = open_bundle(folder)
+        bundle.files.verify()
+        assert "engines/a.plan" in bundle.manifest.files
+        assert "manifest.json" not in bundle.manifest.files
+
+    def test_refuses_a_training_run(self, tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "checkpoint.json").write_text("{}")
+        with pytest.raises(OutputError, match=r"holds no manifest\.json"), staged_bundle(tmp_path / "run"):
+            pytest.fail("it must be refused before anything is made")
+        assert [path.name for path in tmp_path.rglob("*")] == ["run", "checkpoint.json"]

@@ -1,0 +1,138 @@
+import math
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from floats_edge.artifacts.files import pack_tensors
+from floats_edge.artifacts.manifest import LayerSpec
+from floats_edge.artifacts.weights import pack_weights, unpack_weights
+from floats_edge.errors import ArtifactError
+from floats_edge.method.fold import AffineLayer, masked_noise
+
+SEED = 11
+
+
+def layer(shape: tuple[int, ...], density: float, index: int = 0) -> AffineLayer:
+    rng = np.random.default_rng(index)
+    mask = np.ones(shape, dtype=bool) if density == 1 else rng.random(shape) < density
+    vectors = {
+        name: rng.normal(size=shape[0]).astype(np.float32)
+        for name in ("gain_clean", "gain_adv", "bias_clean", "bias_adv")
+    }
+    return AffineLayer(
+        theta=np.where(mask, rng.normal(size=shape), 0).astype(np.float32),
+        mask=mask,
+        noise=masked_noise(SEED, index, mask),
+        noise_scale=np.float32(0.3),
+        **vectors,
+    )
+
+
+def specs(layers: dict[str, AffineLayer]) -> list[LayerSpec]:
+    return [LayerSpec(name=n, shape=lay.mask.shape, nonzeros=int(lay.mask.sum())) for n, lay in layers.items()]
+
+
+@pytest.fixture
+def layers() -> dict[str, AffineLayer]:
+    return {"conv": layer((5, 3, 3, 3), 0.3, 0), "head": layer((4, 5), 1, 1)}
+
+
+def assert_equal(first: AffineLayer, second: AffineLayer) -> None:
+    for field in fields(AffineLayer):
+        np.testing.assert_array_equal(
+            np.reshape(getattr(first, field.name), -1), np.reshape(getattr(second, field.name), -1), field.name
+        )
+    assert first.theta.shape == second.theta.shape
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 7), min_size=2, max_size=4).map(tuple), density=st.sampled_from([0.0, 0.2, 0.9, 1])
+)
+def test_round_trip(shape: tuple[int, ...], density: float) -> None:
+    layers = {"first": layer((3, 3), 1, 0), "second": layer(shape, density, 1)}
+    read = unpack_weights(pack_weights(layers), specs(layers), SEED)
+    assert list(read) == ["first", "second"]
+    for name in layers:
+        assert_equal(read[name], layers[name])
+
+
+def test_weights_in_channels_last_memory_are_packed_in_c_order() -> None:
+    plain = layer((5, 3, 3, 3), 0.4)
+    strided = {
+        name: np.asarray(getattr(plain, name)).transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
+        for name in ("theta", "mask")
+    }
+    assert not strided["theta"].flags.c_contiguous
+    packed = pack_weights({"conv": replace(plain, **strided)})
+    for name, tensor in pack_weights({"conv": plain}).items():
+        np.testing.assert_array_equal(packed[name], tensor)
+
+
+def test_a_sparse_layer_is_stored_as_its_values_and_one_bit_per_weight(layers: dict[str, AffineLayer]) -> None:
+    """The layout that the docstring promises to other languages."""
+    tensors = pack_weights(layers)
+    mask, theta = layers["conv"].mask.reshape(-1), layers["conv"].theta.reshape(-1)
+    np.testing.assert_array_equal(tensors["conv.theta"], theta[mask])
+    assert tensors["conv.mask"].dtype == np.uint8
+    bits = [int(tensors["conv.mask"][i // 8]) >> (i % 8) & 1 for i in range(mask.size)]
+    np.testing.assert_array_equal(np.array(bits, dtype=bool), mask)
+    assert "head.mask" not in tensors
+    assert tensors["head.noise_scale"].shape == (1,)
+
+
+def test_a_sparse_file_is_small() -> None:
+    """At density 0.1: a tenth of the floats and one bit per weight, (0.1 * 32 + 1) / 32 = 13 % of the dense file."""
+    shape = (64, 64, 3, 3)
+    sparse = len(pack_tensors(pack_weights({"conv": layer(shape, 0.1)})))
+    dense = len(pack_tensors(pack_weights({"conv": layer(shape, 1)})))
+    assert dense == pytest.approx(4 * math.prod(shape), rel=0.02)
+    assert sparse / dense == pytest.approx(0.13, abs=0.015)
+
+
+def test_another_seed_is_another_noise(layers: dict[str, AffineLayer]) -> None:
+    read = unpack_weights(pack_weights(layers), specs(layers), SEED + 1)
+    np.testing.assert_array_equal(read["conv"].theta, layers["conv"].theta)
+    assert not np.array_equal(read["conv"].noise, layers["conv"].noise)
+
+
+@pytest.mark.parametrize("name", ["conv.theta", "conv.mask", "conv.noise_scale", "conv.bias_adv", "head.gain_clean"])
+def test_missing_tensor(layers: dict[str, AffineLayer], name: str) -> None:
+    tensors = pack_weights(layers)
+    del tensors[name]
+    with pytest.raises(ArtifactError, match=rf"{name}: .* stated, missing found"):
+        unpack_weights(tensors, specs(layers), SEED)
+
+
+@pytest.mark.parametrize("name", ["conv.theta", "conv.mask", "conv.noise_scale", "conv.bias_adv", "head.theta"])
+def test_tensor_of_another_shape_or_type(layers: dict[str, AffineLayer], name: str) -> None:
+    for change in (lambda t: t.reshape(-1)[:-1], lambda t: t.astype(np.float64)):
+        tensors = pack_weights(layers)
+        tensors[name] = change(tensors[name])
+        with pytest.raises(ArtifactError, match=f"do not fit the manifest: {name}"):
+            unpack_weights(tensors, specs(layers), SEED)
+
+
+def test_superfluous_tensor(layers: dict[str, AffineLayer]) -> None:
+    tensors = pack_weights(layers) | {"conv.eta": np.zeros(3, np.float32)}
+    with pytest.raises(ArtifactError, match=r"conv\.eta belongs to no layer"):
+        unpack_weights(tensors, specs(layers), SEED)
+
+
+def test_mask_with_another_number_of_weights(layers: dict[str, AffineLayer]) -> None:
+    tensors = pack_weights(layers)
+    tensors["conv.mask"] = ~tensors["conv.mask"]
+    with pytest.raises(ArtifactError, match=r"conv\.mask holds"):
+        unpack_weights(tensors, specs(layers), SEED)
+
+
+def test_a_shape_that_fits_in_no_memory_is_refused_before_it_is_allocated(layers: dict[str, AffineLayer]) -> None:
+    huge = LayerSpec(name="conv", shape=(2**31, 2**31, 3, 3), nonzeros=5)
+    with pytest.raises(ArtifactError, match="do not fit the manifest"):
+        unpack_weights(pack_weights(layers), [huge], SEED)
+    dense = huge.model_copy(update={"nonzeros": math.prod(huge.shape)})
+    with pytest.raises(ArtifactError, match="do not fit the manifest"):
+        unpack_weights(pack_weights(layers), [dense], SEED)

@@ -1,0 +1,332 @@
+"""Training on real digits: what is computed, what is written, and that it can be stopped anywhere."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run
+from floats_edge.data import Splits
+from floats_edge.errors import ArtifactError, OutputError, RecipeError
+from floats_edge.method.fold import fold_network, weights_at
+from floats_edge.recipe import Recipe, override_recipe
+from floats_edge.train import loop
+from floats_edge.train.loop import Observer, Trainer, train
+
+SHORT = ("train.epochs=4", "sparsity.update_every=0.4", "data.crop=1", "data.flip=true")
+TIMES = {"seconds", "images_per_s"}
+
+
+class StopAt:
+    """An observer with a finger on Ctrl-C."""
+
+    def __init__(self, step: int | None = None, epoch: int | None = None) -> None:
+        self.step = step
+        self.epoch = epoch
+
+    def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
+        if step == self.step:
+            raise KeyboardInterrupt
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        if epoch.epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+class Rates:
+    """An observer that writes down the learning rate of every step."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.rates: list[float] = []
+
+    def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
+        self.rates.append(self.trainer.optimizer.param_groups[0]["lr"])
+        assert {group["lr"] for group in self.trainer.optimizer.param_groups} == {self.rates[-1]}
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def few(digits: Splits) -> Splits:
+    """Five steps an epoch."""
+    return replace(digits, train=digits.train.first(80), validation=digits.validation.first(40))
+
+
+@pytest.fixture(scope="module")
+def recipe(digits_recipe: Recipe) -> Recipe:
+    """With augmentation and many mask updates, so that every source of chance takes part."""
+    return override_recipe(digits_recipe, SHORT)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    recipe: Recipe, few: Splits, silent: Observer, tmp_path_factory: pytest.TempPathFactory
+) -> TrainingRun:
+    return train(recipe, few, tmp_path_factory.mktemp("uninterrupted") / "run", silent)
+
+
+def metrics(run: TrainingRun) -> list[dict[str, Any]]:
+    return [epoch.model_dump(exclude=TIMES) for epoch in run.checkpoint.history]
+
+
+def assert_same_bits(first: TrainingRun, second: TrainingRun) -> None:
+    assert metrics(first) == metrics(second)
+    for one, other in ((first.weights(), second.weights()), (first.state(), second.state())):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert one[name].tobytes() == other[name].tobytes(), name
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class TestResume:
+    @pytest.mark.parametrize(
+        "stop", [StopAt(epoch=1), StopAt(epoch=2), StopAt(step=1), StopAt(step=13)], ids=lambda s: str(vars(s))
+    )
+    def test_bit_for_bit_as_if_it_had_never_stopped(
+        self, recipe: Recipe, few: Splits, silent: Observer, uninterrupted: TrainingRun, tmp_path: Path, stop: StopAt
+    ) -> None:
+        """Between epochs and in the middle of one, before the first checkpoint and after others."""
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, few, tmp_path / "run", stop)
+        torch.manual_seed(12345)
+        np.random.default_rng(12345)
+        assert_same_bits(train(recipe, few, tmp_path / "run", silent, resume=True), uninterrupted)
+        assert_same_bits(open_run(tmp_path / "run"), uninterrupted)
+
+    def test_the_comparison_can_fail(
+        self, recipe: Recipe, few: Splits, silent: Observer, uninterrupted: TrainingRun, tmp_path: Path
+    ) -> None:
+        other = train(override_recipe(recipe, ("seed=1",)), few, tmp_path / "run", silent)
+        with pytest.raises(AssertionError):
+            assert_same_bits(other, uninterrupted)
+
+    def test_a_finished_run_stays_as_it_is(
+        self, recipe: Recipe, few: Splits, silent: Observer, uninterrupted: TrainingRun
+    ) -> None:
+        before = contents(uninterrupted.path)
+        assert train(recipe, few, uninterrupted.path, silent, resume=True).checkpoint == uninterrupted.checkpoint
+        assert contents(uninterrupted.path) == before
+
+    def test_without_resume_an_existing_run_is_refused(
+        self, recipe: Recipe, few: Splits, silent: Observer, uninterrupted: TrainingRun
+    ) -> None:
+        before = contents(uninterrupted.path)
+        with pytest.raises(OutputError, match="already holds a run") as caught:
+            train(recipe, few, uninterrupted.path, silent)
+        assert "--resume" in caught.value.fix
+        assert contents(uninterrupted.path) == before
+
+    def test_by_another_recipe_is_refused(
+        self, recipe: Recipe, few: Splits, silent: Observer, uninterrupted: TrainingRun
+    ) -> None:
+        before = contents(uninterrupted.path)
+        with pytest.raises(ArtifactError, match="another recipe"):
+            train(override_recipe(recipe, ("train.epochs=9",)), few, uninterrupted.path, silent, resume=True)
+        assert contents(uninterrupted.path) == before
+
+    def test_on_other_images_is_refused(
+        self, recipe: Recipe, few: Splits, silent: Observer, uninterrupted: TrainingRun
+    ) -> None:
+        for other in (replace(few, mean=(0.123,)), replace(few, labels=tuple("abcdefghij"))):
+            with pytest.raises(ArtifactError, match="other images"):
+                train(recipe, other, uninterrupted.path, silent, resume=True)
+
+    def test_of_a_damaged_run_is_refused(
+        self, recipe: Recipe, few: Splits, silent: Observer, uninterrupted: TrainingRun, tmp_path: Path
+    ) -> None:
+        folder = Path(shutil.copytree(uninterrupted.path, tmp_path / "run"))
+        (folder / uninterrupted.checkpoint.state).unlink()
+        with pytest.raises(ArtifactError, match="is missing"):
+            train(recipe, few, folder, silent, resume=True)
+
+    def test_where_there_is_nothing_starts(self, recipe: Recipe, few: Splits, tmp_path: Path) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, few, tmp_path / "run", StopAt(epoch=1), resume=True)
+        assert len(open_run(tmp_path / "run").checkpoint.history) == 1
+
+
+class TestRefused:
+    def test_batch_larger_than_the_data(self, recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path) -> None:
+        with pytest.raises(RecipeError, match="larger than the 80 training images") as caught:
+            train(override_recipe(recipe, ("train.batch_size=82",)), few, tmp_path / "run", silent)
+        assert "train.batch_size" in caught.value.fix
+        assert not (tmp_path / "run").exists()
+
+    def test_density_that_empties_a_layer(self, recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path) -> None:
+        with pytest.raises(RecipeError, match="leaves no weight in") as caught:
+            train(override_recipe(recipe, ("sparsity.density=0.0001",)), few, tmp_path / "run", silent)
+        assert "sparsity.density" in caught.value.fix
+        assert not (tmp_path / "run").exists()
+
+    def test_training_that_diverges(self, recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path) -> None:
+        wild = override_recipe(recipe, ("train.lr=1e12", "train.warmup=0"))
+        with pytest.raises(RecipeError, match="training diverged: the loss of step") as caught:
+            train(wild, few, tmp_path / "run", silent)
+        assert "train.lr" in caught.value.fix
+
+    def test_output_that_cannot_be_written(self, recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(OutputError):
+            train(override_recipe(recipe, ("train.epochs=1",)), few, tmp_path / "file" / "run", silent)
+        assert (tmp_path / "file").read_text() == "mine"
+
+
+class TestStep:
+    def test_half_is_clean_at_lambda_0_and_half_attacked_at_lambda_1(
+        self, recipe: Recipe, few: Splits, silent: Observer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        trainer = Trainer(recipe, few, torch.device("cpu"))
+        batches, attacked, trained = [], [], []
+
+        def batches_seen(epoch: int) -> Any:
+            for images, labels in original_batches(epoch):
+                batches.append((images, labels))
+                yield images, labels
+
+        def attack_seen(network: Any, images: torch.Tensor, labels: torch.Tensor, *args: Any, **config: Any) -> Any:
+            layers = fold_network(trainer.network)
+            folded_at_1 = weights_at(layers, 1.0, recipe.condition.rule)
+            assert all(torch.equal(p, folded_at_1[name].detach()) for name, p in network.named_parameters())
+            assert config == recipe.attack.model_dump()
+            result = original_attack(network, images, labels, *args, **config)
+            attacked.append((images, labels, result))
+            return result
+
+        original_batches, original_attack = trainer._batches, loop.attack
+        monkeypatch.setattr(trainer, "_batches", batches_seen)
+        monkeypatch.setattr(loop, "attack", attack_seen)
+        trainer.network.register_forward_pre_hook(lambda module, args: trained.append((*args, module.training)))
+        trainer.run_epoch(0, silent)
+
+        assert len(batches) == len(attacked) == 5
+        assert len(trained) == 10
+        for (images, labels), (victims, truths, result), clean, robust in zip(
+            batches, attacked, trained[0::2], trained[1::2], strict=True
+        ):
+            assert images.shape == (16, 1, 8, 8)
+            assert torch.equal(victims, images[8:])
+            assert torch.equal(truths, labels[8:])
+            assert torch.equal(clean[0], images[:8])
+            assert clean[1:] == (0.0, True)
+            assert torch.equal(robust[0], result)
+            assert robust[1:] == (1.0, True)
+
+    def test_every_image_is_seen_once_an_epoch_in_another_order(self, digits_recipe: Recipe, few: Splits) -> None:
+        trainer = Trainer(digits_recipe, few, torch.device("cpu"))
+        epochs = [torch.cat([images for images, _ in trainer._batches(epoch)]) for epoch in (0, 0, 1)]
+        assert torch.equal(epochs[0], epochs[1])
+        assert not torch.equal(epochs[0], epochs[2])
+        for seen in epochs:
+            assert sorted(image.numpy().tobytes() for image in seen) == sorted(
+                image.tobytes() for image in few.train.as_float()
+            )
+
+    def test_crops_and_flips(self, few: Splits) -> None:
+        """Every augmented image is a window of the padded original or of its mirror image, and many windows occur."""
+        pixels = few.train.pixels[:40]
+        seen = set()
+        for image, augmented in zip(pixels, loop._augment(pixels, 1, True, np.random.default_rng(0)), strict=True):
+            padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
+            windows = {
+                (top, left, mirrored): padded[:, top : top + 8, left : left + 8][..., :: -1 if mirrored else 1]
+                for top in range(3)
+                for left in range(3)
+                for mirrored in (False, True)
+            }
+            matches = [at for at, window in windows.items() if np.array_equal(window, augmented)]
+            assert matches
+            seen.update(matches[:1])
+        assert len(seen) > 9
+        np.testing.assert_array_equal(loop._augment(pixels, 0, False, np.random.default_rng(0)), pixels)
+
+    def test_learning_rate_warms_up_then_follows_a_cosine(self, recipe: Recipe, few: Splits) -> None:
+        trainer = Trainer(recipe, few, torch.device("cpu"))
+        observer = Rates(trainer)
+        for epoch in range(4):
+            trainer.run_epoch(epoch, observer)
+        rates = np.array(observer.rates)
+        steps, peak = 20, 4  # 20 steps, of which a fifth warms up
+        assert len(rates) == steps
+        np.testing.assert_allclose(rates[: peak + 1], 0.05 * np.arange(peak + 1) / peak)
+        progress = (np.arange(peak, steps) - peak) / (steps - peak)
+        np.testing.assert_allclose(rates[peak:], 0.05 * (1 + np.cos(np.pi * progress)) / 2)
+
+    def test_weight_decay_spares_alpha_and_batchnorm(self, recipe: Recipe, few: Splits) -> None:
+        trainer = Trainer(recipe, few, torch.device("cpu"))
+        names = {id(parameter): name for name, parameter in trainer.network.named_parameters()}
+        decay = {
+            names[id(parameter)]: group["weight_decay"]
+            for group in trainer.optimizer.param_groups
+            for parameter in group["params"]
+        }
+        assert decay.keys() == set(names.values())
+        assert {name for name, value in decay.items() if value > 0} == {
+            name for name in names.values() if name.endswith("theta") or name == "head.bias"
+        }
+
+
+class TestResult:
+    def test_it_learns(self, digits_run: TrainingRun) -> None:
+        first, last = digits_run.checkpoint.history
+        assert last.loss < first.loss < 2.3
+        assert last.clean_accuracy > 80
+        assert last.robust_accuracy > 20
+
+    def test_robust_accuracy_is_at_most_clean(self, digits_run: TrainingRun) -> None:
+        for epoch in digits_run.checkpoint.history:
+            assert epoch.robust_accuracy < epoch.clean_accuracy
+            assert epoch.loss == pytest.approx((epoch.clean_loss + epoch.robust_loss) / 2)
+
+    def test_alphas_are_trained(self, digits_run: TrainingRun) -> None:
+        last = digits_run.checkpoint.history[-1]
+        weights = digits_run.weights()
+        assert len(last.alpha) == 10
+        for name, alpha in last.alpha.items():
+            assert weights[f"{name}.weight.alpha"] == np.float32(alpha)
+            assert alpha != 0.25
+
+    def test_observer_hears_of_every_step_and_epoch(self, recipe: Recipe, few: Splits, tmp_path: Path) -> None:
+        steps: list[tuple[int, int]] = []
+        epochs: list[int] = []
+
+        class Listener:
+            def on_step(self, step: int, steps_in_all: int, loss: float, images_per_s: float) -> None:
+                steps.append((step, steps_in_all))
+                assert loss > 0
+                assert images_per_s > 0
+
+            def on_epoch(self, epoch: Epoch) -> None:
+                epochs.append(epoch.epoch)
+                assert len(open_run(tmp_path / "run").checkpoint.history) == epoch.epoch, "told before it was saved"
+
+        train(override_recipe(recipe, ("train.epochs=2",)), few, tmp_path / "run", Listener())
+        assert steps == [(step, 10) for step in range(1, 11)]
+        assert epochs == [1, 2]
+
+    @pytest.mark.parametrize(
+        "option", ["attack.kind=pgd", "sparsity.density=1", "condition.rule=paper", "train.momentum=0"]
+    )
+    def test_other_recipes_train_and_resume(
+        self, recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path, option: str
+    ) -> None:
+        other = override_recipe(recipe, (option, "train.epochs=2"))
+        whole = train(other, few, tmp_path / "whole", silent)
+        with pytest.raises(KeyboardInterrupt):
+            train(other, few, tmp_path / "run", StopAt(epoch=1))
+        assert_same_bits(train(other, few, tmp_path / "run", silent, resume=True), whole)
+
+
+def test_weights_of_another_network_cannot_be_restored(recipe: Recipe, few: Splits, digits_run: TrainingRun) -> None:
+    wider = Trainer(override_recipe(recipe, ("model.width=16",)), few, torch.device("cpu"))
+    with pytest.raises(ArtifactError, match="another network") as caught:
+        wider.restore(digits_run.weights(), digits_run.state())
+    assert "\n" not in caught.value.what
