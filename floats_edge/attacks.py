@@ -91,3 +91,58 @@ def _gradient(network: Network, images: Tensor, labels: Tensor) -> Tensor:
     with torch.enable_grad():
         loss = cross_entropy(network(images), labels, reduction="sum")
     return torch.autograd.grad(loss, images)[0]
+
+
+def square(
+    network: Network, images: Tensor, labels: Tensor, generator: torch.Generator, epsilon: float, queries: int
+) -> Tensor:
+    """Adversarial images by the Square attack (Andriushchenko et al., ECCV 2020), which sees logits and no gradient.
+
+    A random search: vertical stripes to begin with, then squares of +-epsilon per channel, smaller and smaller, each
+    kept where it brings the true class closer to being beaten. Everything is on the CPU.
+
+    Args:
+        network: the network under attack; nothing is differentiated.
+        images: clean images.
+        labels: their true classes.
+        generator: source of every random choice.
+        epsilon: largest change of a pixel.
+        queries: how often the network is asked about each image that still withstands.
+    """
+    count, channels, height, width = images.shape
+    best = (images + epsilon * _signs(count, channels, 1, width, generator=generator)).clamp(0, 1)
+    margin = _margin(network(best), labels)
+    rows, columns = torch.arange(height).view(1, 1, -1, 1), torch.arange(width).view(1, 1, 1, -1)
+    for query in range(1, queries):
+        left = (margin > 0).nonzero().squeeze(1)
+        if not len(left):
+            break
+        side = max(1, round((_square_share(query / queries) * height * width) ** 0.5))
+        top, start = (
+            torch.randint(0, max(size - side, 0) + 1, (len(left), 1, 1, 1), generator=generator)
+            for size in (height, width)
+        )
+        inside = (rows >= top) & (rows < top + side) & (columns >= start) & (columns < start + side)
+        moved = (images[left] + epsilon * _signs(len(left), channels, 1, 1, generator=generator)).clamp(0, 1)
+        candidate = torch.where(inside, moved, best[left])
+        reached = _margin(network(candidate), labels[left])
+        closer = reached < margin[left]
+        best[left[closer]], margin[left[closer]] = candidate[closer], reached[closer]
+    return best
+
+
+def _square_share(progress: float) -> float:
+    """Share of the pixels that a square covers: 0.8, halved at the paper's points of its 10,000 queries."""
+    halvings = sum(progress * 10_000 > point for point in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000))
+    return 0.8 / 2**halvings
+
+
+def _signs(*shape: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(0, 2, shape, generator=generator) * 2.0 - 1.0
+
+
+def _margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """By how much the true class leads the next: positive where the network still is right."""
+    true = logits.gather(1, labels.view(-1, 1)).squeeze(1)
+    others = logits.scatter(1, labels.view(-1, 1), -torch.inf)
+    return true - others.amax(dim=1)

@@ -7,12 +7,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from typing_extensions import Self
 
 from floats_edge.errors import RecipeError
 from floats_edge.method.fold import Rule
-from floats_edge.models.spec import Architecture
+from floats_edge.models.spec import Architecture, Method, Oat
 
 
 def _fraction(value: Any) -> Any:
@@ -35,6 +44,28 @@ Pixels = Annotated[float, Field(gt=0), BeforeValidator(_fraction), AfterValidato
 """A distance between images in [0, 1]; a recipe may write ``8/255``."""
 
 Lambda = Annotated[float, Field(ge=0, le=1)]
+
+
+def _trained_or_number(value: Any) -> Any:
+    if value == "trained" or (type(value) in (int, float) and 0 <= value <= 1):
+        return value
+    raise ValueError(f"{value!r} is neither 'trained' nor a number in [0, 1]")
+
+
+Alpha = Annotated[Literal["trained"] | float, BeforeValidator(_trained_or_number)]
+"""What scales the noise."""
+
+
+def _base_60(value: Any) -> Any:
+    """YAML 1.1 reads an unquoted ``2:4`` as a number of base 60."""
+    return "2:4" if value == 2 * 60 + 4 else value
+
+
+Pattern = Annotated[Literal["irregular", "2:4"], BeforeValidator(_base_60)]
+"""Where the zeros of a mask may lie."""
+
+VARIANTS = "variants"
+"""Key of a recipe to compare: what its variants change, by their names."""
 
 _NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 """What PyYAML raises: ValueError for a date like 2001-99-99 or bytes that are not UTF-8, RecursionError for [[[[…."""
@@ -73,23 +104,48 @@ class Model(Section):
 class Condition(Section):
     """How lambda conditions the weights: W(lam) = m * (theta + lam * alpha * sigma * eta)."""
 
+    noise: Literal["frozen", "resample"] = Field(
+        default="frozen", description="train with the draw that is deployed, or with a fresh one for every step"
+    )
     noise_seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the frozen noise eta")
+    alpha: Alpha = Field(
+        default="trained",
+        description="or the value at which every alpha stays; 0: no noise, lambda moves BatchNorm only",
+    )
     rule: Rule = Field(default="interpolate", description="how a lambda between 0 and 1 is served")
 
 
 class Sparsity(Section):
     """FLOATS masks."""
 
-    density: float = Field(default=1.0, gt=0, le=1, description="share of active weights over all layers")
-    layer_densities: Literal["erk", "uniform"] = "erk"
+    pattern: Pattern = Field(
+        default="irregular", description="2:4: two of every four consecutive input channels, for sparse tensor cores"
+    )
+    density: float = Field(default=1.0, gt=0, le=1, description="irregular: share of active weights over all layers")
+    layer_densities: Literal["erk", "uniform", "importance"] = Field(
+        default="erk", description="irregular: how layers share the density; importance: anew at every update"
+    )
     update_every: float = Field(default=0.5, gt=0, description="epochs between mask updates")
     swap_rate: float = Field(default=0.3, ge=0, lt=1, description="share of active weights swapped at the first update")
+
+    @model_validator(mode="after")
+    def _pattern_sets_the_density(self) -> Self:
+        if self.pattern == "2:4" and (self.density, self.layer_densities) != (1.0, "erk"):
+            raise ValueError("pattern 2:4 sets the density itself; leave density and layer_densities out")
+        return self
+
+    @property
+    def dense(self) -> bool:
+        """Whether no weight is masked."""
+        return self.pattern == "irregular" and self.density == 1
 
 
 class Attack(Section):
     """An L-infinity attack on images in [0, 1]."""
 
-    kind: Literal["pgd", "fgsm-rs", "n-fgsm"]
+    kind: Literal["pgd", "fgsm-rs", "n-fgsm", "autoattack"] = Field(
+        description="autoattack: for evaluation only; it chooses its own steps"
+    )
     epsilon: Pixels
     step: Pixels | None = Field(
         None, description="step size; None: epsilon/4 (pgd), 1.25 epsilon (fgsm-rs), epsilon (n-fgsm)"
@@ -100,19 +156,35 @@ class Attack(Section):
     @model_validator(mode="after")
     def _single_step(self) -> Self:
         if self.kind != "pgd" and (self.steps, self.restarts) != (1, 1):
-            raise ValueError(f"{self.kind} takes one step and no restarts; use kind: pgd for more")
+            raise ValueError(f"{self.kind} takes neither steps nor restarts; use kind: pgd for them")
         return self
+
+
+class TrainingAttack(Attack):
+    """An attack that every step of training can afford."""
+
+    @field_validator("kind")
+    @classmethod
+    def _can_train(cls, kind: str) -> str:
+        if kind == "autoattack":
+            raise ValueError("autoattack is for evaluate.attack; train with pgd, fgsm-rs or n-fgsm")
+        return kind
 
 
 class Train(Section):
     """SGD with Nesterov momentum, linear warm-up, cosine decay."""
 
     epochs: int = Field(default=20, ge=1)
-    batch_size: int = Field(default=64, ge=4, multiple_of=2, description="half of it is trained clean, half attacked")
+    batch_size: int = Field(
+        default=64, ge=4, multiple_of=2, description="float: half of it is trained clean, half attacked"
+    )
     lr: float = Field(default=0.1, gt=0)
     warmup: float = Field(default=0.2, ge=0, lt=1, description="share of the run spent warming up")
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    momentum: float = Field(default=0.9, gt=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
+    overfitting: Literal["warn", "pgd"] = Field(
+        default="warn", description="when a single-step attack overfits catastrophically: say so, or go on with PGD-7"
+    )
 
 
 class Evaluate(Section):
@@ -127,14 +199,26 @@ class Recipe(Section):
     """Everything a run depends on: two runs of one recipe on one machine give the same bits."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    method: Method = "float"
     seed: int = Field(default=0, ge=0, lt=2**31)
     data: Data = Data()
     model: Model = Model()
     condition: Condition = Condition()
+    oat: Oat = Oat()
     sparsity: Sparsity = Sparsity()
-    attack: Attack
+    attack: TrainingAttack
     train: Train = Train()
     evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _sections_fit_the_method(self) -> Self:
+        if self.method != "float" and not self.sparsity.dense:
+            raise ValueError(f"method {self.method} is a dense baseline; sparsity needs method: float")
+        served = self.oat.served if self.method == "oat" else None
+        if served is not None and not set(self.evaluate.lambdas) <= set(served):
+            known = ", ".join(f"{lam:g}" for lam in served)
+            raise ValueError(f"evaluate.lambdas holds a lambda that OAT's encoding does not know; it knows {known}")
+        return self
 
 
 def recipe_folder() -> Path:
@@ -154,6 +238,18 @@ def load_recipe(source: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
     Raises:
         RecipeError: no such recipe, not YAML, an unknown key, or a value that is not valid.
     """
+    values = read_values(source, overrides)
+    if VARIANTS in values:
+        raise RecipeError(f"{source} compares several recipes.", fix=f"floats-edge compare {source}")
+    return parse_recipe(values, str(source))
+
+
+def read_values(source: str | Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The plain values of a recipe, or of recipes to compare, with overrides applied and nothing validated.
+
+    Raises:
+        RecipeError: no such recipe, not YAML, or an override that is not of the form ``key=value``.
+    """
     path = Path(source)
     named = recipe_folder() / f"{source}.yaml"
     if not path.is_file() and path.suffix not in (".yaml", ".yml"):
@@ -170,7 +266,7 @@ def load_recipe(source: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
         raise RecipeError(f"{path} is not a recipe: it holds no keys.", fix="start from a file under recipes/")
     for override in overrides:
         _override(values, override)
-    return parse_recipe(values, str(source))
+    return values
 
 
 def parse_recipe(values: dict[str, Any], origin: str) -> Recipe:
@@ -187,6 +283,8 @@ def parse_recipe(values: dict[str, Any], origin: str) -> Recipe:
         if problem["type"] == "extra_forbidden":
             raise RecipeError(f"{origin}: there is no key {key!r}.", fix=_suggest(problem["loc"])) from None
         message = problem["msg"].removeprefix("Value error, ")
+        if not key:
+            raise RecipeError(f"{origin}: {message}.", fix="correct one of the two in the recipe or with -o") from None
         raise RecipeError(
             f"{origin}: {key}: {message}.", fix=f"correct {key} in the recipe or with -o {key}=…"
         ) from None

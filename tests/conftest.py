@@ -83,13 +83,18 @@ def digits_recipe() -> "Recipe":
 
 
 @pytest.fixture(scope="session")
-def digits(digits_recipe: "Recipe") -> "Splits":
-    """The images of ``digits_run``."""
+def one_thread() -> None:
+    """One thread for torch: pytest-xdist gives every core a worker, and bits depend on the number of threads."""
     import torch
 
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits(digits_recipe: "Recipe", one_thread: None) -> "Splits":
+    """The images of ``digits_run``."""
     from floats_edge.data import load_data
 
-    torch.set_num_threads(1)  # pytest-xdist gives every core a worker, and one thread gives the same bits
     return load_data(digits_recipe.data, digits_recipe.seed)
 
 

@@ -14,6 +14,7 @@ from floats_edge.artifacts.files import (
     write_atomic,
 )
 from floats_edge.artifacts.manifest import Manifest
+from floats_edge.errors import ArtifactError, OutputError
 
 MANIFEST = "manifest.json"
 _REMEDY = "export it again: floats-edge export CHECKPOINT -o DIR"
@@ -62,7 +63,23 @@ def staged_bundle(path: Path) -> AbstractContextManager[Path]:
     Raises:
         OutputError: the file system refuses, or ``path`` holds something that is not a bundle.
     """
+    _check_replaceable(path)
     return staged_directory(path, marker=MANIFEST)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse to replace a folder in which anything is not floats-edge's own."""
+    if not is_bundle(path):
+        return
+    fix = f"choose another folder with --out, or move {path} away"
+    try:
+        listed = read_json(path / MANIFEST, Manifest, _REMEDY).files
+    except ArtifactError:
+        raise OutputError(f"{path} has a {MANIFEST} that is no bundle's, so it will not be replaced.", fix=fix) from None
+    files = (file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())
+    foreign = sorted(set(files) - {*listed, MANIFEST})
+    if foreign:
+        raise OutputError(f"{path} would be replaced, but holds {foreign[0]}, which is not the bundle's.", fix=fix)
 
 
 def file_entries(folder: Path) -> dict[str, FileEntry]:

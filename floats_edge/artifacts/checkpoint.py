@@ -40,16 +40,21 @@ class Epoch(Section):
 
     epoch: int
     loss: float
-    clean_loss: float
-    robust_loss: float
+    clean_loss: float | None = Field(description="None: no clean images were trained on")
+    robust_loss: float | None = Field(description="None: no attacked images were trained on")
     clean_accuracy: float
     robust_accuracy: float
+    single_step_accuracy: float | None = Field(
+        default=None, description="under the attack of training; None: it is no single-step attack"
+    )
+    overfitted: bool = Field(default=False, description="catastrophically: see train/check.py")
     density: float
     swapped: int
     learning_rate: float
     alpha: dict[str, float]
     images_per_s: float
     seconds: float
+    remarks: tuple[str, ...] = Field(default=(), description="what the user should know")
 
 
 class Checkpoint(Section):
@@ -164,7 +169,10 @@ def save_run(
 
 def _csv(history: tuple[Epoch, ...]) -> str:
     """One row per epoch, the alphas in columns of their own."""
-    rows = [{**row.model_dump(exclude={"alpha"}), **{f"alpha/{k}": v for k, v in row.alpha.items()}} for row in history]
+    rows = [
+        {**row.model_dump(exclude={"alpha", "remarks"}), **{f"alpha/{k}": v for k, v in row.alpha.items()}}
+        for row in history
+    ]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and are read as if a stranger had made them."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -161,6 +162,23 @@ def write_atomic(path: Path, data: bytes) -> None:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Find out, before work whose result goes to ``path``, whether it can be written there.
+
+    Raises:
+        OutputError: the file system refuses.
+    """
+    trial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    with writing(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            trial.touch()
+        finally:
+            trial.unlink(missing_ok=True)
 
 
 @contextmanager

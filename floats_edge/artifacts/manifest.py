@@ -9,12 +9,19 @@ from typing_extensions import Self
 from floats_edge.artifacts.files import FileEntry, FileName
 from floats_edge.method.fold import Rule
 from floats_edge.models.spec import ModelSpec
-from floats_edge.recipe import Lambda, Recipe, Section
+from floats_edge.recipe import Attack, Lambda, Recipe, Section
 
 SCHEMA_VERSION = 1
 
-Mode = Literal["fixed", "bank", "bound"]
-Precision = Literal["fp32", "fp16"]
+Mode = Literal["fixed", "bank", "bound", "input", "refit"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+RUNTIME_MODES: tuple[Mode, ...] = ("bound", "input", "refit")
+"""Modes that serve any lambda with one graph."""
+WEIGHTS_APART: tuple[Mode, ...] = ("bound", "refit")
+"""Modes whose predictor computes W(lambda) from a weights file."""
+LAMBDA_INPUT = "lambda"
+"""Name of the scalar float32 graph input of mode ``input``."""
+CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 
 
@@ -42,7 +49,7 @@ class LambdaSpec(Section):
 
     mode: Mode
     values: tuple[Lambda, ...] | None = Field(
-        description="fixed and bank: the lambdas served; bound: None, any in [0, 1]"
+        description="fixed and bank: the lambdas served; bound, input, refit: None, any in [0, 1]"
     )
     rule: Rule
     noise_seed: int
@@ -50,7 +57,7 @@ class LambdaSpec(Section):
     @model_validator(mode="after")
     def _values_fit_mode(self) -> Self:
         count = None if self.values is None else len(self.values)
-        if (self.mode == "bound") != (count is None) or (self.mode == "fixed") != (count == 1) or count == 0:
+        if (self.mode in RUNTIME_MODES) != (count is None) or (self.mode == "fixed") != (count == 1) or count == 0:
             raise ValueError(f"mode {self.mode} does not go with lambda values {self.values}")
         return self
 
@@ -64,7 +71,11 @@ class LayerSpec(Section):
 
 
 class Graph(Section):
-    """One ONNX file; in mode ``bound`` its weights and biases are inputs and ``lam`` is None."""
+    """One ONNX file; ``lam`` is None in a mode that serves any lambda.
+
+    Mode ``bound``: weights and biases are inputs. Mode ``input``: the scalar ``lambda`` is an input. Mode ``refit``:
+    the weights are constants, those of lambda = 0 until they are refitted.
+    """
 
     file: FileName
     lam: Lambda | None
@@ -95,6 +106,15 @@ class Parity(Section):
     p99_error: float = Field(description="99th percentile of the same")
 
 
+class Calibration(Section):
+    """Where the activation ranges of an int8 graph come from: training images, clean and attacked at each lambda."""
+
+    method: CalibrationMethod
+    images: int = Field(gt=0, description="different images, each of them clean and attacked at each lambda")
+    lambdas: tuple[Lambda, ...]
+    attack: Attack
+
+
 class Golden(Section):
     """Real images and the trained network's fp32 logits: tensors ``images``, ``logits_0``, ``logits_1``, ..."""
 
@@ -115,21 +135,17 @@ class Manifest(Section):
     precision: Precision
     layers: tuple[LayerSpec, ...] = Field(min_length=1)
     graphs: tuple[Graph, ...] = Field(min_length=1)
-    weights: FileName | None = Field(description="bound: the affine weights, safetensors")
+    weights: FileName | None = Field(description="bound and refit: the affine weights, safetensors")
     engines: tuple[Engine, ...] = ()
     golden: Golden
     parity: tuple[Parity, ...]
+    mismatch: str | None = Field(
+        default=None, description="what a gate had against this export, if it was let pass with --allow-mismatch"
+    )
+    calibration: Calibration | None = Field(default=None, description="int8 only")
     recipe: Recipe
     checkpoint_sha256: str = Field(description="of the trained weights this bundle was made from")
     files: dict[FileName, FileEntry]
-
-    @model_validator(mode="after")
-    def _parts_fit_mode(self) -> Self:
-        if tuple(graph.lam for graph in self.graphs) != (self.lam.values or (None,)):
-            raise ValueError(f"the graphs do not serve the lambda values {self.lam.values}")
-        if (self.weights is None) != (self.lam.mode != "bound"):
-            raise ValueError("weights are kept apart in mode bound, and only there")
-        return self
 
     @model_validator(mode="after")
     def _files_are_listed(self) -> Self:
@@ -137,6 +153,15 @@ class Manifest(Section):
         missing = [name for name in (*named, *([self.weights] if self.weights else [])) if name not in self.files]
         if missing:
             raise ValueError(f"{', '.join(missing)} is used but not listed under files")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit_mode(self) -> Self:
+        mode = self.lam.mode
+        if (mode in WEIGHTS_APART) != (self.weights is not None):
+            raise ValueError(f"mode {mode} does not go with weights {self.weights}")
+        if sorted(map(str, (graph.lam for graph in self.graphs))) != sorted(map(str, self.lam.values or (None,))):
+            raise ValueError(f"mode {mode} needs one graph for each lambda that it serves")
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""Schemas of ``evaluation.json`` and ``profile.json``: figures with their unit, sample size, conditions and source."""
+"""Schemas of evaluation.json, profile.json and comparison.json: figures with unit, sample size, conditions, source."""
 
 import math
 from pathlib import Path
@@ -60,6 +60,7 @@ class LambdaResult(Section):
     lam: Lambda
     clean: Share
     robust: Share
+    flags: tuple[str, ...] = Field(default=(), description="why AutoAttack doubts that it is reliable here")
 
 
 class Evaluation(Section):
@@ -98,43 +99,139 @@ class Latency(Section):
     minimum: float = Field(ge=0)
     p50: float = Field(ge=0)
     p90: float = Field(ge=0)
+    p95: float = Field(ge=0)
     p99: float = Field(ge=0)
     maximum: float = Field(ge=0)
 
+    @property
+    def variation(self) -> float:
+        """Coefficient of variation: standard deviation over mean."""
+        return self.std / self.mean if self.mean else 0.0
+
+
+class Sampled(Section):
+    """A condition before, during and after the timed inferences of a run, or the reason why it is not known."""
+
+    unit: str
+    source: str = Field(min_length=1, description="where it was read, or why it could not be")
+    before: float | None
+    minimum: float | None = Field(description="of the samples taken during the timed inferences, as mean and maximum")
+    mean: float | None
+    maximum: float | None
+    n: int = Field(ge=0, description="samples during the timed inferences")
+    after: float | None
+
 
 class Run(Section):
-    """One backend at one batch size, in a process of its own."""
+    """One backend at one batch size and number of streams, in a process of its own."""
 
     backend: str
     batch: int = Field(gt=0)
+    streams: int = Field(gt=0, description="predictors that run at the same time, each in a thread of its own")
+    threads: int | None = Field(description="threads of each predictor; None: the backend decides")
     lam: Lambda
     warmup_s: float = Field(ge=0, description="time spent on inferences that do not count")
     includes: str = Field(description="what one timed inference covers")
     latency_ms: Latency
-    throughput: float = Field(description="images/s of one caller: images over the summed inference times")
+    device_ms: Latency | None = Field(description="the same without copies, by CUDA events; None: backend cannot tell")
+    throughput: float = Field(description="images/s of all streams together: images over the time they took")
     load_ms: float = Field(description="importing the backend's library and opening the artifact")
     first_inference_ms: float = Field(description="the first inference after loading, alone")
-    set_lambda_ms: Latency | None = Field(description="one switch; None: the artifact serves one lambda only")
+    set_lambda_ms: Latency | None = Field(
+        description="one switch; None: it serves one lambda only, or ran in several streams"
+    )
     memory: dict[str, Reading]
+    energy: dict[str, Reading] = Field(description="power while it ran, power idle, and energy per inference less idle")
+    conditions: dict[str, Sampled] = Field(description="clocks, temperatures, power and load over the run")
+    marks: tuple[str, ...] = Field(description="what makes the figures doubtful, with its likely cause")
+
+
+class Layer(Section):
+    """One layer of the model, or what runs between the layers."""
+
+    name: str = Field(description="of the model's layer, or of the graph's node where it belongs to none")
+    operator: str
+    time_us: float = Field(ge=0, description="median over the inferences; of several kernels the sum")
+    share: float = Field(ge=0, le=1, description="of the summed time of all layers")
+    macs: int | None = Field(
+        description="multiply-accumulates of one inference, zeros counted; None: no layer with weights"
+    )
+    weights: int | None
+    nonzeros: int | None
+    bytes: int | None = Field(description="weights, input and output of one inference, each once")
+    sparse: bool | None = Field(description="whether a kernel for 2:4 weights ran; None: the backend does not tell")
+
+
+class Trace(Section):
+    """Time per layer of one backend, measured apart from the latencies, because tracing slows inferences down."""
+
+    backend: str
+    batch: int = Field(gt=0)
+    n: int = Field(gt=0, description="inferences")
+    source: str
+    layers: tuple[Layer, ...]
+
+
+class Estimate(Section):
+    """What a board cannot beat on paper. An estimate, not a measurement."""
+
+    board: str
+    precision: str
+    sparse: bool = Field(description="counts on the doubled peak of 2:4 weights in every layer")
+    batch: int = Field(gt=0)
+    latency_ms: float = Field(ge=0, description="lower bound: no launch, copy or idle time, peak rates in every layer")
+    bound: Literal["arithmetic", "memory"] = Field(description="what most of that time is spent on")
+    source: str = Field(description="of the board's peak figures")
 
 
 class Profile(Section):
-    """``profile.json``: latency and memory of one bundle on one machine."""
+    """``profile.json``: latency, memory, energy and layers of one bundle on one machine."""
 
     kind: Literal["profile"] = "profile"
     schema_version: Literal[1] = 1
     subject: Subject
     size: dict[str, Reading] = Field(description="bytes on disk by part of the bundle")
-    conditions: dict[str, Reading | str] = Field(description="machine, clocks, power mode, versions")
+    conditions: dict[str, Reading | str] = Field(description="machine, power mode, versions: what stays as it is")
     runs: tuple[Run, ...] = Field(min_length=1)
+    traces: tuple[Trace, ...]
+    estimates: tuple[Estimate, ...]
     skipped: dict[str, str] = Field(description="what was asked for and did not run, with the reason")
+    incomplete: str | None = Field(description="what ended the profile early; None: it ran to its end")
 
 
-Record = Evaluation | Profile
+class Ratio(Section):
+    """How the latencies of two bundles compare: the median over pairs of processes of the ratio of their medians."""
+
+    over: int = Field(ge=0, description="index of the subject whose latency is divided")
+    under: int = Field(ge=0, description="index of the subject it is divided by")
+    ratio: float = Field(gt=0)
+    low: float = Field(gt=0, description="of the interval by order statistics of the pairs")
+    high: float = Field(gt=0)
+    confidence: float = Field(gt=0, lt=1, description="of the interval: at least 0.95")
+    pairs: int = Field(gt=0)
+
+
+class Comparison(Section):
+    """``comparison.json``: bundles run in turn, so that what the machine does meanwhile meets all of them."""
+
+    kind: Literal["comparison"] = "comparison"
+    schema_version: Literal[1] = 1
+    subjects: tuple[Subject, ...] = Field(min_length=2)
+    backend: str
+    batch: int = Field(gt=0)
+    lambdas: tuple[Lambda, ...] = Field(description="in force, by subject")
+    p50_ms: tuple[float, ...] = Field(description="median over all inferences, by subject")
+    n: tuple[int, ...] = Field(description="inferences, by subject")
+    method: str
+    ratios: tuple[Ratio, ...]
+    conditions: dict[str, Reading | str]
+
+
+Record = Evaluation | Profile | Comparison
 
 
 class _AnyRecord(RootModel[Annotated[Record, Field(discriminator="kind")]]):
-    """A record of either kind, told apart by its ``kind``."""
+    """A record of any kind, told apart by its ``kind``."""
 
 
 def bundle_subject(bundle: Bundle) -> Subject:
@@ -177,7 +274,7 @@ def save_record(record: Record, path: Path) -> None:
 
 
 def load_record(path: Path) -> Record:
-    """Read a record of either kind.
+    """Read a record of any kind.
 
     Raises:
         ArtifactError: no such file, or not a valid record.

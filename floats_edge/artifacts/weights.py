@@ -37,6 +37,32 @@ def pack_weights(layers: AffineLayers) -> dict[str, NDArray[Any]]:
     return tensors
 
 
+def pack_scales(scales: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
+    """Tensors to save beside the weights of an int8 bundle: ``L.weight.scale``, float32 ``[out]``, of some layers."""
+    return {f"{name}.scale": scale for name, scale in scales.items()}
+
+
+def take_scales(tensors: dict[str, NDArray[Any]], specs: Sequence[LayerSpec]) -> dict[str, NDArray[np.float32]]:
+    """Remove the scales of an int8 bundle from its tensors and return them by the name of their weight.
+
+    Raises:
+        ArtifactError: a scale is of the wrong shape or type, or not a positive number.
+    """
+    scales: dict[str, NDArray[np.float32]] = {}
+    for spec in specs:
+        scale = tensors.pop(f"{spec.name}.weight.scale", None)
+        if scale is None:
+            continue
+        if scale.dtype != np.float32 or scale.shape != spec.shape[:1] or not (np.isfinite(scale) & (scale > 0)).all():
+            raise ArtifactError(
+                f"the weights do not fit the manifest: {spec.name}.weight.scale is not a positive float32 number for "
+                f"each of {spec.shape[0]} channels.",
+                fix=_REMEDY,
+            )
+        scales[f"{spec.name}.weight"] = scale
+    return scales
+
+
 def unpack_weights(
     tensors: Mapping[str, NDArray[Any]], specs: Sequence[LayerSpec], noise_seed: int
 ) -> dict[str, AffineLayer]:

@@ -45,6 +45,8 @@ class TrainingProgress:
             f"epoch {epoch.epoch:3d}/{self._epochs}  loss {epoch.loss:.3f}  clean {epoch.clean_accuracy:4.1f}%  "
             f"robust {epoch.robust_accuracy:4.1f}%  density {epoch.density:.4f}  {epoch.images_per_s:,.0f} img/s"
         )
+        for remark in epoch.remarks:
+            self._bar.console.print(f"  note: {remark}", style="yellow")
 
     def __enter__(self) -> Self:
         self._bar.start()

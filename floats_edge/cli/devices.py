@@ -1,5 +1,7 @@
 """Which torch device a command runs on."""
 
+import os
+
 from floats_edge.errors import BackendError
 
 
@@ -9,6 +11,8 @@ def torch_device(name: str) -> str:
     Raises:
         BackendError: PyTorch is not installed, or has no such device.
     """
+    # OpenMP's idle threads spin by default: where other programs want the cores too, training gets many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         import torch
     except ImportError as error:

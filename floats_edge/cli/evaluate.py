@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from floats_edge.artifacts.records import Subject
     from floats_edge.recipe import Recipe
     from floats_edge.runtime.base import Predictor
-    from floats_edge.runtime.torch import TorchPredictor
+    from floats_edge.runtime.torch import OatPredictor, TorchPredictor
 
 
 @click.command()
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 )
 @click.option("--images", type=click.IntRange(1), help="Images to use.  [default: the recipe's]")
 @click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True)
+@click.option("--attack", type=click.Choice(["pgd", "autoattack"]), help="The attack.  [default: the recipe's]")
 @click.option("--epsilon", help="Largest change of a pixel, such as 8/255.  [default: the recipe's]")
 @click.option("--steps", type=click.IntRange(1), help="PGD steps.  [default: the recipe's]")
 @click.option("--restarts", type=click.IntRange(1), help="Random restarts of PGD.  [default: the recipe's]")
@@ -36,6 +37,7 @@ def evaluate(
     lambdas: tuple[float, ...],
     images: int | None,
     split: Literal["test", "validation"],
+    attack: str | None,
     epsilon: str | None,
     steps: int | None,
     restarts: int | None,
@@ -49,7 +51,7 @@ def evaluate(
 
     PATH is the folder that train or export wrote. A bundle is evaluated as deployed: the attack takes its gradients
     from the float twin, rebuilt from the bundle, and the images are replayed on the engine. An attack by PGD alone
-    gives an upper bound on robust accuracy.
+    gives an upper bound on robust accuracy; --attack autoattack is far slower and nearer to it.
 
     \b
         floats-edge evaluate runs/quickstart
@@ -68,21 +70,23 @@ def evaluate(
     from floats_edge.evaluate import robustness
 
     subject, recipe, engine, twin = _open(path, backend, torch_name)
-    wanted = {"epsilon": epsilon, "steps": steps, "restarts": restarts}
-    overrides = tuple(f"evaluate.attack.{key}={value}" for key, value in wanted.items() if value is not None)
-    attack = override_recipe(recipe, overrides).evaluate.attack
+    own = {"step": "null", "steps": 1, "restarts": 1} if attack == "autoattack" else {}
+    given = {"kind": attack, "epsilon": epsilon, "steps": steps, "restarts": restarts}
+    wanted = own | {key: value for key, value in given.items() if value is not None}
+    overrides = tuple(f"evaluate.attack.{key}={value}" for key, value in wanted.items())
+    config = override_recipe(recipe, overrides).evaluate.attack
     splits = load_data(recipe.data, recipe.seed, data_dir)
     chosen = (splits.test if split == "test" else splits.validation).first(images or recipe.evaluate.images)
     values = lambdas or engine.lambdas or recipe.evaluate.lambdas
     with engine, progress_bar("images") as bar:
         task = bar.add_task(f"evaluate {path}", total=len(chosen) * len(values))
-        results = robustness.evaluate(engine, twin, chosen, values, attack, seed, lambda n: bar.advance(task, n))
+        results = robustness.evaluate(engine, twin, chosen, values, config, seed, lambda n: bar.advance(task, n))
     record = Evaluation(
         subject=subject,
         backend=engine.backend,
         dataset=recipe.data.dataset,
         split=split,
-        attack=attack,
+        attack=config,
         attacked="itself" if engine is twin else f"float twin on {twin.backend}",
         seed=seed,
         results=results,
@@ -90,16 +94,19 @@ def evaluate(
     )
     save_record(record, out)
     print_records([record], Console(highlight=False))
+    for result in results:
+        for flag in result.flags:
+            click.echo(f"AutoAttack at lambda {result.lam:g}: {flag}", err=True)
     click.echo(f"Written to {out}")
 
 
-def _open(path: Path, backend: str, device: str) -> "tuple[Subject, Recipe, Predictor, TorchPredictor]":
+def _open(path: Path, backend: str, device: str) -> "tuple[Subject, Recipe, Predictor, TorchPredictor | OatPredictor]":
     """What to evaluate, its recipe, what runs it, and where gradients come from."""
     from floats_edge.artifacts.bundle import is_bundle, open_bundle
     from floats_edge.artifacts.checkpoint import open_run
     from floats_edge.artifacts.records import bundle_subject, run_subject
     from floats_edge.runtime.backends import open_predictor
-    from floats_edge.runtime.torch import bundle_twin, run_predictor
+    from floats_edge.runtime.torch import bundle_twin, trained_predictor
 
     if is_bundle(path):
         bundle = open_bundle(path)
@@ -107,7 +114,7 @@ def _open(path: Path, backend: str, device: str) -> "tuple[Subject, Recipe, Pred
         engine = open_predictor(bundle, backend, lam)
         return bundle_subject(bundle), bundle.manifest.recipe, engine, bundle_twin(bundle, device)
     run = open_run(path)
-    network = run_predictor(run, device)
+    network = trained_predictor(run, device)
     return run_subject(run), run.checkpoint.recipe, network, network
 
 

@@ -13,7 +13,8 @@ from floats_edge.artifacts.manifest import Engine, Manifest, Parity
 from floats_edge.artifacts.records import load_record
 from floats_edge.errors import ArtifactError
 from floats_edge.models.spec import ModelSpec
-from floats_edge.report.tables import Table, clean, label_records, record_tables
+from floats_edge.report.profile_tables import record_tables
+from floats_edge.report.tables import Table, clean, label_records
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def _run_facts(run: TrainingRun) -> Iterable[tuple[str, str]]:
     yield "model", _model(checkpoint.model)
     yield "labels", ", ".join(checkpoint.labels)
     yield "recipe", checkpoint.recipe.name
+    yield "method", checkpoint.recipe.method
     yield "epochs", f"{len(checkpoint.history)} of {checkpoint.recipe.train.epochs}"
     for last in checkpoint.history[-1:]:
         yield "loss", f"{last.loss:.3f}"

@@ -11,7 +11,12 @@ from floats_edge.runtime.base import Images, Predictor
 
 BATCH = 128
 # Smallest top-1 agreement and largest logit error (over the range of the reference's logits) per precision.
-GATES: dict[Precision, tuple[float, float]] = {"fp32": (1.0, 1e-4), "fp16": (0.995, 2e-2)}
+GATES: dict[Precision, tuple[float, float]] = {
+    "fp32": (1.0, 1e-4),
+    "fp16": (0.995, 2e-2),
+    "bf16": (0.99, 3e-2),
+    "int8": (0.98, 5e-2),
+}
 
 
 def measure_parity(

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from floats_edge.artifacts.records import LambdaResult, Share
-from floats_edge.attacks import Network, attack
+from floats_edge.attacks import Network, attack, square
 from floats_edge.data import Images
+from floats_edge.evaluate.autoattack import autoattack
 from floats_edge.recipe import Attack
 from floats_edge.runtime.base import Predictor
 
@@ -64,25 +65,73 @@ def evaluate(
         twin.set_lambda(lam)
         generator = torch.Generator(twin.device).manual_seed(seed)
         clean = robust = 0
+        flags: dict[str, None] = {}
         for start in range(0, len(images), BATCH):
             batch = slice(start, start + BATCH)
             pixels, labels = images.as_float(batch), images.labels[batch]
-            attacked = _attack(twin, pixels, labels, generator, config)
+            attacked, raised = _attack(twin, pixels, labels, generator, config)
             right = engine.predict(pixels).argmax(1) == labels
             clean += int(right.sum())
             robust += int((right & (engine.predict(attacked).argmax(1) == labels)).sum())
+            flags |= dict.fromkeys(raised)
             progress(len(labels))
         total = len(images)
-        results.append(
-            LambdaResult(lam=lam, clean=Share(count=clean, total=total), robust=Share(count=robust, total=total))
-        )
+        shares = Share(count=clean, total=total), Share(count=robust, total=total)
+        results.append(LambdaResult(lam=lam, clean=shares[0], robust=shares[1], flags=tuple(flags)))
     return tuple(results)
+
+
+def withstands_square(engine: Predictor, images: Images, lam: float, epsilon: float, queries: int, seed: int) -> Share:
+    """Share of images that ``engine`` gets right, clean and after the Square attack on the engine itself.
+
+    Args:
+        engine: what is attacked; only its logits are seen, so it may be quantised or on any device.
+        images: labelled images.
+        lam: the lambda to attack at.
+        epsilon: largest change of a pixel.
+        queries: per image.
+        seed: of the attack.
+
+    Raises:
+        LambdaError: the engine does not serve ``lam``.
+    """
+    engine.set_lambda(lam)
+    generator = torch.Generator().manual_seed(seed)
+    right = 0
+    for start in range(0, len(images), BATCH):
+        batch = slice(start, start + BATCH)
+        pixels, labels = torch.from_numpy(images.as_float(batch)), torch.from_numpy(images.labels[batch])
+        attacked = square(_logits_of(engine), pixels, labels, generator, epsilon, queries)
+        right += int(((_logits_of(engine)(attacked).argmax(1) == labels) & _is_right(engine, pixels, labels)).sum())
+    return Share(count=right, total=len(images))
+
+
+def _logits_of(engine: Predictor) -> Network:
+    return lambda images: torch.from_numpy(engine.predict(images.numpy()))
+
+
+def _is_right(engine: Predictor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return _logits_of(engine)(images).argmax(1) == labels
+
+
+def attacked_images(twin: Twin, images: Images, lam: float, config: Attack, seed: int) -> np.ndarray:
+    """The images attacked on ``twin`` at ``lam``: float32 ``[N, C, H, W]`` in [0, 1]."""
+    twin.set_lambda(lam)
+    generator = torch.Generator(twin.device).manual_seed(seed)
+    batches = (slice(start, start + BATCH) for start in range(0, len(images), BATCH))
+    return np.concatenate(
+        [_attack(twin, images.as_float(batch), images.labels[batch], generator, config)[0] for batch in batches]
+    )
 
 
 def _attack(
     twin: Twin, pixels: np.ndarray, labels: np.ndarray, generator: torch.Generator, config: Attack
-) -> np.ndarray:
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Attacked images, and the reliability flags that the attack raised."""
     images = torch.from_numpy(pixels).to(twin.device).contiguous(memory_format=torch.channels_last)
     targets = torch.from_numpy(labels).to(twin.device)
-    attacked = attack(twin.network, images, targets, generator, **config.model_dump())
-    return attacked.contiguous().cpu().numpy()
+    if config.kind == "autoattack":
+        attacked, flags = autoattack(twin.network, images, targets, generator, config.epsilon)
+    else:
+        attacked, flags = attack(twin.network, images, targets, generator, **config.model_dump()), ()
+    return attacked.contiguous().cpu().numpy(), flags

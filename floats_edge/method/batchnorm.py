@@ -4,6 +4,9 @@ Source: Xie et al., "Adversarial Examples Improve Image Recognition" (CVPR 2020)
 2020) and FLOAT (Kundu et al., arXiv 2204.00426).
 """
 
+from collections.abc import Callable, Sequence
+
+import torch
 from torch import Tensor, nn
 
 
@@ -17,3 +20,43 @@ class DualBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor, lam: float) -> Tensor:
         return self.clean(x) if lam == 0 else self.adv(x)
+
+
+class MixedBatchNorm2d(nn.Module):
+    """Dual BatchNorm of a batch whose first ``zeros`` images have lambda = 0: OAT's."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.clean = nn.BatchNorm2d(channels)
+        self.adv = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor, zeros: int) -> Tensor:
+        if zeros == 0:
+            return self.adv(x)
+        if zeros == len(x):
+            return self.clean(x)
+        return torch.cat((self.clean(x[:zeros]), self.adv(x[zeros:])))
+
+
+class SharedBatchNorm2d(nn.Module):
+    """One BatchNorm for every lambda: OAT's without dual BatchNorm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.every = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor, zeros: int) -> Tensor:
+        del zeros  # all images are normalised together
+        return self.every(x)
+
+
+@torch.no_grad()
+def reestimate(norms: Sequence[nn.BatchNorm2d], forward: Callable[[], object]) -> None:
+    """Replace the running statistics of ``norms`` by the mean over what ``forward`` sends through them in training."""
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over batches
+    forward()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

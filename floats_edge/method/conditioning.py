@@ -72,7 +72,11 @@ class FloatConv(nn.Module):
         nn.init.kaiming_normal_(self.weight.theta, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor, lam: float) -> Tensor:
-        return self.norm(conv2d(x, self.weight(lam), stride=self.stride, padding=self.padding), lam)
+        stride = self.stride
+        if self.weight.theta.shape[-1] == 1:
+            # The same, without the strided 1x1 gradient that oneDNN gets wrong below 16 channels (its issue 6035).
+            x, stride = x[:, :, ::stride, ::stride], 1
+        return self.norm(conv2d(x, self.weight(lam), stride=stride, padding=self.padding), lam)
 
 
 class FloatLinear(nn.Module):
@@ -101,3 +105,16 @@ def draw_noise(network: nn.Module, seed: int) -> None:
     """Give every conditioned weight its frozen noise."""
     for index, weight in enumerate(conditioned_weights(network).values()):
         weight.draw_noise(seed, index)
+
+
+def resample_noise(network: nn.Module, generator: torch.Generator) -> None:
+    """Give every conditioned weight fresh noise from ``generator``, which is on its device."""
+    for weight in conditioned_weights(network).values():
+        weight.eta.normal_(generator=generator)
+
+
+@torch.no_grad()
+def fix_alpha(network: nn.Module, alpha: float) -> None:
+    """Set every alpha, and train none of them."""
+    for weight in conditioned_weights(network).values():
+        weight.alpha.fill_(alpha).requires_grad_(False)

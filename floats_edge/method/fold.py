@@ -100,31 +100,54 @@ def clean_weights(layers: AffineLayers) -> Weights:
     return weights
 
 
+def end_weights(layers: AffineLayers, rule: Rule) -> tuple[Weights, Weights, Weights]:
+    """Weights that bound all others: every entry of W(lam), lam in [0, 1], is as large in magnitude in one of these.
+
+    Between the ends an entry is ``base + lam * slope``; its magnitude is convex in lam and so peaks at an end of
+    [0, 1], and the largest of several convex functions, a whole channel's, is convex again. Under the rule ``paper``,
+    W(0) lies apart from the line, whose lower end is then ``base``.
+    """
+    base, slope = affine_in_lambda(layers, rule)
+    return clean_weights(layers), base, {name: base[name] + slope[name] for name in base}
+
+
 def fold_network(network: "nn.Module") -> dict[str, AffineLayer]:
-    """Read the affine form off a FLOAT network (its BatchNorm in inference mode); fields are tensors on its device."""
+    """Read the affine form off a FLOAT or plain network (its BatchNorm in inference mode), as tensors on its device.
+
+    Both ends of a plain network are the same: every lambda gives the same weights.
+    """
     from floats_edge.method.conditioning import FloatConv, FloatLinear
+    from floats_edge.method.plain import PlainConv, PlainLinear
 
     layers: dict[str, AffineLayer] = {}
     for name, unit in network.named_modules():
         if isinstance(unit, FloatConv):
-            clean, adv = _batchnorm(unit.norm.clean), _batchnorm(unit.norm.adv)
-        elif isinstance(unit, FloatLinear):
+            condition, clean, adv = _condition(unit.weight), _batchnorm(unit.norm.clean), _batchnorm(unit.norm.adv)
+        elif isinstance(unit, PlainConv):
+            condition, clean = _no_condition(unit.weight.detach()), _batchnorm(unit.norm)
+            adv = clean
+        elif isinstance(unit, FloatLinear | PlainLinear):
             bias = unit.bias.detach()
+            condition = (
+                _condition(unit.weight) if isinstance(unit, FloatLinear) else _no_condition(unit.weight.detach())
+            )
             clean = adv = (bias * 0 + 1, bias)
         else:
             continue
-        weight = unit.weight
-        layers[name] = AffineLayer(
-            theta=weight.theta.detach(),
-            mask=weight.mask,
-            noise=weight.mask * weight.eta,
-            noise_scale=weight.alpha.detach() * weight.sigma(),
-            gain_clean=clean[0],
-            gain_adv=adv[0],
-            bias_clean=clean[1],
-            bias_adv=adv[1],
-        )
+        (gain_clean, bias_clean), (gain_adv, bias_adv) = clean, adv
+        layers[name] = AffineLayer(*condition, gain_clean, gain_adv, bias_clean, bias_adv)
     return layers
+
+
+def _condition(weight: Any) -> tuple[Any, Any, Any, Any]:
+    """``(theta, mask, noise, noise_scale)`` of a conditioned weight."""
+    return weight.theta.detach(), weight.mask, weight.mask * weight.eta, weight.alpha.detach() * weight.sigma()
+
+
+def _no_condition(theta: Any) -> tuple[Any, Any, Any, Any]:
+    """The same of a plain weight: dense, without noise."""
+    nothing = theta.new_zeros(theta.shape)
+    return theta, nothing == 0, nothing, theta.new_zeros(())
 
 
 def _batchnorm(norm: Any) -> tuple[Any, Any]:

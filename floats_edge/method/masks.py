@@ -6,6 +6,8 @@ ones are grown where the running mean of the dense gradient's magnitude is large
 """
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,7 +24,8 @@ def layer_counts(shapes: dict[str, tuple[int, ...]], density: float, rule: str) 
     Args:
         shapes: weight shape of each layer.
         density: active fraction over all layers, in (0, 1].
-        rule: ``erk`` (a layer's density grows with the sum of its dimensions over their product) or ``uniform``.
+        rule: ``erk`` (a layer's density grows with the sum of its dimensions over their product) or ``uniform``, from
+            which ``importance`` starts too.
 
     Returns:
         Counts whose sum is ``round(density * total)``.
@@ -32,7 +35,7 @@ def layer_counts(shapes: dict[str, tuple[int, ...]], density: float, rule: str) 
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     budget = round(density * sum(sizes.values()))
-    if rule == "uniform":
+    if rule in ("uniform", "importance"):
         wanted = {name: density * size for name, size in sizes.items()}
     elif rule == "erk":
         wanted = _erk(shapes, sizes, budget)
@@ -75,11 +78,80 @@ def swap_fraction(initial: float, progress: float) -> float:
     return initial * 0.5 * (1.0 + math.cos(math.pi * progress / LAST_UPDATE))
 
 
+@dataclass(frozen=True, eq=False)
+class MaskedLayer:
+    """What decides the next mask of a layer; tensors of the weight's shape."""
+
+    theta: Tensor
+    mask: Tensor  # bool
+    gradient: Tensor  # running mean of the dense gradient's magnitude
+
+
+Move = Callable[[Mapping[str, MaskedLayer], float], dict[str, Tensor]]
+"""New masks from the layers and the share of active weights to swap; every mask changed has as many dropped as grown
+weights, over all layers."""
+
+
+def swap_within_layers(layers: Mapping[str, MaskedLayer], fraction: float) -> dict[str, Tensor]:
+    """Irregular masks; each layer keeps its density."""
+    return {
+        name: swapped(layer, drop, drop) for name, layer in layers.items() if (drop := _swaps(layer.mask, fraction))
+    }
+
+
+def swap_across_layers(layers: Mapping[str, MaskedLayer], fraction: float) -> dict[str, Tensor]:
+    """Irregular masks; what all layers drop is regrown in proportion to the mean gradient of their active weights.
+
+    Source: sparse momentum, Dettmers & Zettlemoyer 2019, section 3. The density over all layers stays as it is.
+    """
+    drops = {name: _swaps(layer.mask, fraction) for name, layer in layers.items()}
+    room = {name: int((~layer.mask).sum()) for name, layer in layers.items()}
+    importance = {name: float(layer.gradient[layer.mask].mean()) for name, layer in layers.items()}
+    grows = share_out(sum(drops.values()), importance, room)
+    return {
+        name: swapped(layer, drops[name], grows[name]) for name, layer in layers.items() if drops[name] or grows[name]
+    }
+
+
+def _swaps(mask: Tensor, fraction: float) -> int:
+    """How many weights a layer may swap: some must be left, and as many must be inactive."""
+    active = int(mask.sum())
+    return min(int(fraction * active), mask.numel() - active)
+
+
+def share_out(total: int, importance: Mapping[str, float], room: Mapping[str, int]) -> dict[str, int]:
+    """Split ``total`` in proportion to ``importance``, none above its ``room``; what does not fit goes elsewhere."""
+    shares = dict.fromkeys(importance, 0)
+    left = min(total, sum(room.values()))
+    while left:
+        open_ = [name for name in shares if shares[name] < room[name]]
+        scale = sum(importance[name] for name in open_)
+        given = 0
+        for name in sorted(open_, key=lambda name: -importance[name]):
+            wanted = math.ceil(left * importance[name] / scale) if scale else math.ceil(left / len(open_))
+            take = min(wanted, room[name] - shares[name], left - given)
+            shares[name] += take
+            given += take
+        left -= given
+    return shares
+
+
+def swapped(layer: MaskedLayer, drop: int, grow: int) -> Tensor:
+    """A mask without the ``drop`` active weights of smallest magnitude, with the ``grow`` of largest gradient."""
+    magnitude = layer.theta.abs().masked_fill(~layer.mask, torch.inf)
+    growth = layer.gradient.masked_fill(layer.mask, -torch.inf)
+    mask = layer.mask.flatten().clone()
+    mask[magnitude.flatten().topk(drop, largest=False).indices] = False
+    mask[growth.flatten().topk(grow).indices] = True
+    return mask.view(layer.mask.shape)
+
+
 class MaskUpdater:
     """Keeps masked weights at zero and moves the masks; holds each weight's running mean of |gradient|."""
 
-    def __init__(self, weights: dict[str, ConditionedWeight]) -> None:
+    def __init__(self, weights: dict[str, ConditionedWeight], move: Move = swap_within_layers) -> None:
         self.weights = weights
+        self.move = move
         self.gradient = {name: torch.zeros_like(weight.theta) for name, weight in weights.items()}
 
     @torch.no_grad()
@@ -93,27 +165,20 @@ class MaskUpdater:
 
     @torch.no_grad()
     def update(self, fraction: float, optimizer: torch.optim.Optimizer) -> int:
-        """Swap ``fraction`` of each layer's active weights; new weights start at 0, dropped ones lose their momentum.
+        """Swap ``fraction`` of the active weights; new weights start at 0, dropped ones lose their momentum.
 
         Returns:
             The number of weights swapped.
         """
-        swapped = 0
-        for name, weight in self.weights.items():
-            active = int(weight.mask.sum())
-            swaps = min(int(fraction * active), weight.mask.numel() - active)
-            if swaps == 0:
-                continue
-            magnitude = weight.theta.abs().masked_fill(~weight.mask, torch.inf)
-            growth = self.gradient[name].masked_fill(weight.mask, -torch.inf)
-            dropped = magnitude.flatten().topk(swaps, largest=False).indices
-            grown = growth.flatten().topk(swaps).indices
-            mask = weight.mask.flatten().clone()
-            mask[dropped] = False
-            mask[grown] = True
-            weight.set_mask(mask.view(weight.mask.shape))
+        layers = {
+            name: MaskedLayer(weight.theta, weight.mask, self.gradient[name]) for name, weight in self.weights.items()
+        }
+        grown = 0
+        for name, mask in self.move(layers, fraction).items():
+            weight = self.weights[name]
+            grown += int((mask & ~weight.mask).sum())
+            weight.set_mask(mask)
             momentum = optimizer.state[weight.theta].get("momentum_buffer")
             if momentum is not None:
                 momentum.mul_(weight.mask)
-            swapped += swaps
-        return swapped
+        return grown

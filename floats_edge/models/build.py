@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from floats_edge.models.layers import Layers
+from floats_edge.models.layers import FLOAT, PLAIN, Layers, film
+from floats_edge.models.oat import OatNetwork
 from floats_edge.models.resnet import ResNet
-from floats_edge.models.spec import ModelSpec
+from floats_edge.models.spec import Method, ModelSpec, Oat
 
 DEPTHS: dict[str, tuple[int, ...]] = {
     "resnet8": (1, 1, 1),
@@ -25,6 +26,14 @@ def build(spec: ModelSpec, layers: Layers) -> nn.Module:
     attack and that is exported; its weights are loaded for one lambda at a time.
     """
     return ResNet(spec, layers, DEPTHS[spec.arch]).to(memory_format=torch.channels_last)
+
+
+def build_method(spec: ModelSpec, method: Method, oat: Oat, seed: int) -> nn.Module:
+    """Build the network that ``method`` trains; ``oat`` and ``seed``, of its encoding, are read by that method only."""
+    if method == "oat":
+        dimensions = 1 if oat.encoding == "none" else oat.dimensions
+        return OatNetwork(build(spec, film(oat.batchnorm, dimensions)), oat, seed)
+    return build(spec, FLOAT if method == "float" else PLAIN)
 
 
 @torch.no_grad()

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
 from floats_edge.method.conditioning import FloatConv, FloatLinear
+from floats_edge.method.film import FilmConv
+from floats_edge.method.plain import PlainConv, PlainLinear
 
 
 @dataclass(frozen=True)
@@ -50,3 +53,9 @@ class FoldedLinear(nn.Module):
 
 FLOAT = Layers(FloatConv, FloatLinear)
 FOLDED = Layers(FoldedConv, FoldedLinear)
+PLAIN = Layers(PlainConv, PlainLinear)
+
+
+def film(batchnorm: str, dimensions: int) -> Layers:
+    """OAT's layers, called with an :class:`~floats_edge.method.film.EncodedLambda`; the classifier is unconditioned."""
+    return Layers(partial(FilmConv, batchnorm, dimensions), PlainLinear)

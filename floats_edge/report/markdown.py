@@ -7,7 +7,8 @@ from pathlib import Path
 
 from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.records import Record
-from floats_edge.report.tables import Table, label_records, record_tables
+from floats_edge.report.profile_tables import record_tables
+from floats_edge.report.tables import Table, label_records
 
 
 def write_markdown(records: Sequence[Record], path: Path) -> None:
@@ -16,13 +17,21 @@ def write_markdown(records: Sequence[Record], path: Path) -> None:
     Raises:
         OutputError: the file system refuses.
     """
-    parts = ["# floats-edge report\n", *map(_section, record_tables(label_records(records)))]
-    write_atomic(path, "\n".join(parts).encode())
+    write_tables(record_tables(label_records(records)), path)
+
+
+def write_tables(tables: Sequence[Table], path: Path) -> None:
+    """Write tables as GitHub's Markdown.
+
+    Raises:
+        OutputError: the file system refuses.
+    """
+    write_atomic(path, "\n".join(["# floats-edge report\n", *map(_section, tables)]).encode())
 
 
 def _section(table: Table) -> str:
     rules = ("---:" if column in table.figures else "---" for column in table.columns)
-    lines = [f"## {table.title}", "", _row(table.columns), f"| {' | '.join(rules)} |", *map(_row, table.rows), ""]
+    lines = [f"## {_escape(table.title)}", "", _row(table.columns), f"| {' | '.join(rules)} |", *map(_row, table.rows), ""]
     return "\n".join([*lines, *(f"{_escape(note)}\n" for note in table.notes)])
 
 

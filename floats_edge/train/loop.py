@@ -1,4 +1,4 @@
-"""FLOATS training: half of every batch clean at lambda = 0, the other half attacked at lambda = 1.
+"""Training, by any method: batches, learning rate, masks, checks and checkpoints around the steps of steps.py.
 
 Every random choice is a pure function of the recipe's seed and the epoch, so that a run resumed from a checkpoint (one
 is written after every epoch) goes on bit for bit as if it had never stopped.
@@ -14,23 +14,19 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, is_run, open_run, save_run
 from floats_edge.artifacts.files import Tensors
-from floats_edge.attacks import attack, pgd
 from floats_edge.data import Splits
 from floats_edge.errors import ArtifactError, OutputError, RecipeError
-from floats_edge.method.conditioning import conditioned_weights, draw_noise
-from floats_edge.method.fold import fold_network, weights_at
-from floats_edge.method.masks import MaskUpdater, layer_counts, random_mask, swap_fraction
-from floats_edge.models.build import build, load_weights
-from floats_edge.models.layers import FLOAT, FOLDED
+from floats_edge.method.conditioning import conditioned_weights, draw_noise, fix_alpha
+from floats_edge.method.masks import MaskUpdater, swap_fraction
+from floats_edge.models.build import build_method
 from floats_edge.models.spec import ModelSpec
 from floats_edge.recipe import Recipe
-
-_CHECK_IMAGES = 512
-_CHECK_STEPS = 10
+from floats_edge.train import check
+from floats_edge.train.sparsity import draw_masks, left_dense, mask_move
+from floats_edge.train.steps import Losses, ResampledFloatStep, make_step
 
 
 class Observer(Protocol):
@@ -45,11 +41,29 @@ class Observer(Protocol):
 
 @dataclass
 class _Losses:
-    """Sums over the steps of one epoch."""
+    """Sums over the steps of one epoch; None: the method has no such loss."""
 
-    clean: float = 0.0
-    robust: float = 0.0
+    total: float = 0.0
+    clean: float | None = None
+    robust: float | None = None
     steps: int = 0
+
+    def add(self, losses: Losses) -> float:
+        """Count one step in; returns its loss."""
+        total = losses.total.item()
+        self.total += total
+        self.clean, self.robust = _sum(self.clean, losses.clean), _sum(self.robust, losses.robust)
+        self.steps += 1
+        return total
+
+    def means(self) -> tuple[float, float | None, float | None]:
+        """Per step: ``(total, clean, robust)``."""
+        clean, robust = (None if part is None else part / self.steps for part in (self.clean, self.robust))
+        return self.total / self.steps, clean, robust
+
+
+def _sum(so_far: float | None, loss: Tensor | None) -> float | None:
+    return so_far if loss is None else (so_far or 0.0) + loss.item()
 
 
 def train(
@@ -79,9 +93,10 @@ def train(
     run = previous
     if previous is not None:
         _check_same_images(previous, trainer.spec, splits.labels)
-        trainer.restore(previous.weights(), previous.state())
         history = previous.checkpoint.history
+        trainer.restore(previous.weights(), previous.state())
     for epoch in range(len(history), recipe.train.epochs):
+        trainer.fall_back(history)
         history = (*history, trainer.run_epoch(epoch, observer))
         run = save_run(path, recipe, trainer.spec, splits.labels, history, trainer.weights(), trainer.state())
         observer.on_epoch(history[-1])
@@ -104,33 +119,28 @@ class Trainer:
                 f"a batch of {recipe.train.batch_size} is larger than the {len(splits.train)} training images.",
                 fix="lower train.batch_size",
             )
+        self.attack = recipe.attack
         torch.manual_seed(recipe.seed)
-        self.network = build(self.spec, FLOAT).to(device)
+        self.network = build_method(self.spec, recipe.method, recipe.oat, recipe.seed).to(device)
         draw_noise(self.network, recipe.condition.noise_seed)
-        self.folded = build(self.spec, FOLDED).to(device)
+        if recipe.condition.alpha != "trained":
+            fix_alpha(self.network, recipe.condition.alpha)
         self.weights_by_layer = conditioned_weights(self.network)
-        self._draw_masks()
-        self.updater = MaskUpdater(self.weights_by_layer)
+        draw_masks(self.weights_by_layer, recipe.sparsity, recipe.seed)
+        self.step = make_step(self.network, self.spec, recipe)
+        self.updater = MaskUpdater(self.weights_by_layer, mask_move(recipe.sparsity))
         self.optimizer = self._make_optimizer()
 
-    def _draw_masks(self) -> None:
-        sparsity = self.recipe.sparsity
-        shapes = {name: tuple(weight.theta.shape) for name, weight in self.weights_by_layer.items()}
-        try:
-            counts = layer_counts(shapes, sparsity.density, sparsity.layer_densities)
-        except ValueError as error:
-            raise RecipeError(f"{error}.", fix="raise sparsity.density or model.width") from None
-        generator = torch.Generator().manual_seed(self.recipe.seed)
-        for name, weight in self.weights_by_layer.items():
-            weight.set_mask(random_mask(weight.theta.shape, counts[name], generator))
+    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+        return [(name, parameter) for name, parameter in self.network.named_parameters() if parameter.requires_grad]
 
     def _make_optimizer(self) -> torch.optim.SGD:
-        """Weight decay on theta and the classifier's bias, none on alpha and BatchNorm."""
-        decayed = [p for n, p in self.network.named_parameters() if n.endswith((".theta", "head.bias"))]
-        others = [p for n, p in self.network.named_parameters() if not n.endswith((".theta", "head.bias"))]
+        """Weight decay on weights and the classifier's bias, none on alpha, BatchNorm and FiLM's biases."""
+        decayed = [p for n, p in self._trained() if p.ndim > 1 or n.endswith("head.bias")]
+        others = [p for n, p in self._trained() if not (p.ndim > 1 or n.endswith("head.bias"))]
         train = self.recipe.train
         groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        return torch.optim.SGD(groups, lr=train.lr, momentum=train.momentum, nesterov=train.momentum > 0)
+        return torch.optim.SGD(groups, lr=train.lr, momentum=train.momentum, nesterov=True)
 
     def run_epoch(self, epoch: int, observer: Observer) -> Epoch:
         """Train one epoch, then measure accuracy on validation images.
@@ -145,56 +155,52 @@ class Trainer:
         for images, labels in self._batches(epoch):
             step = epoch * self.steps_per_epoch + losses.steps
             learning_rate = self._set_learning_rate(step / total)
-            clean, robust = self._step(images, labels, generator)
-            if not math.isfinite(clean + robust):
+            loss = losses.add(self.update(images, labels, generator))
+            if not math.isfinite(loss):
                 raise RecipeError(
-                    f"training diverged: the loss of step {step + 1} is {clean + robust:g}.",
+                    f"training diverged: the loss of step {step + 1} is {loss:g}.",
                     fix="lower train.lr or raise train.warmup; the last epoch that was saved is kept",
                 )
-            losses = _Losses(losses.clean + clean, losses.robust + robust, losses.steps + 1)
             swapped += self._move_masks(step + 1, total)
             speed = losses.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
-            observer.on_step(step + 1, total, (clean + robust) / 2, speed)
+            observer.on_step(step + 1, total, loss, speed)
+        if isinstance(self.step, ResampledFloatStep):
+            self.step.settle(self._batches(epoch), self.attack, generator)
         seconds = time.perf_counter() - start
-        clean_accuracy, robust_accuracy = self._check(generator)
+        result = self._check(generator)
+        mean, clean, robust = losses.means()
+        alpha = {name: weight.alpha.item() for name, weight in self.weights_by_layer.items()}
         return Epoch(
             epoch=epoch + 1,
-            loss=(losses.clean + losses.robust) / (2 * losses.steps),
-            clean_loss=losses.clean / losses.steps,
-            robust_loss=losses.robust / losses.steps,
-            clean_accuracy=clean_accuracy,
-            robust_accuracy=robust_accuracy,
+            loss=mean,
+            clean_loss=clean,
+            robust_loss=robust,
+            clean_accuracy=result.clean,
+            robust_accuracy=result.robust,
+            single_step_accuracy=result.single_step,
+            overfitted=result.overfitted,
             density=self.density(),
             swapped=swapped,
             learning_rate=learning_rate,
-            alpha={name: weight.alpha.item() for name, weight in self.weights_by_layer.items()},
+            alpha=alpha,
             images_per_s=losses.steps * self.recipe.train.batch_size / seconds,
             seconds=seconds,
+            remarks=self._remarks(epoch, alpha, result),
         )
 
-    def _step(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[float, float]:
-        """One update; returns the clean and the robust loss."""
-        half = len(images) // 2
-        self._fold(lam=1.0)
-        adversarial = attack(self.folded, images[half:], labels[half:], generator, **self.recipe.attack.model_dump())
-        self.network.train()
-        clean_loss = cross_entropy(self.network(images[:half], 0.0), labels[:half])
-        robust_loss = cross_entropy(self.network(adversarial, 1.0), labels[half:])
+    def update(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Losses:
+        losses = self.step.losses(images, labels, self.attack, generator)
         self.optimizer.zero_grad(set_to_none=True)
-        ((clean_loss + robust_loss) / 2).backward()
+        losses.total.backward()
         self.updater.mask_gradients()
         self.optimizer.step()
-        return clean_loss.item(), robust_loss.item()
-
-    def _fold(self, lam: float) -> None:
-        with torch.no_grad():
-            load_weights(self.folded, weights_at(fold_network(self.network), lam, self.recipe.condition.rule))
+        return losses
 
     def _move_masks(self, step: int, total: int) -> int:
         """Swap weights where the recipe's schedule says so; returns how many."""
         sparsity = self.recipe.sparsity
         every = max(1, round(sparsity.update_every * self.steps_per_epoch))
-        if sparsity.density == 1 or step % every != 0:
+        if sparsity.dense or step % every != 0:
             return 0
         return self.updater.update(swap_fraction(sparsity.swap_rate, step / total), self.optimizer)
 
@@ -223,22 +229,34 @@ class Trainer:
     def _labels(self, labels: np.ndarray) -> Tensor:
         return torch.from_numpy(labels).to(self.device)
 
-    def _check(self, generator: torch.Generator) -> tuple[float, float]:
-        """Clean accuracy at lambda = 0 and PGD accuracy at lambda = 1, in percent, on validation images."""
-        count = min(_CHECK_IMAGES, len(self.validation))
+    def _check(self, generator: torch.Generator) -> check.Check:
+        """Measure the network on validation images."""
+        count = min(check.IMAGES, len(self.validation))
         images = torch.from_numpy(self.validation.as_float(slice(0, count))).to(self.device)
         images = images.contiguous(memory_format=torch.channels_last)
-        labels = self._labels(self.validation.labels[:count])
-        epsilon = self.recipe.attack.epsilon
-        self._fold(lam=0.0)
-        clean = _accuracy(self.folded, images, labels)
-        self._fold(lam=1.0)
-        attacked = pgd(self.folded, images, labels, generator, epsilon, epsilon / 4, _CHECK_STEPS)
-        return clean, _accuracy(self.folded, attacked, labels)
+        return check.check(self.step, images, self._labels(self.validation.labels[:count]), self.attack, generator)
+
+    def _remarks(self, epoch: int, alpha: dict[str, float], result: check.Check) -> tuple[str, ...]:
+        """What an epoch should tell the user; the layers that stay dense are named once."""
+        condition, falls_back = self.recipe.condition, self.recipe.train.overfitting == "pgd"
+        remedy = "PGD takes over" if falls_back else "train with attack.kind=pgd, or with train.overfitting=pgd"
+        remarks = (
+            left_dense(self.weights_by_layer, self.recipe.sparsity) if epoch == 0 else None,
+            check.overfitting_remark(result, remedy),
+            check.collapsed_remark(alpha) if condition.alpha == "trained" else None,
+        )
+        return tuple(remark for remark in remarks if remark)
+
+    def fall_back(self, history: tuple[Epoch, ...]) -> None:
+        """Attack by PGD from now on, if an epoch of ``history`` was overfitted and the recipe says so."""
+        if self.recipe.train.overfitting == "pgd" and any(epoch.overfitted for epoch in history):
+            self.attack = check.fallback(self.recipe.attack)
 
     def density(self) -> float:
         """Share of active weights over all layers."""
         masks = [weight.mask for weight in self.weights_by_layer.values()]
+        if not masks:
+            return 1.0
         return sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
 
     def weights(self) -> Tensors:
@@ -248,7 +266,7 @@ class Trainer:
     def state(self) -> Tensors:
         """What resuming needs besides the weights, to save."""
         tensors = {f"gradient/{name}": gradient for name, gradient in self.updater.gradient.items()}
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in self._trained():
             tensors[f"momentum/{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
         return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
@@ -262,7 +280,7 @@ class Trainer:
             self.network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
             for name, gradient in self.updater.gradient.items():
                 gradient.copy_(torch.from_numpy(state[f"gradient/{name}"]))
-            for name, parameter in self.network.named_parameters():
+            for name, parameter in self._trained():
                 momentum = torch.empty_like(parameter).copy_(torch.from_numpy(state[f"momentum/{name}"]))
                 self.optimizer.state[parameter]["momentum_buffer"] = momentum
         except (RuntimeError, KeyError):
@@ -288,6 +306,7 @@ def model_spec(recipe: Recipe, splits: Splits) -> ModelSpec:
 
 def _previous_run(path: Path, recipe: Recipe, resume: bool) -> TrainingRun | None:
     if not is_run(path):
+        _check_no_foreign_files(path)
         return None
     if not resume:
         raise OutputError(
@@ -299,6 +318,15 @@ def _previous_run(path: Path, recipe: Recipe, resume: bool) -> TrainingRun | Non
             f"{path} was trained by another recipe.", fix=f"resume with {path / 'recipe.yaml'}, or choose another --out"
         )
     return run
+
+
+def _check_no_foreign_files(path: Path) -> None:
+    """Training writes files of common names, such as recipe.yaml, so it begins in a folder that holds nothing else."""
+    left_by_a_first_epoch = (".weights-", ".state-", "weights-", "state-")
+    entries = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+    foreign = [name for name in entries if not name.startswith(left_by_a_first_epoch)]
+    if foreign:
+        raise OutputError(f"{path} holds no run, but {foreign[0]}.", fix="choose an empty or new folder with --out")
 
 
 def _check_same_images(run: TrainingRun, spec: ModelSpec, labels: tuple[str, ...]) -> None:
@@ -326,8 +354,3 @@ def _augment(pixels: np.ndarray, crop: int, flip: bool, rng: np.random.Generator
         mirrored = rng.random(count) < 0.5
         pixels = np.where(mirrored[:, None, None, None], pixels[..., ::-1], pixels)
     return pixels
-
-
-@torch.no_grad()
-def _accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    return 100.0 * (network(images).argmax(1) == labels).float().mean().item()

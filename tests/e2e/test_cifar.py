@@ -22,7 +22,8 @@ def run(*words: object) -> Result:
 def trained(cifar_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("cifar") / "run"
     small = ("data.dataset=folder", f"data.root={cifar_folder}", "data.train_images=6000", "train.epochs=3")
-    run("train", "cifar10-small", *(word for option in small for word in ("-o", option)), "--out", out, "--device", "cpu")
+    options = [word for option in small for word in ("-o", option)]
+    run("train", "cifar10-small", *options, "--out", out, "--device", "cpu")
     return out
 
 

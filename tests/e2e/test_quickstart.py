@@ -1,5 +1,6 @@
 """The quickstart as a new user runs it: what it promises must hold of the files it leaves."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def test_lambda_trades_clean_accuracy_for_robustness(folder: Path, record: str) 
     assert all(result.clean.total == 500 for result in results)
     assert results[-1].robust.percent - results[0].robust.percent >= 15
     assert results[0].clean.percent > results[-1].clean.percent
-    for lower, higher in zip(results, results[1:], strict=False):
+    for lower, higher in itertools.pairwise(results):
         assert lower.robust.interval[0] <= higher.robust.interval[1]
         assert lower.clean.interval[1] >= higher.clean.interval[0]
     for between in results[1:-1]:

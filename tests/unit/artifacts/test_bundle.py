@@ -58,7 +58,7 @@ def test_one_altered_bit(folder: Path, name: str) -> None:
     data[len(data) // 2] ^= 1
     (folder / name).write_bytes(data)
     bundle = open_bundle(folder)
-    for use in (bundle.verify, lambda: bundle.read(name)):
+    for use in (bundle.files.verify, lambda: bundle.read(name)):
         with pytest.raises(ArtifactError, match=rf"{name} was altered"):
             use()
 
@@ -116,7 +116,7 @@ def test_path_that_leads_out(folder: Path, name: str) -> None:
         (lambda c: c["files"]["model.onnx"].update(bytes=-1), "bytes"),
         (lambda c: c.update(graphs=[]), "graphs"),
         (lambda c: c.update(weights=None), "mode bound"),
-        (lambda c: c["graphs"][0].update(lam=0.3), "graphs"),
+        (lambda c: c["graphs"][0].update(lam=0.3), "graph"),
         (lambda c: c["lam"].update(values=[0.5]), "mode bound"),
         (lambda c: c["lam"].update(mode="fixed"), "mode fixed"),
         (lambda c: c["layers"][0].update(shape=[-2, -8, 3, 3]), "shape"),
@@ -174,3 +174,19 @@ class TestStagedBundle:
         with pytest.raises(OutputError, match=r"holds no manifest\.json"), staged_bundle(tmp_path / "run"):
             pytest.fail("it must be refused before anything is made")
         assert [path.name for path in tmp_path.rglob("*")] == ["run", "checkpoint.json"]
+
+
+def test_a_folder_that_is_not_wholly_a_bundle_is_not_replaced(tmp_path: Path) -> None:
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "manifest.json").write_text('{"name": "a web app"}')
+    with pytest.raises(OutputError, match="no bundle's"), staged_bundle(app):
+        pass
+    assert (app / "manifest.json").read_text() == '{"name": "a web app"}'
+
+
+def test_a_bundle_with_a_file_of_the_users_is_not_replaced(folder: Path) -> None:
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"notes\.txt"), staged_bundle(folder):
+        pass
+    assert (folder / "notes.txt").read_text() == "mine"

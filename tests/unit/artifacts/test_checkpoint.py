@@ -66,7 +66,7 @@ def test_checkpoint_survives_json(digits_run: TrainingRun) -> None:
 def test_metrics_hold_every_epoch(digits_run: TrainingRun) -> None:
     history = digits_run.checkpoint.history
     lines = [json.loads(line) for line in (digits_run.path / "metrics.jsonl").read_text().splitlines()]
-    assert lines == [epoch.model_dump() for epoch in history]
+    assert lines == [epoch.model_dump(mode="json") for epoch in history]
     with (digits_run.path / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(history) == 2

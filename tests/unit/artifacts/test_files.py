@@ -248,8 +248,9 @@ class TestFileSet:
     def test_altered(self, folder: Path) -> None:
         (folder / "file").write_bytes(b"Content")
         self.files(folder).check()
-        with pytest.raises(ArtifactError, match="was altered"):
-            self.files(folder).read("file")
+        for use in (self.files(folder).verify, lambda: self.files(folder).read("file")):
+            with pytest.raises(ArtifactError, match="was altered"):
+                use()
 
     def test_a_directory_in_its_place(self, folder: Path) -> None:
         (folder / "file").unlink()

@@ -14,7 +14,7 @@ from floats_edge.data import Splits
 from floats_edge.errors import ArtifactError, OutputError, RecipeError
 from floats_edge.method.fold import fold_network, weights_at
 from floats_edge.recipe import Recipe, override_recipe
-from floats_edge.train import loop
+from floats_edge.train import loop, steps
 from floats_edge.train.loop import Observer, Trainer, train
 
 SHORT = ("train.epochs=4", "sparsity.update_every=0.4", "data.crop=1", "data.flip=true")
@@ -201,9 +201,9 @@ class TestStep:
             attacked.append((images, labels, result))
             return result
 
-        original_batches, original_attack = trainer._batches, loop.attack
+        original_batches, original_attack = trainer._batches, steps.attack
         monkeypatch.setattr(trainer, "_batches", batches_seen)
-        monkeypatch.setattr(loop, "attack", attack_seen)
+        monkeypatch.setattr(steps, "attack", attack_seen)
         trainer.network.register_forward_pre_hook(lambda module, args: trained.append((*args, module.training)))
         trainer.run_epoch(0, silent)
 
@@ -312,9 +312,7 @@ class TestResult:
         assert steps == [(step, 10) for step in range(1, 11)]
         assert epochs == [1, 2]
 
-    @pytest.mark.parametrize(
-        "option", ["attack.kind=pgd", "sparsity.density=1", "condition.rule=paper", "train.momentum=0"]
-    )
+    @pytest.mark.parametrize("option", ["attack.kind=pgd", "sparsity.density=1", "condition.rule=paper"])
     def test_other_recipes_train_and_resume(
         self, recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path, option: str
     ) -> None:
@@ -330,3 +328,12 @@ def test_weights_of_another_network_cannot_be_restored(recipe: Recipe, few: Spli
     with pytest.raises(ArtifactError, match="another network") as caught:
         wider.restore(digits_run.weights(), digits_run.state())
     assert "\n" not in caught.value.what
+
+
+def test_a_folder_of_something_else_is_not_trained_into(
+    recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.yaml").write_text("mine")
+    with pytest.raises(OutputError, match=r"recipe\.yaml"):
+        train(recipe, few, tmp_path, silent)
+    assert (tmp_path / "recipe.yaml").read_text() == "mine"

@@ -1,0 +1,79 @@
+"""``floats-edge compare``: methods and sparsities on equal footing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+if TYPE_CHECKING:
+    from floats_edge.artifacts.study import Trial
+    from floats_edge.cli.console import TrainingProgress
+
+
+@click.command()
+@click.argument("recipes", metavar="RECIPE...", nargs=-1, required=True)
+@click.option("-o", "--option", "options", multiple=True, metavar="KEY=VALUE", help="Override a key of all recipes.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trainings of each variant.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder to fill.  [default: runs/NAME of the first recipe]"
+)
+@click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True)
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
+@click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, …; auto takes a GPU where one is."
+)
+def compare(
+    recipes: tuple[str, ...],
+    options: tuple[str, ...],
+    seeds: int,
+    out: Path | None,
+    split: Literal["test", "validation"],
+    data_dir: Path | None,
+    device: str,
+) -> None:
+    """Train variants of a recipe on equal footing and compare accuracy, robustness and cost.
+
+    RECIPE is an ordinary recipe, or one with a key `variants` such as compare-small. All variants share data, network,
+    training and evaluation. What is finished is used again: repeat the command to continue, or with more --seeds.
+
+    \b
+        floats-edge compare compare-small --seeds 3
+        floats-edge compare cifar10-float cifar10-floats-irregular --out runs/sparsity
+
+    Writes study.json, study.md and study.png into the folder.
+    """
+    from rich.console import Console
+
+    from floats_edge.cli.devices import torch_device
+    from floats_edge.compare.plan import load_plan
+    from floats_edge.report.console import print_tables
+    from floats_edge.report.markdown import write_tables
+    from floats_edge.report.study import study_tables, write_study_png
+
+    plan = load_plan(recipes, options)
+    torch_name = torch_device(device)
+    from floats_edge.compare import run
+
+    folder = out or Path("runs") / Path(recipes[0]).stem
+    study = run.compare(plan, seeds, folder, _Progress(), data_dir, torch_name, split)
+    tables = study_tables(study)
+    write_tables(tables, folder / "study.md")
+    write_study_png(study, folder / "study.png")
+    print_tables(tables, Console(highlight=False))
+    click.echo(f"Written to {folder}")
+
+
+class _Progress:
+    """Draws a comparison. Implements ``compare.run.Watcher``."""
+
+    @contextmanager
+    def training(self, name: str, epochs: int) -> "Iterator[TrainingProgress]":
+        from floats_edge.cli.console import TrainingProgress
+
+        with TrainingProgress(name, epochs) as progress:
+            yield progress
+
+    def on_trial(self, trial: "Trial") -> None:
+        click.echo(f"{trial.variant}, seed {trial.seed}: hypervolume {trial.hypervolume:.0f}", err=True)

@@ -1,0 +1,37 @@
+"""Layers that no condition reaches: the network of standard and of PGD adversarial training."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, linear
+
+
+class PlainConv(nn.Module):
+    """Convolution and one BatchNorm."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.stride = stride
+        self.padding = kernel_size // 2
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor, lam: object) -> Tensor:
+        del lam  # unconditioned
+        return self.norm(conv2d(x, self.weight, stride=self.stride, padding=self.padding))
+
+
+class PlainLinear(nn.Module):
+    """Linear layer. ``[N, in]`` to ``[N, out]``."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def forward(self, x: Tensor, lam: object) -> Tensor:
+        del lam  # unconditioned
+        return linear(x, self.weight, self.bias)

@@ -1,0 +1,182 @@
+"""A study as tables and as a plot: the three-way trade-off accuracy × robustness × complexity."""
+
+import io
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from floats_edge.artifacts.files import write_atomic
+from floats_edge.artifacts.records import LambdaResult
+from floats_edge.artifacts.study import Study, Trial
+from floats_edge.report.tables import Table, attack_name, clean, number
+
+_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""Student's t, two-sided 95 %, of 1 to 9 degrees of freedom."""
+_MARKERS = "os^Dvp*X<>"
+
+
+def study_tables(study: Study) -> list[Table]:
+    """Everything a study says, in the order of a report."""
+    trials = _by_variant(study)
+    return [_summary_table(study, trials), _curve_table(trials), _ratio_table(trials), _cost_table(study, trials)]
+
+
+def write_study_png(study: Study, path: Path) -> None:
+    """Write the trade-off of every variant, mean over seeds, as an image.
+
+    Raises:
+        OutputError: the file system refuses.
+    """
+    with mpl.rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=(7.6, 5), layout="constrained")
+        axes = figure.subplots()
+        for index, (name, trials) in enumerate(_by_variant(study).items()):
+            points = [
+                [statistics.mean(getattr(result, side).percent for result in results) for side in ("clean", "robust")]
+                for results in _by_lambda(trials).values()
+            ]
+            axes.plot(*zip(*points, strict=True), marker=_MARKERS[index % len(_MARKERS)], label=clean(name))
+        axes.set(xlabel="clean accuracy %", ylabel=f"robust accuracy %: at most ({attack_name(study.attack)} only)")
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(frameon=False)
+        image = io.BytesIO()
+        figure.savefig(image, format="png", dpi=200)
+    write_atomic(path, image.getvalue())
+
+
+def interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and half the width of its 95 % interval by Student's t; None for a single value."""
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return mean, None
+    t = _T95[min(len(values) - 2, len(_T95) - 1)]
+    return mean, t * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _summary_table(study: Study, trials: Mapping[str, Sequence[Trial]]) -> Table:
+    rows = [
+        (
+            name,
+            f"{group[0].method}, {attack_name(group[0].train_attack)}",
+            group[0].sparsity,
+            _figure([trial.hypervolume for trial in group], 0),
+            _alpha(group),
+            str(sum(trial.overfitted_epochs for trial in group)),
+            str(len(group)),
+        )
+        for name, group in trials.items()
+    ]
+    columns = ("variant", "method", "sparsity", "hypervolume", "max |α|", "overfitted epochs", "seeds")
+    images = study.trials[0].results[0].clean.total
+    notes = (
+        f"{study.dataset}, {images:,} {study.split} images; attack: {attack_name(study.attack)}, L∞ ε "
+        f"{study.attack.epsilon:.4g}, {study.attack.restarts} restart(s), white-box on the network as served. "
+        "Robust accuracy under PGD alone is an upper bound.",
+        "Hypervolume: area of the (clean %, robust %) plane dominated by the sweep over lambda, origin as reference. "
+        "± is half of a 95 % interval over seeds (Student's t). A variant with one lambda has one point.",
+    )
+    return _table(f"Trade-off: {study.name}", columns, rows, notes)
+
+
+def _cost_table(study: Study, trials: Mapping[str, Sequence[Trial]]) -> Table:
+    rows = []
+    for name, group in trials.items():
+        cost = group[0].complexity
+        rows.append(
+            (
+                name,
+                f"{cost.parameters:,}",
+                f"{cost.nonzeros:,}",
+                f"{cost.macs / 1e6:.2f}",
+                f"{cost.nonzero_macs / 1e6:.2f}",
+                number(cost.bytes / 2**10),
+                _figure([trial.step_ms for trial in group], 1),
+                _figure([trial.train_s for trial in group], 0),
+            )
+        )
+    columns = (
+        "variant",
+        "parameters",
+        "non-zeros",
+        "MMACs",
+        "non-zero MMACs",
+        "KiB",
+        "ms per training step",
+        "training s",
+    )
+    conditions = ", ".join(f"{name} {value}" for name, value in study.conditions.items())
+    notes = (
+        "MMACs: millions of multiply-accumulates of one image, as served. Masked weights make training and most "
+        "hardware no faster; non-zero MMACs are what could be saved. KiB: what serves every lambda, sparse weights "
+        "packed, noise by its seed. Times are means over a whole run, one after the other, not interleaved.",
+        f"Conditions: {conditions}.",
+    )
+    return _table("Cost", columns, rows, notes)
+
+
+def _alpha(group: Sequence[Trial]) -> str:
+    alphas = [trial.largest_alpha for trial in group if trial.largest_alpha is not None]
+    return f"{statistics.mean(alphas):.3f}" if alphas else "none"
+
+
+def _curve_table(trials: Mapping[str, Sequence[Trial]]) -> Table:
+    rows = [
+        (
+            name,
+            f"{lam:g}",
+            _figure([result.clean.percent for result in results], 1),
+            "≤ " + _figure([result.robust.percent for result in results], 1),
+        )
+        for name, group in trials.items()
+        for lam, results in _by_lambda(group).items()
+    ]
+    return _table("Accuracy over lambda", ("variant", "λ", "clean %", "robust %"), rows)
+
+
+def _ratio_table(trials: Mapping[str, Sequence[Trial]]) -> Table:
+    """Hypervolume of each variant over each other, seed by seed."""
+    rows = [
+        (
+            name,
+            *(_ratio(group, other) for other in trials.values()),
+        )
+        for name, group in trials.items()
+    ]
+    notes = ("The row's hypervolume over the column's, with the same seed: mean over seeds ± as above.",)
+    return _table("Hypervolume, row over column", ("variant", *trials), rows, notes)
+
+
+def _ratio(group: Sequence[Trial], other: Sequence[Trial]) -> str:
+    below = {trial.seed: trial.hypervolume for trial in other}
+    ratios = [trial.hypervolume / below[trial.seed] for trial in group if below.get(trial.seed)]
+    return _figure(ratios, 2) if ratios else "unknown"
+
+
+def _figure(values: Sequence[float], digits: int) -> str:
+    mean, half = interval(values)
+    return f"{mean:,.{digits}f}" if half is None else f"{mean:,.{digits}f} ± {half:,.{digits}f}"
+
+
+def _by_variant(study: Study) -> dict[str, list[Trial]]:
+    groups: dict[str, list[Trial]] = {}
+    for trial in study.trials:
+        groups.setdefault(trial.variant, []).append(trial)
+    return groups
+
+
+def _by_lambda(trials: Sequence[Trial]) -> dict[float, list[LambdaResult]]:
+    results: dict[float, list[LambdaResult]] = {}
+    for trial in trials:
+        for result in trial.results:
+            results.setdefault(result.lam, []).append(result)
+    return dict(sorted(results.items()))
+
+
+def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], notes: Sequence[str] = ()) -> Table:
+    cells = tuple(tuple(map(clean, row)) for row in rows)
+    words = {"variant", "method", "sparsity"}
+    return Table(clean(title), columns, cells, frozenset(columns) - words, notes=tuple(map(clean, notes)))

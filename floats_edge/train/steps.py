@@ -1,0 +1,199 @@
+"""One training step of each method: which images are attacked at which lambda, and what is minimised.
+
+A step also knows its network at a lambda as it will be served (:meth:`Step.at`): what training attacks and what every
+epoch is checked on.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from floats_edge.attacks import Network, attack
+from floats_edge.method.batchnorm import DualBatchNorm2d, reestimate
+from floats_edge.method.conditioning import draw_noise, resample_noise
+from floats_edge.method.fold import Rule, fold_network, weights_at
+from floats_edge.models.build import build, load_weights
+from floats_edge.models.layers import FOLDED
+from floats_edge.models.oat import OatNetwork
+from floats_edge.models.spec import Method, ModelSpec
+from floats_edge.recipe import Attack, Recipe
+
+Batch = tuple[Tensor, Tensor]
+"""Images and labels."""
+SETTLING = 16
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Of one batch: what is minimised, and its mean over clean and over attacked images; None: there were none."""
+
+    total: Tensor
+    clean: Tensor | None
+    robust: Tensor | None
+
+
+class Step(Protocol):
+    """What one method does with one batch."""
+
+    def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
+        """Losses of a batch, differentiable in the network's parameters."""
+        ...
+
+    def at(self, lam: float) -> Network:
+        """The network as served at ``lam``, valid until the next call or update; its parameters need no gradient."""
+        ...
+
+
+class Folded:
+    """A FLOAT or plain network in training, and its folded copy.
+
+    Args:
+        network: in training.
+        spec: its topology.
+        recipe: whose rule says how a lambda is served.
+    """
+
+    def __init__(self, network: nn.Module, spec: ModelSpec, recipe: Recipe) -> None:
+        self.network = network
+        self.rule: Rule = recipe.condition.rule
+        self.noise_seed = recipe.condition.noise_seed
+        self.folded = build(spec, FOLDED).to(next(network.parameters()).device)
+
+    @torch.no_grad()
+    def at(self, lam: float) -> Network:
+        load_weights(self.folded, weights_at(fold_network(self.network), lam, self.rule))
+        return self.folded
+
+
+class FloatStep(Folded):
+    """FLOAT: half of the batch clean at lambda = 0, the other half attacked at lambda = 1."""
+
+    def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
+        half = len(images) // 2
+        adversarial = attack(self.at(1.0), images[half:], labels[half:], generator, **attack_config.model_dump())
+        self.network.train()
+        clean = cross_entropy(self.network(images[:half], 0.0), labels[:half])
+        robust = cross_entropy(self.network(adversarial, 1.0), labels[half:])
+        return Losses((clean + robust) / 2, clean, robust)
+
+
+class ResampledFloatStep(FloatStep):
+    """FLOAT with fresh noise for every batch, which attack and update share."""
+
+    def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
+        resample_noise(self.network, generator)
+        return super().losses(images, labels, attack_config, generator)
+
+    def settle(self, batches: Iterable[Batch], attack_config: Attack, generator: torch.Generator) -> None:
+        """Make the network ready for the draw that is deployed.
+
+        Takes up the frozen noise and re-estimates the statistics of the adversarial BatchNorm under it, on the first
+        16 of ``batches``, attacked.
+        """
+        draw_noise(self.network, self.noise_seed)
+        served, config = self.at(1.0), attack_config.model_dump()
+        attacked = [attack(served, images, labels, generator, **config) for images, labels in islice(batches, SETTLING)]
+        norms = [module.adv for module in self.network.modules() if isinstance(module, DualBatchNorm2d)]
+        self.network.train()
+        reestimate(norms, lambda: [self.network(images, 1.0) for images in attacked])
+
+
+class AdversarialStep(Folded):
+    """PGD adversarial training (Madry et al., ICLR 2018): the whole batch attacked."""
+
+    def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
+        adversarial = attack(self.at(1.0), images, labels, generator, **attack_config.model_dump())
+        self.network.train()
+        robust = cross_entropy(self.network(adversarial, 1.0), labels)
+        return Losses(robust, None, robust)
+
+
+class StandardStep(Folded):
+    """The whole batch clean."""
+
+    def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
+        del attack_config, generator  # nothing is attacked
+        self.network.train()
+        clean = cross_entropy(self.network(images, 0.0), labels)
+        return Losses(clean, clean, None)
+
+
+class OatStep:
+    """OAT as published (Wang et al., NeurIPS 2020), its batch scheme "efficient".
+
+    Every image draws a lambda: the first ``ceil(N / choices)`` images 0, the others one of the other choices, all alike
+    likely. All images are trained clean; all but the first ones are attacked at their lambda and trained again. The
+    loss of an image is ``(1 - lambda) * clean + lambda * attacked``.
+    """
+
+    def __init__(self, network: OatNetwork) -> None:
+        self.network = network
+        self.lambdas = next(network.parameters()).new_tensor(network.oat.lambdas)
+        self.zero = network.oat.lambdas.index(0.0)
+
+    def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
+        zeros = math.ceil(len(images) / len(self.lambdas))
+        choice = self._choose(len(images), zeros, generator)
+        self.network.train()
+        clean = cross_entropy(self.network.mixed(images, choice, zeros), labels, reduction="none")
+        victims, truths, chosen = images[zeros:], labels[zeros:], choice[zeros:]
+        served = _served(self.network, lambda batch: self.network.mixed(batch, chosen, 0))
+        adversarial = attack(served, victims, truths, generator, **attack_config.model_dump())
+        self.network.train()
+        robust = cross_entropy(self.network.mixed(adversarial, chosen, 0), truths, reduction="none")
+        lam = self.lambdas[choice]
+        total = ((1 - lam) * clean).mean() + (lam[zeros:] * robust).sum() / len(images)
+        return Losses(total, clean.mean(), robust.mean())
+
+    def at(self, lam: float) -> Network:
+        return _served(self.network, lambda batch: self.network(batch, lam))
+
+    def _choose(self, count: int, zeros: int, generator: torch.Generator) -> Tensor:
+        """Positions in ``lambdas``, those of 0 first: int64 ``[count]``."""
+        device = self.lambdas.device
+        others = torch.randint(len(self.lambdas) - 1, (count - zeros,), generator=generator, device=device)
+        others += others >= self.zero
+        return torch.cat((torch.full((zeros,), self.zero, device=device), others))
+
+
+def _served(network: nn.Module, forward: Network) -> Network:
+    """``forward`` with ``network`` in inference mode, its parameters without gradients."""
+
+    def logits(images: Tensor) -> Tensor:
+        with _inference(network):
+            return forward(images)
+
+    return logits
+
+
+@contextmanager
+def _inference(network: nn.Module) -> Iterator[None]:
+    training = network.training
+    network.eval().requires_grad_(requires_grad=False)
+    try:
+        yield
+    finally:
+        network.train(training).requires_grad_()
+
+
+def make_step(network: nn.Module, spec: ModelSpec, recipe: Recipe) -> Step:
+    """The step of the recipe's method."""
+    if isinstance(network, OatNetwork):
+        return OatStep(network)
+    if recipe.method == "float" and recipe.condition.noise == "resample":
+        return ResampledFloatStep(network, spec, recipe)
+    return FOLDED_STEPS[recipe.method](network, spec, recipe)
+
+
+FOLDED_STEPS: dict[Method, Callable[[nn.Module, ModelSpec, Recipe], Step]] = {
+    "float": FloatStep,
+    "pgd-at": AdversarialStep,
+    "standard": StandardStep,
+}

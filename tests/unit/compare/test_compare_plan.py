@@ -1,0 +1,98 @@
+"""What may be compared with what."""
+
+from pathlib import Path
+
+import pytest
+
+from floats_edge.compare.plan import load_plan, with_seed
+from floats_edge.errors import RecipeError
+from floats_edge.recipe import load_recipe
+
+BASE = """
+name: base
+attack: {kind: pgd, epsilon: 0.1, steps: 7}
+train: {epochs: 3}
+evaluate: {attack: {kind: pgd, epsilon: 0.1, steps: 20}}
+"""
+
+
+def written(folder: Path, text: str, name: str = "recipe.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_variants_change_what_they_name_and_nothing_else(tmp_path: Path) -> None:
+    path = written(tmp_path, f"{BASE}variants:\n  plain: {{}}\n  quick: {{attack: {{kind: n-fgsm, steps: 1}}}}\n")
+    plan = load_plan([path], ("train.epochs=5",))
+    assert list(plan) == ["plain", "quick"]
+    assert plan["quick"].attack.kind == "n-fgsm"
+    assert plan["quick"].attack.epsilon == 0.1
+    assert plan["plain"].name == "plain"
+    assert {recipe.train.epochs for recipe in plan.values()} == {5}
+    assert plan["quick"].model_copy(update={"attack": plan["plain"].attack, "name": "plain"}) == plan["plain"]
+
+
+def test_ordinary_recipes_are_variants_of_their_name(tmp_path: Path) -> None:
+    one = written(tmp_path, BASE, "one.yaml")
+    other = written(tmp_path, BASE.replace("base", "sparse") + "sparsity: {density: 0.1}\n", "other.yaml")
+    assert list(load_plan([one, other])) == ["base", "sparse"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ("train: {epochs: 4}", "train"),
+        ("data: {crop: 0}", "data"),
+        ("model: {width: 8}", "model"),
+        ("seed: 3", "seed"),
+        ("attack: {epsilon: 0.2}", "attack.epsilon"),
+        ("evaluate: {images: 7}", "evaluate.images"),
+        ("evaluate: {attack: {steps: 5}}", "evaluate.attack"),
+    ],
+)
+def test_unequal_footing_is_refused(tmp_path: Path, changes: str, key: str) -> None:
+    path = written(tmp_path, f"{BASE}variants:\n  a: {{}}\n  b: {{{changes}}}\n")
+    with pytest.raises(RecipeError, match=f"a and b are not on equal footing: they differ in {key}"):
+        load_plan([path])
+
+
+def test_lambdas_may_differ(tmp_path: Path) -> None:
+    path = written(tmp_path, f"{BASE}variants:\n  a: {{}}\n  b: {{evaluate: {{lambdas: [0, 1]}}}}\n")
+    assert load_plan([path])["b"].evaluate.lambdas == (0.0, 1.0)
+
+
+def test_two_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="two variants 'base'"):
+        load_plan([written(tmp_path, BASE)] * 2)
+
+
+def test_errors_name_the_variant(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="variant bad: method:"):
+        load_plan([written(tmp_path, f"{BASE}variants:\n  bad: {{method: magic}}\n")])
+    with pytest.raises(RecipeError, match="variants names no variants"):
+        load_plan([written(tmp_path, f"{BASE}variants: [a]\n")])
+
+
+def test_a_comparison_is_no_recipe_to_train() -> None:
+    with pytest.raises(RecipeError, match="compares several recipes") as caught:
+        load_recipe("compare-small")
+    assert caught.value.fix == "floats-edge compare compare-small"
+
+
+def test_seeds_count_from_the_recipe_s_own(tmp_path: Path) -> None:
+    recipe = load_plan([written(tmp_path, BASE + "seed: 5\n")])["base"]
+    assert [with_seed(recipe, index).seed for index in range(2)] == [5, 6]
+
+
+@pytest.mark.parametrize("name", ["compare-small", "paper-cifar10"])
+def test_comparisons_that_come_with_the_package_stand_on_equal_footing(name: str) -> None:
+    assert len(load_plan([name])) > 1
+
+
+def test_compare_small_holds_what_the_claims_need() -> None:
+    plan = load_plan(["compare-small"])
+    assert {recipe.method for recipe in plan.values()} == {"oat", "pgd-at", "float"}
+    assert plan["float-alpha-0"].condition.alpha == 0
+    assert {recipe.sparsity.density for recipe in plan.values()} == {1.0, 0.1}
+    assert plan["floats-2-4"].sparsity.pattern == "2:4"

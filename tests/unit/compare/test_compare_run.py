@@ -1,0 +1,148 @@
+"""Comparing on real digits: what is measured, and that it can be stopped and continued."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from floats_edge.artifacts.checkpoint import Epoch
+from floats_edge.artifacts.study import STUDY, Study, Trial, load_study
+from floats_edge.cli.main import cli
+from floats_edge.compare.complexity import layer_macs
+from floats_edge.compare.plan import load_plan
+from floats_edge.compare.run import compare
+from floats_edge.models.build import build, build_method
+from floats_edge.models.layers import FOLDED
+from floats_edge.models.spec import ModelSpec, Oat
+from floats_edge.train.loop import Observer
+
+SMALL = (
+    "data.dataset=digits",
+    "data.image_size=8",
+    "data.train_images=96",
+    "data.crop=1",
+    "train.epochs=1",
+    "train.batch_size=32",
+    "model.width=8",
+    "model.stem_stride=1",
+    "evaluate.images=20",
+    "evaluate.attack.steps=2",
+)
+
+
+class Watch:
+    """Writes down what is trained; raises in the training of ``stop``."""
+
+    def __init__(self, stop: str | None = None) -> None:
+        self.stop = stop
+        self.trained: list[str] = []
+        self.finished: list[str] = []
+
+    @contextmanager
+    def training(self, name: str, epochs: int) -> Iterator[Observer]:
+        watch = self
+
+        class Steps:
+            def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
+                if name == watch.stop:
+                    raise KeyboardInterrupt
+
+            def on_epoch(self, epoch: Epoch) -> None:
+                watch.trained.append(name)
+
+        yield Steps()
+
+    def on_trial(self, trial: Trial) -> None:
+        self.finished.append(trial.variant)
+
+
+@pytest.fixture(scope="module")
+def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("study") / "small"
+    options = [word for option in SMALL for word in ("-o", option)]
+    result = CliRunner().invoke(cli, ["compare", "compare-small", *options, "--out", str(folder), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(study_folder: Path) -> Study:
+    return load_study(study_folder / STUDY)
+
+
+def test_every_variant_is_measured(study: Study, study_folder: Path) -> None:
+    assert [trial.variant for trial in study.trials] == list(load_plan(["compare-small"]))
+    for trial in study.trials:
+        assert trial.results[0].clean.total == 20
+        assert trial.train_s > 0
+        assert trial.steps == 3
+    assert (study_folder / "study.png").read_bytes().startswith(b"\x89PNG")
+    assert "floats-irregular-0.1" in (study_folder / "study.md").read_text()
+
+
+def test_cost(study: Study) -> None:
+    cost = {trial.variant: trial.complexity for trial in study.trials}
+    plain, dense = cost["pgd-at"], cost["float"]
+    assert plain.parameters < dense.parameters < cost["oat"].parameters
+    assert dense.macs == plain.macs < cost["oat"].macs
+    assert dense.nonzero_macs == dense.macs
+    sparse = cost["floats-irregular-0.1"]
+    assert sparse.parameters == dense.parameters
+    weights = sum(mask for mask in (dense.nonzeros,)) - sparse.nonzeros
+    assert weights / dense.nonzeros == pytest.approx(0.9, abs=0.05)
+    assert sparse.nonzero_macs < 0.35 * dense.macs
+    assert cost["floats-2-4"].nonzero_macs == pytest.approx(0.5 * dense.macs, rel=0.05)
+    assert sparse.bytes < 0.4 * dense.bytes
+    assert plain.bytes < dense.bytes < 1.3 * plain.bytes
+
+
+def test_finished_trials_are_used_again_and_seeds_can_be_added(study_folder: Path) -> None:
+    plan = {name: recipe for name, recipe in load_plan(["compare-small"], SMALL).items() if name in ("oat", "float")}
+    before = {path: path.read_bytes() for path in (study_folder / "float").rglob("*") if path.is_file()}
+    watch = Watch(stop="float, seed 1")
+    with pytest.raises(KeyboardInterrupt):
+        compare(plan, 2, study_folder, watch)
+    assert watch.trained == ["oat, seed 1"]
+    assert watch.finished == ["oat", "float", "oat"]
+    assert {path: path.read_bytes() for path in before} == before
+    watch = Watch()
+    study = compare(plan, 2, study_folder, watch)
+    assert watch.trained == ["float, seed 1"]
+    assert [(trial.variant, trial.seed) for trial in study.trials] == [
+        ("oat", 0),
+        ("float", 0),
+        ("oat", 1),
+        ("float", 1),
+    ]
+
+
+def test_a_trial_of_other_weights_is_evaluated_again(study_folder: Path, study: Study) -> None:
+    trial_file = study_folder / "float" / "seed-0" / "test" / "trial.json"
+    stale = json.loads(trial_file.read_text())
+    trial_file.write_text(json.dumps({**stale, "weights_sha256": "0" * 64}))
+    plan = {"float": load_plan(["compare-small"], SMALL)["float"]}
+    (trial,) = compare(plan, 1, study_folder, Watch()).trials
+    assert trial.weights_sha256 == stale["weights_sha256"]
+    assert trial.results == next(trial for trial in study.trials if trial.variant == "float").results
+
+
+def test_multiply_accumulates_by_hand() -> None:
+    spec = ModelSpec(
+        arch="resnet8", width=4, stem_stride=1, image_shape=(3, 8, 8), classes=5, mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+    macs = layer_macs(build(spec, FOLDED), spec.image_shape)
+    assert macs["stem"] == 4 * 3 * 9 * 64
+    assert macs["blocks.1.shortcut"] == 8 * 4 * 16
+    assert macs["head"] == 16 * 5
+    first = 2 * 4 * 4 * 9 * 64
+    second = (8 * 4 * 9 + 8 * 8 * 9 + 8 * 4) * 16
+    third = (16 * 8 * 9 + 16 * 16 * 9 + 16 * 8) * 4
+    assert macs[""] == macs["stem"] + first + second + third + macs["head"]
+    oat = layer_macs(build_method(spec, "oat", Oat(dimensions=8), 0), spec.image_shape)
+    films = [4, 4, 4, 8, 8, 16, 16]
+    assert oat[""] == macs[""] + sum(8 * 2 * c + 2 * c * 2 * c for c in films)
