@@ -75,7 +75,7 @@ def _check_replaceable(path: Path) -> None:
     try:
         listed = read_json(path / MANIFEST, Manifest, _REMEDY).files
     except ArtifactError:
-        raise OutputError(f"{path} has a {MANIFEST} that is no bundle's, so it will not be replaced.", fix=fix) from None
+        raise OutputError(f"{path} holds a {MANIFEST} that is no bundle's: it is not replaced.", fix=fix) from None
     files = (file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())
     foreign = sorted(set(files) - {*listed, MANIFEST})
     if foreign:

@@ -32,11 +32,11 @@ _NVML = "on a machine with an NVIDIA driver: pip install 'floats-edge[gpu]'"
 _BARE_METAL = "none: the kernel of this machine does not tell; virtual machines rarely do"
 _JETSON = "none: Jetson boards only"
 _CONDITIONS = {
-    "CPU clock": _BARE_METAL,
+    "CPU clock limits": _BARE_METAL,
     "GPU": _NVML,
-    "GPU clock": _NVML,
+    "GPU clock, highest": _NVML,
     "GPU power limit": _NVML,
-    "GPU temperature": _NVML,
+    "GPU processes": _NVML,
     "board": _JETSON,
     "power mode": _JETSON,
 }

@@ -18,7 +18,23 @@ from floats_edge.cli.parameters import BatchRange, LambdaValue
     type=LambdaValue(runtime=True),
     help="One value: fixed. Several: a bank. 'runtime': any lambda, switchable while running.  [default: runtime]",
 )
-@click.option("--precision", type=click.Choice(["fp32", "fp16"]), help="Of the graphs.  [default: fp32]")
+@click.option(
+    "--switch",
+    type=click.Choice(["bound", "input", "refit"]),
+    help="How a bundle for any lambda changes it: weights are inputs, lambda is an input, or the engine is refitted.  "
+    "[default: bound]",
+)
+@click.option(
+    "--precision", type=click.Choice(["fp32", "fp16", "bf16", "int8"]), help="Of the graphs.  [default: fp32]"
+)
+@click.option(
+    "--calibration",
+    type=click.Choice(["minmax", "entropy", "percentile"]),
+    default="entropy",
+    show_default=True,
+    help="How int8 finds the ranges of the activations.",
+)
+@click.option("--allow-mismatch", is_flag=True, help="Export even what fails its gate; the manifest says so.")
 @click.option("--trt", is_flag=True, help="Also build TensorRT engines, with the TensorRT that is installed.")
 @click.option("--batch", type=BatchRange(), default="1", show_default=True, help="Engines' batch: N, or MIN:OPT:MAX.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
@@ -26,7 +42,10 @@ def export(
     path: Path,
     out: Path,
     lambdas: tuple[float | Literal["runtime"], ...],
-    precision: Literal["fp32", "fp16"] | None,
+    switch: Literal["bound", "input", "refit"] | None,
+    precision: Literal["fp32", "fp16", "bf16", "int8"] | None,
+    calibration: Literal["minmax", "entropy", "percentile"],
+    allow_mismatch: bool,
     trt: bool,
     batch: tuple[int, int, int],
     data_dir: Path | None,
@@ -40,6 +59,7 @@ def export(
         floats-edge export runs/quickstart -o bundle --trt                    # any lambda, switchable
         floats-edge export runs/quickstart -o bundle --lambda 0.3 --trt       # one lambda, plain convolutions
         floats-edge export runs/quickstart -o bundle --lambda 0 --lambda 1    # a bank of two
+        floats-edge export runs/quickstart -o bundle --precision int8 --trt   # calibrated on training images
         floats-edge export bundle -o bundle --trt --batch 1:8:32              # on the board: engines only
 
     The bundle is a folder with a manifest.json that names and hashes every file. It appears only if the exported
@@ -51,7 +71,17 @@ def export(
     if "runtime" in lambdas and len(lambdas) > 1:
         raise click.UsageError("--lambda runtime serves every lambda: give no other value with it.")
     values = tuple(sorted({value for value in lambdas if value != "runtime"}))
-    request = stage.ExportRequest(values or ("runtime" if lambdas else None), precision, trt, batch)
+    if switch and values:
+        raise click.UsageError("--switch goes with --lambda runtime: a bundle for fixed lambdas switches by itself.")
+    request = stage.ExportRequest(
+        lambdas=values or ("runtime" if lambdas or switch else None),
+        precision=precision,
+        trt=trt,
+        batch=batch,
+        switch=switch or "bound",
+        calibration=calibration,
+        allow_mismatch=allow_mismatch,
+    )
     with status_console().status("export") as status:
         bundle = stage.export(path, out, request, data_dir, lambda text: status.update(f"export: {text}"))
     manifest = bundle.manifest

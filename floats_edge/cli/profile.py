@@ -1,11 +1,23 @@
-"""``floats-edge profile``: latency, throughput, memory and the cost of switching lambda."""
+"""``floats-edge profile``: latency, throughput, memory, energy, layers, and bundles against each other."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from floats_edge.cli.main import INTERRUPTED
 from floats_edge.cli.parameters import LambdaValue
+
+if TYPE_CHECKING:
+    from floats_edge.artifacts.bundle import Bundle
+    from floats_edge.artifacts.records import Comparison, Profile
+    from floats_edge.profiling.bench import Timing
+    from floats_edge.profiling.profile import Plan
+
+BOARDS = ("orin-nano-8gb", "orin-nx-16gb", "agx-orin-64gb", "thor")
+_FASTEST_FIRST = ("trt", "ort-trt", "ort-cuda", "ort-cpu")
 
 
 def _finite(ctx: click.Context, option: click.Parameter, value: float) -> float:
@@ -14,8 +26,16 @@ def _finite(ctx: click.Context, option: click.Parameter, value: float) -> float:
     return value
 
 
+def _boards(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(","))) if value else ()
+    for name in names:
+        if name not in BOARDS:
+            raise click.BadParameter(f"there are figures of {', '.join(BOARDS)}, none of {name!r}")
+    return names
+
+
 @click.command()
-@click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--backend",
     "backends",
@@ -31,6 +51,18 @@ def _finite(ctx: click.Context, option: click.Parameter, value: float) -> float:
     multiple=True,
     default=(1,),
     help="Images per inference; repeat for several.  [default: 1]",
+)
+@click.option(
+    "--streams",
+    type=click.IntRange(1, 64),
+    multiple=True,
+    default=(1,),
+    help="Predictors that run at the same time, each in a thread; repeat for several.  [default: 1]",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Host threads of one inference.  [default: the backend decides]",
 )
 @click.option(
     "--lambda",
@@ -55,6 +87,13 @@ def _finite(ctx: click.Context, option: click.Parameter, value: float) -> float:
     help="Seconds of inferences before, which do not count.",
 )
 @click.option(
+    "--estimate",
+    "boards",
+    metavar="BOARD,...",
+    callback=_boards,
+    help=f"Also what these boards cannot beat on paper: {', '.join(BOARDS)}.",
+)
+@click.option(
     "-o",
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -63,52 +102,134 @@ def _finite(ctx: click.Context, option: click.Parameter, value: float) -> float:
     help="Where the figures are written; floats-edge report renders them.",
 )
 def profile(
-    bundle: Path,
+    bundles: tuple[Path, ...],
     backends: tuple[str, ...],
     batches: tuple[int, ...],
+    streams: tuple[int, ...],
+    threads: int | None,
     lam: float | None,
     duration: float,
     warmup: float,
+    boards: tuple[str, ...],
     out: Path,
 ) -> None:
-    """Measure how fast a bundle runs on this machine and what it takes.
+    """Measure how fast a bundle runs on this machine and what it takes, or which of several is faster.
 
-    For every backend and batch size, in a process of its own: latency of single inferences (p50, p90, p99, mean, n),
-    images/s, time to load, time of a switch of lambda, and peak memory, with the conditions they were taken under
-    (processor, clocks, power mode, versions). What cannot be read says why. No PyTorch is needed.
+    One BUNDLE: for every backend, batch size and number of streams, in a process of its own: latency of single
+    inferences, images/s, time to load and to switch lambda, memory, energy, time per layer, and the conditions before,
+    during and after. What cannot be read says why. Ctrl-C keeps what was measured.
+
+    Several: they run in turn, on one backend, and the ratio of every two has its 95 % interval.
+
+    No PyTorch is needed.
 
     \b
     Examples:
       floats-edge profile runs/quickstart/bundle
       floats-edge profile BUNDLE --backend trt --backend ort-cpu --batch 1 --batch 8 -o orin.json
-      floats-edge profile BUNDLE --lambda 0.3 --duration 10
+      floats-edge profile BUNDLE --streams 1 --streams 2 --threads 1 --estimate orin-nano-8gb,thor
+      floats-edge profile DENSE SPARSE --backend ort-cpu --duration 10
     """
-    from functools import partial
-
     from rich.console import Console
 
     from floats_edge.artifacts.bundle import open_bundle
-    from floats_edge.artifacts.records import save_record
+    from floats_edge.artifacts.files import check_writable
+    from floats_edge.artifacts.records import Profile, save_record
     from floats_edge.profiling.bench import Timing
-    from floats_edge.profiling.profile import profile_bundle
     from floats_edge.report.console import print_records
-    from floats_edge.runtime.backends import BACKENDS, open_predictor, unavailable_reason
 
-    opened = open_bundle(bundle)
-    if lam is None:
-        lam = opened.manifest.lam.values[0] if opened.manifest.lam.values else 0.5
-    wanted = BACKENDS if "auto" in backends else tuple(dict.fromkeys(backends))
-    reasons = {backend: unavailable_reason(backend, opened) for backend in wanted}
+    check_writable(out)
+    opened = [open_bundle(path) for path in bundles]
+    timing = Timing(warmup_s=warmup, duration_s=duration)
+    if len(opened) > 1 and (len({*backends}) > 1 or len({*batches}) > 1 or {*streams} != {1} or boards):
+        raise click.UsageError("several bundles are compared on one --backend, at one --batch, in one stream")
     with Console(stderr=True).status("reading the conditions") as status:
-        record = profile_bundle(
-            opened,
-            {backend: partial(open_predictor, opened, backend, lam) for backend in wanted if reasons[backend] is None},
-            tuple(dict.fromkeys(batches)),
-            Timing(warmup_s=warmup, duration_s=duration),
-            unavailable={backend: reason for backend, reason in reasons.items() if reason is not None},
-            progress=lambda step: status.update(f"measuring {step}: {warmup:g} s of warm-up, {duration:g} s or more"),
-        )
-    save_record(record, out)
+        if len(opened) > 1:
+            record = _compare(opened, backends[0], batches[0], threads, lam, timing, status.update)
+        else:
+            plan = _plan(opened[0], backends, threads, lam, boards, batches, streams, timing)
+            record = _profile(opened[0], plan, status.update)
     console = Console(highlight=False)
-    print_records([record], console)
+    print_records([record], console)  # before writing: a full disk does not take the figures along
+    save_record(record, out)
     console.print(f"Written to {out}; render it with: floats-edge report {out} --html report.html", markup=False)
+    if isinstance(record, Profile) and record.incomplete == "interrupted":
+        click.echo("Interrupted; what had been measured is kept, and marked as incomplete.", err=True)
+        click.get_current_context().exit(INTERRUPTED)
+
+
+def _plan(
+    bundle: "Bundle",
+    backends: tuple[str, ...],
+    threads: int | None,
+    lam: float | None,
+    boards: tuple[str, ...],
+    batches: tuple[int, ...],
+    streams: tuple[int, ...],
+    timing: "Timing",
+) -> "Plan":
+    from functools import partial
+
+    from floats_edge.profiling.estimate import estimate_bundle
+    from floats_edge.profiling.profile import Plan
+    from floats_edge.runtime.backends import BACKENDS, open_predictor, open_traced, unavailable_reason
+    from floats_edge.runtime.base import Host
+
+    wanted = BACKENDS if "auto" in backends else tuple(dict.fromkeys(backends))
+    reasons = {backend: unavailable_reason(backend, bundle) for backend in wanted}
+    here = [backend for backend in wanted if reasons[backend] is None]
+    value = _lambda(bundle, lam)
+    batches = tuple(dict.fromkeys(batches))
+    return Plan(
+        openers={backend: partial(open_predictor, bundle, backend, value, Host(threads)) for backend in here},
+        tracers={backend: partial(open_traced, bundle, backend, value, threads) for backend in here},
+        batches=batches,
+        streams=tuple(dict.fromkeys(streams)),
+        timing=timing,
+        unavailable={backend: reason for backend, reason in reasons.items() if reason is not None},
+        estimates=estimate_bundle(bundle, boards, batches),
+    )
+
+
+def _profile(bundle: "Bundle", plan: "Plan", tell: Callable[[str], None]) -> "Profile":
+    from floats_edge.profiling.profile import profile_bundle
+
+    return profile_bundle(bundle, plan, lambda step: tell(f"measuring {step}"))
+
+
+def _compare(
+    bundles: "list[Bundle]",
+    backend: str,
+    batch: int,
+    threads: int | None,
+    lam: float | None,
+    timing: "Timing",
+    tell: Callable[[str], None],
+) -> "Comparison":
+    from functools import partial
+
+    from floats_edge.errors import BackendError
+    from floats_edge.profiling.compare import Schedule, compare_bundles
+    from floats_edge.runtime.backends import open_predictor, unavailable_reason
+    from floats_edge.runtime.base import Host
+
+    reasons: dict[str, str] = {}
+    for candidate in _FASTEST_FIRST if backend == "auto" else (backend,):
+        problems = [reason for bundle in bundles if (reason := unavailable_reason(candidate, bundle))]
+        if problems:
+            reasons[candidate] = problems[0]
+            continue
+        openers = [
+            partial(open_predictor, bundle, candidate, _lambda(bundle, lam), Host(threads)) for bundle in bundles
+        ]
+        return compare_bundles(bundles, openers, batch, Schedule(timing), lambda step: tell(f"comparing: {step}"))
+    raise BackendError(
+        f"no backend runs all of these bundles here. {'; '.join(f'{b}: {why}' for b, why in reasons.items())}",
+        fix="floats-edge doctor shows what is missing",
+    )
+
+
+def _lambda(bundle: "Bundle", lam: float | None) -> float:
+    if lam is not None:
+        return lam
+    return bundle.manifest.lam.values[0] if bundle.manifest.lam.values else 0.5

@@ -12,11 +12,24 @@ _OUTPUT = click.Path(path_type=Path, dir_okay=False)
 @click.option("--html", type=_OUTPUT, help="Write one self-contained page with plots; it loads nothing from elsewhere.")
 @click.option("--png", type=_OUTPUT, help="Write the plots as one image.")
 @click.option("--markdown", type=_OUTPUT, help="Write the tables as Markdown.")
-def report(records: tuple[Path, ...], html: Path | None, png: Path | None, markdown: Path | None) -> None:
+@click.option("--csv", type=_OUTPUT, help="Write every figure as a row with its unit, sample size and source.")
+@click.option(
+    "--across-conditions",
+    is_flag=True,
+    help="Show profiles side by side although they were taken under different conditions.",
+)
+def report(
+    records: tuple[Path, ...],
+    html: Path | None,
+    png: Path | None,
+    markdown: Path | None,
+    csv: Path | None,
+    across_conditions: bool,
+) -> None:
     """Render evaluations and profiles.
 
     RECORD is what floats-edge evaluate or floats-edge profile wrote, any number of them. Without options the tables are
-    printed.
+    printed, as far as a console has room. Profiles taken under different conditions are refused.
 
     \b
     Examples:
@@ -26,15 +39,20 @@ def report(records: tuple[Path, ...], html: Path | None, png: Path | None, markd
     from rich.console import Console
 
     from floats_edge.artifacts.records import load_record
+    from floats_edge.report.comparability import check_comparable
     from floats_edge.report.console import print_records
+    from floats_edge.report.csv import write_csv
     from floats_edge.report.figures import write_png
     from floats_edge.report.html import write_html
     from floats_edge.report.markdown import write_markdown
 
     loaded = [load_record(path) for path in records]
-    for write, path in ((write_html, html), (write_png, png), (write_markdown, markdown)):
+    if not across_conditions:
+        check_comparable(loaded)
+    outputs = ((write_html, html), (write_png, png), (write_markdown, markdown), (write_csv, csv))
+    for write, path in outputs:
         if path is not None:
             write(loaded, path)
             click.echo(f"Written to {path}")
-    if html is None and png is None and markdown is None:
+    if all(path is None for _, path in outputs):
         print_records(loaded, Console(highlight=False))

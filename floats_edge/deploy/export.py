@@ -5,10 +5,10 @@ on real images; only then does it take its place.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import onnx
@@ -19,6 +19,9 @@ from floats_edge.artifacts.bundle import Bundle, file_entries, is_bundle, open_b
 from floats_edge.artifacts.checkpoint import TrainingRun, open_run
 from floats_edge.artifacts.files import pack_tensors, write_atomic
 from floats_edge.artifacts.manifest import (
+    WEIGHTS_APART,
+    Calibration,
+    CalibrationMethod,
     Engine,
     Golden,
     Graph,
@@ -30,23 +33,42 @@ from floats_edge.artifacts.manifest import (
     OutputSpec,
     Precision,
 )
-from floats_edge.artifacts.weights import pack_weights, unpack_weights
+from floats_edge.artifacts.weights import pack_scales, pack_weights, unpack_weights
+from floats_edge.data import Images as LabelledImages
 from floats_edge.data import load_data
 from floats_edge.deploy import onnx_graph
+from floats_edge.deploy.lambda_graph import Network
+from floats_edge.deploy.quantize import calibrate
 from floats_edge.deploy.tensorrt_engine import BuildRequest, build_engine
-from floats_edge.errors import ArtifactError, BackendError
+from floats_edge.errors import ArtifactError, BackendError, ParityError
 from floats_edge.evaluate.parity import GATES, check_golden, check_parity, measure_parity
-from floats_edge.method.fold import AffineLayer, check_lambda, clean_weights, weights_at
+from floats_edge.method.fold import check_lambda
 from floats_edge.models.spec import ModelSpec
 from floats_edge.recipe import Recipe
 from floats_edge.runtime.backends import open_predictor, unavailable_reason
 from floats_edge.runtime.base import Predictor
+from floats_edge.runtime.lambda_weights import bundle_weights
+
+if TYPE_CHECKING:
+    from floats_edge.runtime.torch import TorchPredictor
 
 PARITY_IMAGES = 512
 GOLDEN_IMAGES = 8
 GOLDEN_LAMBDAS = (0.0, 0.5)
+CALIBRATION_IMAGES = 512
+CALIBRATION_LAMBDAS = (0.0, 0.5, 1.0)
+
+WEIGHTS = "weights.safetensors"
+
+Switch = Literal["bound", "input", "refit"]
 
 Say = Callable[[str], None]
+
+_ANY_LAMBDA: dict[Mode, str] = {
+    "bound": "any in [0, 1]: weights are inputs",
+    "input": "any in [0, 1]: a scalar input",
+    "refit": "any in [0, 1] by refitting; the weights are those of 0",
+}
 
 
 @dataclass(frozen=True)
@@ -54,28 +76,39 @@ class ExportRequest:
     """What to make.
 
     Attributes:
-        lambdas: ``runtime`` for mode ``bound``, one value for ``fixed``, several for ``bank``; None keeps a bundle's
-            own and means ``runtime`` for a run.
+        lambdas: ``runtime`` for any, one value for mode ``fixed``, several for ``bank``; None keeps a bundle's own and
+            means ``runtime`` for a run.
         precision: of the graphs; None keeps a bundle's own and means ``fp32`` for a run.
         trt: also build TensorRT engines.
         batch: smallest, optimal and largest batch of the engines.
+        switch: mode of a bundle for any lambda: how it changes from one to another.
+        calibration: how int8 finds its activation ranges.
+        allow_mismatch: export even what fails its gate; the manifest says so.
     """
 
     lambdas: tuple[float, ...] | Literal["runtime"] | None = None
     precision: Precision | None = None
     trt: bool = False
     batch: tuple[int, int, int] = (1, 1, 1)
+    switch: Switch = "bound"
+    calibration: CalibrationMethod = "entropy"
+    allow_mismatch: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.lambdas, tuple):
             for lam in self.lambdas:
                 check_lambda(lam)
+        if self.mode == "refit" and self.precision == "int8":
+            raise BackendError(
+                "an int8 engine cannot be refitted: TensorRT folds its weights and their scales together.",
+                fix="use --switch bound with --precision int8, or --switch refit with --precision fp16",
+            )
 
     @property
     def mode(self) -> Mode:
         """The lambda mode that serves these lambdas."""
         if not isinstance(self.lambdas, tuple):
-            return "bound"
+            return self.switch
         return "fixed" if len(self.lambdas) == 1 else "bank"
 
 
@@ -83,9 +116,9 @@ class ExportRequest:
 class _Source:
     """A trained network, ready to be exported in any mode and precision."""
 
-    template: onnx.ModelProto
-    layers: Mapping[str, AffineLayer]
+    network: Network
     reference: Predictor
+    twin: Callable[[], "TorchPredictor"]
     model: ModelSpec
     labels: tuple[str, ...]
     recipe: Recipe
@@ -140,24 +173,58 @@ def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = la
 
 
 def _export(source: _Source, out: Path, request: ExportRequest, data_dir: Path | None, say: Say) -> Bundle:
-    images = load_data(source.recipe.data, source.recipe.seed, data_dir).test.as_float(slice(PARITY_IMAGES))
+    splits = load_data(source.recipe.data, source.recipe.seed, data_dir)
+    images = splits.test.as_float(slice(PARITY_IMAGES))
     with staged_bundle(out) as folder:
+        calibrated = _calibrate(source, request, splits.train, say) if request.precision == "int8" else None
         say("writing ONNX")
-        manifest = _write_graphs(source, folder, request, images)
+        manifest = _write_graphs(source, folder, request, images, calibrated)
         write_manifest(folder, manifest)
         say(f"comparing with the trained network on {len(images)} images")
         lambdas = manifest.lam.values or source.recipe.evaluate.lambdas
         with open_predictor(open_bundle(folder), "ort-cpu", lambdas[0]) as engine:
             parity = measure_parity(engine, source.reference, images, lambdas)
-        check_parity(parity, manifest.precision)
-        _finish(folder, manifest.model_copy(update={"parity": parity}), request, say)
+        mismatch = _gate(lambda: check_parity(parity, manifest.precision), request)
+        _finish(folder, manifest.model_copy(update={"parity": parity, "mismatch": mismatch}), request, say)
     return open_bundle(out)
+
+
+def _gate(check: Callable[[], None], request: ExportRequest) -> str | None:
+    """What a check has against an export that is let pass all the same; None if nothing."""
+    try:
+        check()
+    except ParityError as error:
+        if not request.allow_mismatch:
+            raise
+        return error.what.removesuffix(" Nothing was exported.")
+    return None
+
+
+def _calibrate(
+    source: _Source, request: ExportRequest, images: LabelledImages, say: Say
+) -> tuple[dict[str, float], Calibration]:
+    """Activation ranges over clean and attacked training images at several lambdas, and how they were found."""
+    from floats_edge.evaluate.robustness import attacked_images
+
+    lambdas = request.lambdas if isinstance(request.lambdas, tuple) else CALIBRATION_LAMBDAS
+    chosen, twin, attack = images.first(CALIBRATION_IMAGES), source.twin(), source.recipe.attack
+    say(f"calibrating on {len(chosen)} training images, clean and attacked, at lambda {', '.join(map(str, lambdas))}")
+    clean = chosen.as_float()
+    by_lambda = {
+        lam: np.concatenate([clean, attacked_images(twin, chosen, lam, attack, source.recipe.seed)]) for lam in lambdas
+    }
+    ranges = calibrate(source.network.constant, by_lambda, request.calibration)
+    return ranges, Calibration(method=request.calibration, images=len(chosen), lambdas=lambdas, attack=attack)
 
 
 def _finish(folder: Path, manifest: Manifest, request: ExportRequest, say: Say) -> None:
     """Build the engines asked for into ``folder``, and write its manifest."""
     if request.trt:
-        engines = tuple(_build(folder, graph, manifest.precision, request, say) for graph in manifest.graphs)
+        refits = manifest.lam.mode == "refit"
+        refittable = bundle_weights(Bundle(folder, manifest)).varying if refits else ()
+        engines = tuple(
+            _build(folder, graph, manifest.precision, refittable, request, say) for graph in manifest.graphs
+        )
         replaced = {engine.file for engine in engines}
         kept = tuple(engine for engine in manifest.engines if engine.file not in replaced)
         manifest = manifest.model_copy(update={"engines": kept + engines})
@@ -169,15 +236,20 @@ def _finish(folder: Path, manifest: Manifest, request: ExportRequest, say: Say) 
             check_golden(engine, open_bundle(folder))
 
 
-def _build(folder: Path, graph: Graph, precision: Precision, request: ExportRequest, say: Say) -> Engine:
+def _build(
+    folder: Path, graph: Graph, precision: Precision, refittable: tuple[str, ...], request: ExportRequest, say: Say
+) -> Engine:
     say(f"building the TensorRT engine of {graph.file}")
     staged = folder / "engine.plan"
-    built = build_engine(BuildRequest(onnx=folder / graph.file, plan=staged, batch=request.batch))
+    built = build_engine(
+        BuildRequest(onnx=folder / graph.file, plan=staged, batch=request.batch, refittable=refittable)
+    )
     target = built.targets[0] if len(built.targets) == 1 else "portable"
-    suffix = "" if graph.lam is None else f"-lam{graph.lam:g}"
+    suffix = "" if graph.lam is None else f"-lam{graph.lam!r}"
     name = f"engines/{built.flavour}-{built.version}-{target}-{precision}{suffix}.plan"
     (folder / name).parent.mkdir(exist_ok=True)
     staged.replace(folder / name)
+    write_atomic((folder / name).with_suffix(".log"), built.log.encode())
     return Engine(
         file=name,
         lam=graph.lam,
@@ -190,29 +262,32 @@ def _build(folder: Path, graph: Graph, precision: Precision, request: ExportRequ
     )
 
 
-def _write_graphs(source: _Source, folder: Path, request: ExportRequest, images: NDArray[np.float32]) -> Manifest:
+def _write_graphs(
+    source: _Source,
+    folder: Path,
+    request: ExportRequest,
+    images: NDArray[np.float32],
+    calibrated: tuple[dict[str, float], Calibration] | None,
+) -> Manifest:
     """Write graphs, weights and golden outputs into ``folder``; returns the manifest, without parity or engines."""
     precision = request.precision or "fp32"
-    rule = source.recipe.condition.rule
+    network = source.network
+    ranges, calibration = calibrated or ({}, None)
     lam = LambdaSpec(
         mode=request.mode,
         values=request.lambdas if isinstance(request.lambdas, tuple) else None,
-        rule=rule,
+        rule=network.rule,
         noise_seed=source.recipe.condition.noise_seed,
     )
     graphs: list[Graph] = []
     for value in lam.values or (None,):
-        weights = clean_weights(source.layers) if value is None else weights_at(source.layers, value, rule)
-        model = onnx_graph.with_weights(source.template, weights)
-        if precision == "fp16":
-            model = onnx_graph.to_fp16(model)
-        if value is None:
-            model = onnx_graph.with_weight_inputs(model, list(weights))
-        graph = Graph(file="model.onnx" if lam.mode != "bank" else f"model-lam{value:g}.onnx", lam=value)
+        model = network.graph(lam.mode, value, precision, ranges)
+        graph = Graph(file="model.onnx" if lam.mode != "bank" else f"model-lam{value!r}.onnx", lam=value)
         write_atomic(folder / graph.file, onnx_graph.finished(model, _metadata(source, lam, value, precision)))
         graphs.append(graph)
-    if lam.mode == "bound":
-        write_atomic(folder / "weights.safetensors", pack_tensors(pack_weights(source.layers)))
+    if lam.mode in WEIGHTS_APART:
+        scales = network.scales(None) if precision == "int8" else {}
+        write_atomic(folder / WEIGHTS, pack_tensors(pack_weights(network.layers) | pack_scales(scales)))
     golden = _write_golden(source.reference, folder, lam, precision, images[:GOLDEN_IMAGES])
     return Manifest(
         floats_edge_version=__version__,
@@ -223,12 +298,13 @@ def _write_graphs(source: _Source, folder: Path, request: ExportRequest, images:
         precision=precision,
         layers=tuple(
             LayerSpec(name=name, shape=layer.mask.shape, nonzeros=int(layer.mask.sum()))
-            for name, layer in source.layers.items()
+            for name, layer in network.layers.items()
         ),
         graphs=tuple(graphs),
-        weights="weights.safetensors" if lam.mode == "bound" else None,
+        weights=WEIGHTS if lam.mode in WEIGHTS_APART else None,
         golden=golden,
         parity=(),
+        calibration=calibration,
         recipe=source.recipe,
         checkpoint_sha256=source.checkpoint_sha256,
         files=file_entries(folder),
@@ -252,7 +328,7 @@ def _metadata(source: _Source, lam: LambdaSpec, value: float | None, precision: 
         "floats_edge.version": __version__,
         "floats_edge.model": source.model.arch,
         "floats_edge.lambda_mode": lam.mode,
-        "floats_edge.lambda": "any in [0, 1]: weights are inputs" if value is None else f"{value:g}",
+        "floats_edge.lambda": _ANY_LAMBDA[lam.mode] if value is None else f"{value:g}",
         "floats_edge.precision": precision,
         "floats_edge.input": "float32 NCHW in [0, 1]; normalisation is inside the graph",
         "floats_edge.labels": json.dumps(source.labels),
@@ -270,14 +346,29 @@ def _from_run(run: TrainingRun, say: Say) -> _Source:
     say("tracing the network")
     reference = run_predictor(run)
     return _Source(
-        template=onnx_graph.trace(reference.network, reference.image_shape),
-        layers=trained_layers(run),
+        network=Network(
+            template=onnx_graph.trace(reference.network, reference.image_shape),
+            layers=trained_layers(run),
+            rule=run.checkpoint.recipe.condition.rule,
+        ),
         reference=reference,
+        twin=lambda: reference,
         model=run.checkpoint.model,
         labels=run.checkpoint.labels,
         recipe=run.checkpoint.recipe,
         checkpoint_sha256=run.weights_sha256,
     )
+
+
+def _twin(bundle: Bundle) -> "TorchPredictor":
+    try:
+        from floats_edge.runtime.torch import bundle_twin
+    except ImportError as error:
+        raise BackendError(
+            f"calibrating int8 attacks the images, which needs PyTorch: {error}.",
+            fix="pip install 'floats-edge[train]', or export elsewhere and add --trt to the bundle here",
+        ) from None
+    return bundle_twin(bundle)
 
 
 def _from_bundle(bundle: Bundle) -> _Source:
@@ -289,9 +380,13 @@ def _from_bundle(bundle: Bundle) -> _Source:
         )
     layers = unpack_weights(bundle.tensors(manifest.weights), manifest.layers, manifest.lam.noise_seed)
     return _Source(
-        template=onnx.load_model_from_string(bundle.read(manifest.graphs[0].file)),
-        layers=layers,
+        network=Network(
+            template=onnx.load_model_from_string(bundle.read(manifest.graphs[0].file)),
+            layers=layers,
+            rule=manifest.lam.rule,
+        ),
         reference=open_predictor(bundle, "ort-cpu", 0.0),
+        twin=lambda: _twin(bundle),
         model=manifest.model,
         labels=manifest.output.labels,
         recipe=manifest.recipe,

@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from floats_edge.artifacts.manifest import LAMBDA_INPUT
 from floats_edge.errors import BackendError
 from floats_edge.method.fold import Weights
 
@@ -24,7 +25,6 @@ BF16_OPSET = 22
 IR_VERSION = 10
 INPUT = "images"
 OUTPUT = "logits"
-LAMBDA = "lambda"
 
 
 def trace(network: "nn.Module", image_shape: tuple[int, int, int]) -> onnx.ModelProto:
@@ -81,9 +81,7 @@ def with_weight_inputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.Mod
     return result
 
 
-def with_lambda_input(
-    model: onnx.ModelProto, clean: Weights, affine: tuple[Weights, Weights]
-) -> onnx.ModelProto:
+def with_lambda_input(model: onnx.ModelProto, clean: Weights, affine: tuple[Weights, Weights]) -> onnx.ModelProto:
     """Compute the weights inside the graph, from a scalar float32 input ``lambda``: mode ``input``.
 
     Args:
@@ -95,21 +93,23 @@ def with_lambda_input(
     result = with_weights(model, {name: clean[name] for name in base if _is_constant(name, clean, affine)})
     varying = [name for name in base if not _is_constant(name, clean, affine)]
     result = _without(result, varying)
-    result.graph.input.append(onnx.helper.make_tensor_value_info(LAMBDA, onnx.TensorProto.FLOAT, []))
+    result.graph.input.append(onnx.helper.make_tensor_value_info(LAMBDA_INPUT, onnx.TensorProto.FLOAT, []))
     nodes: list[onnx.NodeProto] = []
-    tensors: dict[str, NDArray[np.generic]] = {}
+    tensors: Weights = {}
     for name in varying:
         tensors |= {f"{name}.base": base[name], f"{name}.slope": slope[name]}
         # Under the rule ``paper`` lambda = 0 lies apart from what the line through base and slope gives there.
         apart = not np.array_equal(base[name], clean[name])
         line = f"{name}.line" if apart else name
-        nodes.append(onnx.helper.make_node("Mul", [f"{name}.slope", LAMBDA], [f"{name}.step"]))
+        nodes.append(onnx.helper.make_node("Mul", [f"{name}.slope", LAMBDA_INPUT], [f"{name}.step"]))
         nodes.append(onnx.helper.make_node("Add", [f"{name}.base", f"{name}.step"], [line]))
         if apart:
-            tensors |= {f"{name}.clean": clean[name], f"{LAMBDA}.zero": np.float32(0)}
-            nodes.append(onnx.helper.make_node("Where", [f"{LAMBDA}.positive", line, f"{name}.clean"], [name]))
-    if f"{LAMBDA}.zero" in tensors:
-        nodes.insert(0, onnx.helper.make_node("Greater", [LAMBDA, f"{LAMBDA}.zero"], [f"{LAMBDA}.positive"]))
+            tensors |= {f"{name}.clean": clean[name], f"{LAMBDA_INPUT}.zero": np.float32(0)}
+            nodes.append(onnx.helper.make_node("Where", [f"{LAMBDA_INPUT}.positive", line, f"{name}.clean"], [name]))
+    if f"{LAMBDA_INPUT}.zero" in tensors:
+        nodes.insert(
+            0, onnx.helper.make_node("Greater", [LAMBDA_INPUT, f"{LAMBDA_INPUT}.zero"], [f"{LAMBDA_INPUT}.positive"])
+        )
     return _prepended(with_weights(result, tensors), nodes)
 
 
@@ -151,13 +151,15 @@ def _is_constant(name: str, clean: Weights, affine: tuple[Weights, Weights]) -> 
 
 
 def _to_half(model: onnx.ModelProto, element: int) -> onnx.ModelProto:
-    """Turn every float32 tensor but the graph's inputs and outputs into ``element``; TensorRT casts nothing by itself."""
+    """Turn every float32 tensor but the inputs and outputs into ``element``: a strongly typed engine casts nothing."""
     floats = onnx.TensorProto.FLOAT
     result = _copy(model)
-    halves = [tensor for tensor in result.graph.initializer if tensor.data_type == floats]
-    for tensor in halves:
-        half = onnx.helper.make_tensor(tensor.name, element, tensor.dims, numpy_helper.to_array(tensor).reshape(-1))
-        tensor.CopyFrom(half)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(element)
+    for tensor in result.graph.initializer:
+        if tensor.data_type == floats:
+            with np.errstate(over="ignore"):  # becomes infinite, which no parity gate lets pass
+                half = numpy_helper.to_array(tensor).astype(dtype)
+            tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
     inputs = [value.name for value in result.graph.input if value.type.tensor_type.elem_type == floats]
     outputs = [value.name for value in result.graph.output]
     for node in result.graph.node:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ class BuildRequest:
         onnx: a graph whose input ``images`` ``[N, C, H, W]`` has a dynamic batch axis; nothing else is dynamic.
         plan: the file to write.
         batch: smallest, optimal and largest batch.
+        refittable: names of the weights that may be refitted; none: an engine that cannot be.
 
     Raises:
         BackendError: the batches are not in ascending order.
@@ -49,6 +51,7 @@ class BuildRequest:
     onnx: Path
     plan: Path
     batch: tuple[int, int, int]
+    refittable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         smallest, optimal, largest = self.batch
@@ -162,7 +165,13 @@ def main() -> None:
 
 def _build(request: BuildRequest) -> BuiltEngine:
     flavour, trt = preferred_tensorrt()
-    targets = known_gpus(trt) if flavour == "tensorrt_rtx" else _this_gpu()
+    if request.refittable and flavour == "tensorrt_rtx":
+        raise BackendError(
+            "TensorRT-RTX builds no refittable engine.",
+            fix="copy the bundle to a machine with a GPU and the full TensorRT and run there: "
+            "floats-edge export BUNDLE -o BUNDLE --trt; or export with --switch bound",
+        )
+    targets, workspace = (known_gpus(trt), None) if flavour == "tensorrt_rtx" else _this_gpu()
     logger = tensorrt_logger(trt)
     builder: tensorrt.Builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -175,8 +184,13 @@ def _build(request: BuildRequest) -> BuiltEngine:
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # on by default; fp32 is to mean float32, not 10 bits of mantissa
     config.add_optimization_profile(_profile(builder, network, request))
+    if request.refittable:
+        mark_refittable(network, request.refittable)
+        config.set_flag(trt.BuilderFlag.REFIT_INDIVIDUAL)
     if flavour == "tensorrt_rtx":
         _target(trt, config, targets)
+    if workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BackendError(
@@ -204,9 +218,28 @@ def _profile(
     return profile
 
 
-def _this_gpu() -> tuple[str, ...]:
+def mark_refittable(network: "tensorrt.INetworkDefinition", names: Sequence[str]) -> None:
+    """Let the weights of these names, and no others, be refitted.
+
+    Raises:
+        BackendError: the network has no weights of one of the names.
+    """
+    for name in names:
+        if not network.mark_weights_refittable(name):
+            raise BackendError(
+                f"TensorRT knows no weights {name!r} that could be refitted.",
+                fix="export the bundle again with this floats-edge, or use --switch bound",
+            )
+
+
+def _this_gpu() -> tuple[tuple[str, ...], int]:
+    """Its compute capability, and the bytes that tactics may work in.
+
+    TensorRT would allow all memory there is; on a Jetson that is the system's too, and the system kills who takes it.
+    """
     with open_cuda() as cuda:
-        return (cuda.target,)
+        free, _ = cuda.memory_info()
+        return (cuda.target,), free // 2
 
 
 def known_gpus(trt: Any) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
-"""What a measurement was taken under: machine, clocks, power mode, versions. What is not known says why."""
+"""What a measurement is taken under: machine, power mode, versions, and sensors of what changes meanwhile."""
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -11,9 +12,14 @@ import psutil
 from floats_edge import __version__
 from floats_edge.artifacts.records import Reading
 from floats_edge.profiling.bench import IMAGE_SEED
-from floats_edge.profiling.telemetry.nvml import gpu_state
+from floats_edge.profiling.telemetry import tegra
+from floats_edge.profiling.telemetry.nvml import gpu_sensors, gpu_state
+from floats_edge.profiling.telemetry.sensors import Sensor, UnreadableError, read_line, read_number
 
 Conditions = dict[str, Reading | str]
+
+BUSY = "cores busy"
+"""Name of the sensor of how many cores work, for whomever."""
 
 _CPUFREQ = "sys/devices/system/cpu/cpu0/cpufreq"
 _PACKAGES: Mapping[str, tuple[str, ...]] = {
@@ -21,25 +27,24 @@ _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "ONNX Runtime": ("onnxruntime", "onnxruntime-gpu"),
     "TensorRT": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "TensorRT-RTX": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx"),
+    "CUDA for Python": ("cuda-bindings", "cuda-python"),
 }
 
 
 def read_conditions(root: Path = Path("/")) -> Conditions:
-    """Conditions in force now, by name; ``root`` is where ``/proc`` and ``/sys`` stand."""
+    """What stays as it is during the runs, by name; ``root`` is where ``/proc``, ``/sys`` and ``/etc`` stand."""
     return {
         "CPU": _cpuinfo(root, "model name"),
         "cores": _cores(),
         "CPU governor": _file(root, f"{_CPUFREQ}/scaling_governor"),
-        "CPU clock": _cpu_clock(root),
-        "load average": _load_average(),
+        **tegra.clock_limits(root),
         "memory": Reading(
             value=psutil.virtual_memory().total / 2**20, unit="MiB", source="psutil.virtual_memory, physical"
         ),
-        "threads": os.environ.get("OMP_NUM_THREADS", "OMP_NUM_THREADS is not set: the backend decides"),
         **gpu_state(),
         "board": _file(root, "proc/device-tree/model"),
         "Jetson Linux": _file(root, "etc/nv_tegra_release"),
-        "power mode": _file(root, "var/lib/nvpmodel/status"),
+        "power mode": tegra.power_mode(root),
         "images": f"uniform in [0, 1), seed {IMAGE_SEED}",
         "floats-edge": __version__,
         "Python": platform.python_version(),
@@ -48,17 +53,28 @@ def read_conditions(root: Path = Path("/")) -> Conditions:
     }
 
 
+@contextmanager
+def open_sensors(root: Path = Path("/")) -> Iterator[list[Sensor]]:
+    """Sensors of what changes during the runs; a Jetson's from sysfs, or from tegrastats where that is hidden."""
+    with ExitStack() as stack:
+        sensors = [_busy_sensor(), _load_sensor(), _cpu_clock_sensor(root)]
+        sensors += stack.enter_context(gpu_sensors())
+        if tegra.is_jetson(root):
+            rails = tegra.rail_sensors(root) or stack.enter_context(tegra.tegrastats_sensors())
+            sensors += [*rails, *tegra.clock_sensors(root), *tegra.throttle_sensors(root)]
+        yield [*sensors, *tegra.thermal_sensors(root)]
+
+
 def _unknown(unit: str, reason: str) -> Reading:
     return Reading(value=None, unit=unit, source=reason)
 
 
 def _file(root: Path, name: str) -> Reading | str:
-    """First line of a file of the system; device-tree strings end in NUL."""
+    """First line of a file of the system."""
     try:
-        lines = (root / name).read_text(encoding="utf-8", errors="replace").rstrip("\0\n ").splitlines()
-    except OSError as error:
-        return _unknown("", f"/{name}: {error.strerror}")
-    return lines[0].strip("# ") if lines else _unknown("", f"/{name} is empty")
+        return read_line(root / name).strip("# ")
+    except UnreadableError as error:
+        return _unknown("", str(error))
 
 
 def _cpuinfo(root: Path, field: str) -> Reading | str:
@@ -76,19 +92,39 @@ def _cores() -> Reading:
     return Reading(value=allowed, unit="logical cores", source=f"sched_getaffinity, of {os.cpu_count()} in the machine")
 
 
-def _cpu_clock(root: Path) -> Reading:
+def _busy_sensor() -> Sensor:
+    """Cores that work, since the last reading: whoever they work for, and what a hypervisor takes."""
+    last = [psutil.cpu_times()]
+
+    def read() -> float:
+        before, now = last[0], psutil.cpu_times()
+        total = sum(now) - sum(before)
+        if total <= 0:
+            raise UnreadableError("/proc/stat: no time has passed since the last reading")
+        last[0] = now
+        idle = now.idle - before.idle + getattr(now, "iowait", 0) - getattr(before, "iowait", 0)
+        return max(0.0, 1 - idle / total) * (os.cpu_count() or 1)
+
+    return Sensor(BUSY, "cores", f"/proc/stat, all processes, of {os.cpu_count()} cores", read)
+
+
+def _load_sensor() -> Sensor:
+    return Sensor("load average", "processes", "os.getloadavg, last minute", lambda: os.getloadavg()[0])
+
+
+def _cpu_clock_sensor(root: Path) -> Sensor:
     """The clock of the first core, in MHz: by cpufreq, else what the kernel states, which under a VM is nominal."""
-    khz = _file(root, f"{_CPUFREQ}/scaling_cur_freq")
-    if isinstance(khz, str):
-        return Reading(value=float(khz) / 1000, unit="MHz", source="cpufreq scaling_cur_freq, before the runs")
-    mhz = _cpuinfo(root, "cpu MHz")
-    if isinstance(mhz, str):
-        return Reading(value=float(mhz), unit="MHz", source="/proc/cpuinfo, before the runs; nominal in a VM")
-    return _unknown("MHz", f"{khz.source}; {mhz.source}")
+    path = root / f"{_CPUFREQ}/scaling_cur_freq"
+    if path.exists():
+        return Sensor("CPU clock", "MHz", "cpufreq scaling_cur_freq, first core", lambda: read_number(path) / 1000)
 
+    def stated() -> float:
+        mhz = _cpuinfo(root, "cpu MHz")
+        if isinstance(mhz, Reading):
+            raise UnreadableError(f"no {path}; {mhz.source}")
+        return float(mhz)
 
-def _load_average() -> Reading:
-    return Reading(value=os.getloadavg()[0], unit="processes", source="os.getloadavg, last minute, before the runs")
+    return Sensor("CPU clock", "MHz", "/proc/cpuinfo, first core; nominal in a VM", stated)
 
 
 def _version(packages: tuple[str, ...]) -> Reading | str:

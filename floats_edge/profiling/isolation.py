@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from typing import Any, ParamSpec, TypeVar
+from types import TracebackType
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+from typing_extensions import Self
 
 from floats_edge.errors import BackendError, FloatsError
 
@@ -26,26 +29,71 @@ def run_isolated(function: Callable[Arguments, Result], *args: Arguments.args, *
         FloatsError: the call raised it.
         BackendError: the call raised anything else, or its process died.
     """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_call, args=(sender, function, args, kwargs), daemon=True)
-    try:
-        with _interrupt_held_back():
-            process.start()
-        sender.close()
-        result, failure = receiver.recv()
-    except EOFError:
-        process.join()
-        raise BackendError(f"its process died: {_cause(process.exitcode)}.", fix=_REMEDY) from None
-    finally:
-        receiver.close()
-        if process.pid is not None:
-            process.kill()
-            process.join()
-    if failure is not None:
-        kind, what, fix = failure
-        raise kind(what, fix=fix)
-    return result
+    with Worker(function, *args, **kwargs) as worker:
+        return worker.answer()
+
+
+class Worker:
+    """A fresh interpreter that calls ``function`` and is killed at the end; use as a context manager.
+
+    A function that yields answers is told by :meth:`proceed` to go on to its next one.
+
+    Raises:
+        FloatsError: see :func:`run_isolated`; so does :meth:`answer`.
+    """
+
+    def __init__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, self._theirs = context.Pipe()
+        self._process = context.Process(target=_call, args=(self._theirs, function, args, kwargs), daemon=True)
+
+    def __enter__(self) -> Self:
+        try:
+            with _interrupt_held_back():
+                self._process.start()
+        except BaseException:
+            self._end()
+            raise
+        self._theirs.close()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def proceed(self) -> None:
+        """Let a function that yields go on."""
+        try:
+            self._pipe.send(None)
+        except BrokenPipeError:
+            self._died()
+
+    def answer(self) -> Any:
+        """What the function returns or yields next.
+
+        Raises:
+            FloatsError: the call raised it.
+            BackendError: the call raised anything else, or its process died.
+        """
+        try:
+            result, failure = self._pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self._died()
+        if failure is not None:
+            kind, what, fix = failure
+            raise kind(what, fix=fix)
+        return result
+
+    def _died(self) -> NoReturn:
+        self._process.join()
+        raise BackendError(f"its process died: {_cause(self._process.exitcode)}.", fix=_REMEDY) from None
+
+    def _end(self) -> None:
+        if self._process.pid is not None:
+            self._process.kill()  # before the pipe closes, at whose end it would complain
+            self._process.join()
+        self._pipe.close()
 
 
 @contextmanager
@@ -71,14 +119,19 @@ def _interrupt_held_back() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-def _call(sender: Connection, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _call(pipe: Connection, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     try:
-        outcome = function(*args, **kwargs), None
+        result = function(*args, **kwargs)
+        if not isinstance(result, Iterator):
+            pipe.send((result, None))
+            return
+        for answer in result:
+            pipe.send((answer, None))
+            pipe.recv()
     except FloatsError as error:
-        outcome = None, (type(error), error.what, error.fix)
+        pipe.send((None, (type(error), error.what, error.fix)))
     except Exception as error:  # noqa: BLE001 - a backend may raise anything; the parent reports it
-        outcome = None, (BackendError, f"{type(error).__name__}: {error}", _REMEDY)
-    sender.send(outcome)
+        pipe.send((None, (BackendError, f"{type(error).__name__}: {error}", _REMEDY)))
 
 
 def _cause(exitcode: int | None) -> str:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from floats_edge.artifacts.records import Reading
 from floats_edge.profiling.telemetry.nvml import gpu_memory_used
+from floats_edge.profiling.telemetry.tegra import nvmap_used
 
 _STATUS = Path("/proc/self/status")
+_ROLLUP = Path("/proc/self/smaps_rollup")
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,12 @@ class Footprint:
 
     process: Reading
     gpu: Reading
+    shared: Reading
 
 
 def footprint() -> Footprint:
     """Memory in use now, in MiB."""
-    return Footprint(process=process_memory("VmRSS"), gpu=gpu_memory_used())
+    return Footprint(process=process_memory("VmRSS"), gpu=gpu_memory_used(), shared=nvmap_used())
 
 
 def memory_readings(before: Footprint) -> dict[str, Reading]:
@@ -32,7 +35,9 @@ def memory_readings(before: Footprint) -> dict[str, Reading]:
         "process before loading": before.process,
         "process peak": peak,
         "process increase": _difference(peak, before.process),
+        "process share": process_share(),
         "GPU increase": _difference(gpu_memory_used(), before.gpu),
+        "GPU share of Jetson memory, increase": _difference(nvmap_used(), before.shared),
     }
 
 
@@ -49,6 +54,18 @@ def process_memory(field: str) -> Reading:
         if line.startswith(f"{field}:"):
             return Reading(value=int(line.split()[1]) / 1024, unit="MiB", source=f"{field} of {_STATUS}")
     return Reading(value=None, unit="MiB", source=f"{_STATUS} has no {field}")
+
+
+def process_share() -> Reading:
+    """Resident memory in MiB, pages that are shared with other processes divided among them (PSS)."""
+    try:
+        lines = _ROLLUP.read_text(encoding="ascii").splitlines()
+    except OSError as error:
+        return Reading(value=None, unit="MiB", source=f"{_ROLLUP}: {error.strerror}")
+    for line in lines:
+        if line.startswith("Pss:"):
+            return Reading(value=int(line.split()[1]) / 1024, unit="MiB", source=f"Pss of {_ROLLUP}")
+    return Reading(value=None, unit="MiB", source=f"{_ROLLUP} has no Pss")
 
 
 def _difference(after: Reading, before: Reading) -> Reading:

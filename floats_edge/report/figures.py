@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from floats_edge.artifacts.files import write_atomic
-from floats_edge.artifacts.records import Evaluation, Record, Run, Share
+from floats_edge.artifacts.records import Evaluation, Reading, Record, Run, Share
 from floats_edge.report.tables import Content, attack_name, clean, label_records, number
 
 Draw = Callable[[Axes, Content], None]
@@ -58,6 +58,7 @@ _WIDTH = 7.6  # inches
 _STROKES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D")
 _LABEL_LENGTH = 44
+_TOP_LAYERS = 12
 
 
 def trade_off_svg(content: Content) -> str:
@@ -68,6 +69,25 @@ def trade_off_svg(content: Content) -> str:
 def latency_svg(content: Content) -> str:
     """Latency of every run, as an ``<svg>`` element."""
     return _svg(content, draw_latency, _latency_height(content), "latency")
+
+
+def memory_svg(content: Content) -> str:
+    """What every run added to the memory of its process and of the GPU, as an ``<svg>`` element; empty if unknown."""
+    return _bars_svg(_readings(content, lambda run: run.memory, ("process increase", "GPU increase")), "MiB", "memory")
+
+
+def energy_svg(content: Content) -> str:
+    """Energy per inference above idle of every run, as an ``<svg>`` element; empty if unknown."""
+    return _bars_svg(_readings(content, lambda run: run.energy, ("energy per inference",)), "mJ", "energy")
+
+
+def layers_svg(content: Content) -> str:
+    """The slowest layers of the first trace, as an ``<svg>`` element; empty without a trace."""
+    trace = next((trace for _, record in content.profiles for trace in record.traces), None)
+    if trace is None:
+        return ""
+    bars = [(clean(layer.name), layer.time_us) for layer in trace.layers[:_TOP_LAYERS]]
+    return _bars_svg(bars, f"µs per inference, {trace.backend}, batch {trace.batch}", "layers")
 
 
 def write_png(records: Sequence[Record], path: Path) -> None:
@@ -137,6 +157,37 @@ def draw_latency(axes: Axes, content: Content) -> None:
     axes.set_xlabel("ms per inference: p50 ●, p90 ▬, p99 |")
 
 
+def _readings(
+    content: Content, readings: Callable[[Run], Mapping[str, Reading]], names: Sequence[str]
+) -> list[tuple[str, float]]:
+    """Known readings of every run, under the run's label."""
+    bars = []
+    for label, run in _labelled_runs(content):
+        for name in names:
+            figure = readings(run).get(name)
+            if figure is not None and figure.value is not None:
+                bars.append((f"{label}\n{clean(name)}", figure.value))
+    return bars
+
+
+def _bars_svg(bars: Sequence[tuple[str, float]], unit: str, prefix: str) -> str:
+    """One bar per figure, with its value at the end; empty without figures."""
+
+    def draw(axes: Axes, content: Content) -> None:
+        del content
+        drawn = axes.barh(range(len(bars)), [value for _, value in bars], height=0.55, color=LATENCY, alpha=0.75)
+        axes.bar_label(drawn, [number(value) for _, value in bars], padding=4)
+        axes.set_yticks(range(len(bars)), [_short(label) for label, _ in bars])
+        axes.set_ylim(len(bars) - 0.4, -0.6)
+        axes.set_xlim(0, max(value for _, value in bars) * 1.12 or 1)
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel(clean(unit))
+
+    lines = sum(label.count("\n") + 1 for label, _ in bars)
+    return _svg(Content((), ()), draw, 0.75 + 0.12 * len(bars) + 0.17 * lines, prefix) if bars else ""
+
+
 def _svg(content: Content, draw: Draw, height: float, prefix: str) -> str:
     """Draw alone; ids get a prefix, so that several plots share a page, and colours become CSS variables."""
     text = io.StringIO()
@@ -193,13 +244,15 @@ def _name_curves(axes: Axes, records: Sequence[Evaluation]) -> None:
 
 
 def _labelled_runs(content: Content) -> list[tuple[str, Run]]:
-    """Runs by backend and batch, and by subject where there are several."""
+    """Runs by backend, batch and streams, and by subject where there are several."""
     several = len(content.profiles) > 1
-    return [
-        (clean(f"{run.backend}, batch {run.batch}") + (f"\n{label}" if several else ""), run)
-        for label, record in content.profiles
-        for run in record.runs
-    ]
+    labelled = []
+    for subject, record in content.profiles:
+        for run in record.runs:
+            streams = f", {run.streams} streams" if run.streams > 1 else ""
+            label = clean(f"{run.backend}, batch {run.batch}{streams}")
+            labelled.append((f"{label}\n{subject}" if several else label, run))
+    return labelled
 
 
 def _short(label: str) -> str:

@@ -10,7 +10,17 @@ import jinja2
 from floats_edge import __version__
 from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.records import Evaluation, Profile, Record
-from floats_edge.report.figures import latency_svg, trade_off_svg
+from floats_edge.report.figures import energy_svg, latency_svg, layers_svg, memory_svg, trade_off_svg
+from floats_edge.report.profile_tables import (
+    comparison_table,
+    condition_tables,
+    energy_table,
+    estimate_tables,
+    layer_tables,
+    memory_table,
+    size_table,
+    speed_tables,
+)
 from floats_edge.report.tables import (
     UNKNOWN,
     Content,
@@ -18,14 +28,8 @@ from floats_edge.report.tables import (
     accuracy_table,
     attack_name,
     clean,
-    condition_table,
     label_records,
-    latency_table,
-    memory_table,
     number,
-    size_table,
-    skipped_table,
-    start_table,
     subject_table,
 )
 
@@ -88,17 +92,25 @@ def sections(content: Content) -> list[Section]:
             )
         )
     if content.profiles:
-        latency = (latency_table(content), start_table(content))
-        parts += [
-            Section("Latency", latency, latency_svg(content), "p50, p90 and p99 of every run in ms"),
-            Section("Memory and size", (memory_table(content), size_table(content))),
-        ]
-    conditions = [subject_table(content)]
-    if content.profiles:
-        conditions.append(condition_table(content))
-    if any(record.skipped for _, record in content.profiles):
-        conditions.append(skipped_table(content))
+        parts += _profile_sections(content)
+    if content.comparisons:
+        parts.append(Section("Comparison", (comparison_table(content),)))
+    if estimates := estimate_tables(content):
+        parts.append(Section("Estimate, not measured", tuple(estimates)))
+    conditions = [subject_table(content), *(condition_tables(content) if content.profiles else ())]
     return [*parts, Section("What was measured, and under which conditions", tuple(conditions))]
+
+
+def _profile_sections(content: Content) -> list[Section]:
+    memory, energy = (memory_table(content), size_table(content)), (energy_table(content),)
+    parts = [
+        Section("Latency", tuple(speed_tables(content)), latency_svg(content), "p50, p90 and p99 of every run in ms"),
+        Section("Memory and size", memory, memory_svg(content), "memory of every run in MiB"),
+        Section("Energy", energy, energy_svg(content), "energy per inference of every run in mJ"),
+    ]
+    if layers := layer_tables(content):
+        parts.append(Section("Layers", tuple(layers), layers_svg(content), "time of the slowest layers in µs"))
+    return parts
 
 
 def highlights(content: Content) -> list[Highlight]:
@@ -122,7 +134,9 @@ def _accuracy_highlights(label: str, record: Evaluation) -> list[Highlight]:
 def _profile_highlights(label: str, record: Profile) -> list[Highlight]:
     run = record.runs[0]
     where = clean(f"{run.backend}, batch {run.batch}, {label}")
-    found = [Highlight("latency, p50", f"{number(run.latency_ms.p50)} ms", f"n = {run.latency_ms.n:,}, {where}")]
+    doubt = f" ({', '.join(dict.fromkeys(mark.partition(':')[0] for mark in run.marks))})" if run.marks else ""
+    detail = clean(f"n = {run.latency_ms.n:,}, {where}{doubt}")
+    found = [Highlight("latency, p50", f"{number(run.latency_ms.p50)} ms", detail)]
     if run.set_lambda_ms is not None:
         switch = run.set_lambda_ms
         found.append(Highlight("switch of λ, p50", f"{number(switch.p50)} ms", f"n = {switch.n:,}, {where}"))

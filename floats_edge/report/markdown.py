@@ -31,7 +31,14 @@ def write_tables(tables: Sequence[Table], path: Path) -> None:
 
 def _section(table: Table) -> str:
     rules = ("---:" if column in table.figures else "---" for column in table.columns)
-    lines = [f"## {_escape(table.title)}", "", _row(table.columns), f"| {' | '.join(rules)} |", *map(_row, table.rows), ""]
+    lines = [
+        f"## {_escape(table.title)}",
+        "",
+        _row(table.columns),
+        f"| {' | '.join(rules)} |",
+        *map(_row, table.rows),
+        "",
+    ]
     return "\n".join([*lines, *(f"{_escape(note)}\n" for note in table.notes)])
 
 

@@ -1,8 +1,10 @@
 """Which backends there are, which of them this machine has, and how to open a bundle on one."""
 
+from pathlib import Path
+
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.errors import BackendError
-from floats_edge.runtime.base import Predictor
+from floats_edge.runtime.base import DEFAULT_HOST, Host, Predictor
 
 BACKENDS = ("ort-cpu", "ort-cuda", "ort-trt", "trt")
 
@@ -21,11 +23,13 @@ def unavailable_reason(backend: str, bundle: Bundle | None = None) -> str | None
         return f"onnxruntime cannot be imported: {error}"
     if PROVIDERS[backend] not in onnxruntime.get_available_providers():
         return f"this onnxruntime has no {PROVIDERS[backend]}"
+    if bundle is not None and bundle.manifest.precision == "bf16" and backend == "ort-cpu":
+        return "ONNX Runtime has no bf16 kernels for the CPU, and emulation takes a time that says nothing"
     return None
 
 
-def open_predictor(bundle: Bundle, backend: str, lam: float) -> Predictor:
-    """Load ``bundle`` on ``backend`` with ``lam`` in force.
+def open_predictor(bundle: Bundle, backend: str, lam: float, host: Host = DEFAULT_HOST) -> Predictor:
+    """Load ``bundle`` on ``backend`` with ``lam`` in force; ``host`` says how it may use this machine.
 
     Raises:
         BackendError: the backend is not one of :data:`BACKENDS`, is not here, or cannot load the bundle.
@@ -43,4 +47,9 @@ def open_predictor(bundle: Bundle, backend: str, lam: float) -> Predictor:
         raise BackendError(f"{backend} cannot run here: {reason}.", fix="floats-edge doctor shows what is missing")
     from floats_edge.runtime.ort import open_ort
 
-    return open_ort(bundle, backend, lam)
+    return open_ort(bundle, backend, lam, host)
+
+
+def open_traced(bundle: Bundle, backend: str, lam: float, threads: int | None, folder: Path) -> Predictor:
+    """Like :func:`open_predictor`, such that ``kernels`` can be asked; traces go to ``folder``."""
+    return open_predictor(bundle, backend, lam, Host(threads, folder))

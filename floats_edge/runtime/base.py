@@ -1,6 +1,8 @@
 """The one interface behind which every engine runs."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -14,6 +16,37 @@ Images = NDArray[np.float32]
 Logits = NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Host:
+    """How a predictor may use the machine it runs on.
+
+    Attributes:
+        threads: of one inference on the host; None: the backend decides (ONNX Runtime: one per physical core).
+        trace_to: folder for traces, without which ONNX Runtime tells no ``kernels``; traced inferences are slower.
+    """
+
+    threads: int | None = None
+    trace_to: Path | None = None
+
+
+DEFAULT_HOST = Host()
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What a backend tells of its inside.
+
+    Attributes:
+        times: in µs of each kernel in each inference, by its name.
+        source: who told.
+        sparse: the kernels that count on 2:4 weights; None: the backend does not tell.
+    """
+
+    times: dict[str, list[float]]
+    source: str
+    sparse: frozenset[str] | None
+
+
 class Predictor(ABC):
     """A loaded network at a selectable lambda. One per thread; use as a context manager.
 
@@ -22,7 +55,10 @@ class Predictor(ABC):
         image_shape: ``(C, H, W)`` of one image.
         lambdas: the lambdas it can serve: a tuple of values, or None for any in [0, 1].
         lam: the lambda in force.
+        threads: threads of the host that one inference may use; None: the backend decides.
     """
+
+    threads: int | None = None
 
     def __init__(
         self, backend: str, image_shape: tuple[int, int, int], lambdas: tuple[float, ...] | None, lam: float
@@ -69,6 +105,17 @@ class Predictor(ABC):
 
     def close(self) -> None:  # noqa: B027 - optional to override
         """Release what the backend holds; the predictor cannot be used afterwards."""
+
+    def device_ms(self, images: Images) -> float | None:
+        """Time of one inference on the device alone, without copies, in ms; None where the backend cannot tell."""
+        del images
+
+    def kernels(self, images: Images, count: int) -> Kernels | None:
+        """Time of each kernel in each of ``count`` inferences; None where it cannot be told.
+
+        May end the life of the predictor: call nothing but :meth:`close` afterwards.
+        """
+        del images, count
 
     @abstractmethod
     def _switch(self, lam: float) -> None:

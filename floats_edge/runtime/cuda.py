@@ -63,6 +63,10 @@ class Cuda(ABC):
         """Wait until the stream is empty."""
 
     @abstractmethod
+    def time_ms(self, queue: Callable[[], object]) -> float:
+        """Time in ms that the device spends on what ``queue`` puts into the stream: between two CUDA events."""
+
+    @abstractmethod
     def memory_info(self) -> tuple[int, int]:
         """Free and total device memory, in bytes."""
 
@@ -141,6 +145,15 @@ class _PyCuda(Cuda):
         with self._errors():
             self._stream.synchronize()
 
+    def time_ms(self, queue: Callable[[], object]) -> float:
+        with self._errors():
+            start, end = self._driver.Event(), self._driver.Event()
+            start.record(self._stream)
+            queue()
+            end.record(self._stream)
+            end.synchronize()
+            return start.time_till(end)
+
     def memory_info(self) -> tuple[int, int]:
         with self._errors():
             return self._driver.mem_get_info()
@@ -196,6 +209,17 @@ class _CudaPython(Cuda):
 
     def synchronize(self) -> None:
         self._call(self._runtime.cudaStreamSynchronize, self._stream)
+
+    def time_ms(self, queue: Callable[[], object]) -> float:
+        start, end = (self._call(self._runtime.cudaEventCreate) for _ in range(2))
+        self._call(self._runtime.cudaEventRecord, start, self._stream)
+        queue()
+        self._call(self._runtime.cudaEventRecord, end, self._stream)
+        self._call(self._runtime.cudaEventSynchronize, end)
+        elapsed = self._call(self._runtime.cudaEventElapsedTime, start, end)
+        for event in (start, end):
+            self._call(self._runtime.cudaEventDestroy, event)
+        return elapsed
 
     def memory_info(self) -> tuple[int, int]:
         return self._call(self._runtime.cudaMemGetInfo)

@@ -1,19 +1,63 @@
 """The plain weights of an artifact at each lambda it serves."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from floats_edge.artifacts.bundle import Bundle
-from floats_edge.artifacts.weights import unpack_weights
+from floats_edge.artifacts.manifest import WEIGHTS_APART, Precision
+from floats_edge.artifacts.weights import take_scales, unpack_weights
 from floats_edge.method.fold import AffineLayers, Rule, Weights, affine_in_lambda, clean_weights
 
 Array = NDArray[np.float32]
 
+_BITS: dict[Precision, type[np.generic]] = {
+    "fp32": np.float32,
+    "fp16": np.float16,
+    "bf16": np.uint16,
+    "int8": np.float32,
+}
+"""NumPy type of the weights and biases that are not quantised; bfloat16, which NumPy lacks, by its bits."""
 
-class LambdaWeights:
-    """W(lam) and b(lam) of every layer in one flat float32 buffer: switching is one pass over it.
+
+class Line:
+    """Weights on a line over lambda, in one flat float32 buffer: switching is one pass over it.
+
+    Args:
+        clean: the weights at lambda = 0.
+        base: with ``slope``, the others: ``base + lam * slope``.
+        slope: of the same names and shapes.
+    """
+
+    def __init__(self, clean: Weights, base: Weights, slope: Weights) -> None:
+        self._clean, self._base, self._slope = (
+            _flat({name: part[name] for name in base}) for part in (clean, base, slope)
+        )
+        self._buffer = self._clean.copy()
+        self._views: dict[str, Array] = {}
+        self.varying: tuple[str, ...] = tuple(
+            name for name in base if slope[name].any() or not np.array_equal(base[name], clean[name])
+        )
+        """Names of the weights that depend on lambda."""
+        offset = 0
+        for name, array in base.items():
+            self._views[name] = self._buffer[offset : offset + array.size].reshape(array.shape)
+            offset += array.size
+
+    def at(self, lam: float) -> dict[str, Array]:
+        """Set the buffer to ``lam`` in [0, 1] and return views of it: always the same, overwritten by the next call."""
+        if lam == 0:
+            self._buffer[:] = self._clean
+        else:
+            np.multiply(self._slope, np.float32(lam), out=self._buffer)
+            self._buffer += self._base
+        return self._views
+
+
+class LambdaWeights(Line):
+    """W(lam) and b(lam) of every layer.
 
     Args:
         layers: the affine form of the network, NumPy arrays.
@@ -21,24 +65,51 @@ class LambdaWeights:
     """
 
     def __init__(self, layers: AffineLayers, rule: Rule) -> None:
-        base, slope = affine_in_lambda(layers, rule)
-        self._base, self._slope = _flat(base), _flat(slope)
-        self._clean = _flat(clean_weights(layers))
-        self._buffer = self._clean.copy()
-        self._views: dict[str, Array] = {}
-        offset = 0
-        for name, array in base.items():
-            self._views[name] = self._buffer[offset : offset + array.size].reshape(array.shape)
-            offset += array.size
+        super().__init__(clean_weights(layers), *affine_in_lambda(layers, rule))
 
-    def at(self, lam: float) -> dict[str, Array]:
-        """Set the buffer to ``lam`` in [0, 1]; the returned arrays are views that the next call overwrites."""
-        if lam == 0:
-            self._buffer[:] = self._clean
-        else:
-            np.multiply(self._slope, np.float32(lam), out=self._buffer)
-            self._buffer += self._base
-        return self._views
+
+class InputWeights:
+    """The weights at any lambda in the types in which a graph takes them, in buffers that stay where they are.
+
+    Args:
+        weights: the same in float32.
+        precision: of the graph.
+        scales: int8 only: float32 ``[out]`` per quantised weight, by its name.
+    """
+
+    def __init__(self, weights: LambdaWeights, precision: Precision, scales: Mapping[str, Array]) -> None:
+        self._weights = weights
+        self._scales = scales
+        self._buffers: dict[str, NDArray[Any]] = {}
+        for name, array in weights.at(0.0).items():
+            dtype = np.int8 if name in scales else _BITS[precision]
+            self._buffers[name] = array if dtype == np.float32 else np.empty(array.shape, dtype)
+        self.varying = weights.varying
+        self.at(0.0)
+
+    def at(self, lam: float) -> Mapping[str, NDArray[Any]]:
+        """Set the buffers to ``lam`` in [0, 1] and return them: always the same arrays. bfloat16 comes as its bits."""
+        for name, array in self._weights.at(lam).items():
+            buffer = self._buffers[name]
+            if buffer.dtype == np.int8:
+                buffer[:] = quantized(array, self._scales[name])
+            elif buffer.dtype == np.uint16:
+                buffer[:] = bfloat16_bits(array)
+            elif buffer.dtype == np.float16:
+                buffer[:] = array
+        return self._buffers
+
+
+def quantized(weight: Array, scale: Array) -> NDArray[np.int8]:
+    """A weight ``[out, ...]`` as ONNX's QuantizeLinear makes it int8 with one scale per output channel."""
+    steps = weight / scale.reshape(-1, *[1] * (weight.ndim - 1))
+    return np.clip(np.rint(steps), -128, 127).astype(np.int8)
+
+
+def bfloat16_bits(array: Array) -> NDArray[np.uint16]:
+    """Finite float32 values rounded to bfloat16, ties to even: the upper half of their bits."""
+    bits = np.ascontiguousarray(array).view(np.uint32)
+    return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
 
 
 class GraphWeights:
@@ -57,15 +128,59 @@ class GraphWeights:
 
 
 def bundle_weights(bundle: Bundle) -> LambdaWeights:
-    """The weights of a bundle in mode ``bound``.
+    """The weights of a bundle in mode ``bound`` or ``refit``, in float32.
 
     Raises:
         ArtifactError: the weights file is not what was exported, or does not fit the manifest.
     """
+    return _read_weights(bundle)[0]
+
+
+def input_weights(bundle: Bundle) -> InputWeights:
+    """The weights of a bundle in mode ``bound`` or ``refit``, in the types of its graph.
+
+    Raises:
+        ArtifactError: the weights file is not what was exported, or does not fit the manifest.
+    """
+    return InputWeights(*_read_weights(bundle))
+
+
+def _read_weights(bundle: Bundle) -> tuple[LambdaWeights, Precision, dict[str, Array]]:
     manifest = bundle.manifest
-    assert manifest.weights is not None, "only mode bound keeps its weights apart"
-    layers = unpack_weights(bundle.tensors(manifest.weights), manifest.layers, manifest.lam.noise_seed)
-    return LambdaWeights(layers, manifest.lam.rule)
+    assert manifest.weights is not None, "a manifest of mode bound or refit names its weights"
+    tensors = bundle.tensors(manifest.weights)
+    scales = take_scales(tensors, manifest.layers) if manifest.precision == "int8" else {}
+    layers = unpack_weights(tensors, manifest.layers, manifest.lam.noise_seed)
+    return LambdaWeights(layers, manifest.lam.rule), manifest.precision, scales
+
+
+def twin_weights(bundle: Bundle) -> "Line | GraphWeights":
+    """The weights of any bundle in float32, for a twin to take gradients through.
+
+    Raises:
+        ArtifactError: a file is not what was exported.
+    """
+    mode = bundle.manifest.lam.mode
+    if mode in WEIGHTS_APART:
+        return bundle_weights(bundle)
+    return lambda_graph_weights(bundle) if mode == "input" else graph_weights(bundle)
+
+
+def lambda_graph_weights(bundle: Bundle) -> Line:
+    """The weights of a bundle in mode ``input``, read from its graph and widened to float32.
+
+    Raises:
+        ArtifactError: the graph is not what was exported.
+    """
+    tensors = _initializers(bundle, bundle.manifest.graphs[0].file)
+    base: Weights = {}
+    slope: Weights = {}
+    clean: Weights = {}
+    for name in _weight_names(bundle):
+        base[name] = _dequantized(tensors, name) if name in tensors else tensors[f"{name}.base"]
+        slope[name] = tensors.get(f"{name}.slope", np.zeros_like(base[name]))
+        clean[name] = tensors.get(f"{name}.clean", base[name])
+    return Line(clean, base, slope)
 
 
 def graph_weights(bundle: Bundle) -> GraphWeights:
@@ -74,20 +189,30 @@ def graph_weights(bundle: Bundle) -> GraphWeights:
     Raises:
         ArtifactError: a graph is not what was exported.
     """
-    import onnx
-    from onnx import numpy_helper
-
-    names = {f"{layer.name}.{kind}" for layer in bundle.manifest.layers for kind in ("weight", "bias")}
     sets: dict[float, dict[str, Array]] = {}
     for graph in bundle.manifest.graphs:
         assert graph.lam is not None, "a graph of mode fixed or bank has its lambda"
-        model = onnx.load_model_from_string(bundle.read(graph.file))
-        sets[graph.lam] = {
-            tensor.name: numpy_helper.to_array(tensor).astype(np.float32)
-            for tensor in model.graph.initializer
-            if tensor.name in names
-        }
+        tensors = _initializers(bundle, graph.file)
+        sets[graph.lam] = {name: _dequantized(tensors, name) for name in _weight_names(bundle)}
     return GraphWeights(sets)
+
+
+def _weight_names(bundle: Bundle) -> list[str]:
+    return [f"{layer.name}.{kind}" for layer in bundle.manifest.layers for kind in ("weight", "bias")]
+
+
+def _initializers(bundle: Bundle, file: str) -> dict[str, Array]:
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load_model_from_string(bundle.read(file))
+    return {tensor.name: numpy_helper.to_array(tensor).astype(np.float32) for tensor in model.graph.initializer}
+
+
+def _dequantized(tensors: Mapping[str, Array], name: str) -> Array:
+    scale = tensors.get(f"{name}.scale")
+    weight = tensors[name]
+    return weight if scale is None else weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
 
 
 def _flat(weights: Weights) -> Array:

@@ -1,22 +1,24 @@
-"""The folded network in PyTorch: the reference every export is compared with, and the twin that gradients come from."""
+"""Trained networks in PyTorch: the reference every export is compared with, and the twin that gradients come from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
-from floats_edge.errors import ArtifactError
+from floats_edge.errors import ArtifactError, LambdaError
 from floats_edge.method.conditioning import draw_noise
 from floats_edge.method.fold import AffineLayer, fold_network
-from floats_edge.models.build import build, load_weights
-from floats_edge.models.layers import FLOAT, FOLDED
+from floats_edge.models.build import build, build_method, load_weights
+from floats_edge.models.layers import FOLDED
+from floats_edge.models.oat import OatNetwork
 from floats_edge.models.spec import ModelSpec
 from floats_edge.runtime.base import Images, Logits, Predictor
-from floats_edge.runtime.lambda_weights import LambdaWeights, bundle_weights, graph_weights
+from floats_edge.runtime.lambda_weights import LambdaWeights, twin_weights
 
 
 class WeightSource(Protocol):
@@ -50,19 +52,74 @@ class TorchPredictor(Predictor):
         load_weights(self.network, {name: torch.from_numpy(array) for name, array in self._weights.at(lam).items()})
 
     def _infer(self, images: Images) -> Logits:
-        batch = torch.from_numpy(images).to(self.device).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad():
-            return self.network(batch).cpu().numpy()
+        return _infer(self.network, images, self.device)
+
+
+class OatPredictor(Predictor):
+    """An OAT network, which does not fold: FiLM runs in every inference. ``network`` is as above.
+
+    Args:
+        spec: its topology.
+        network: as trained.
+        device: a torch device.
+    """
+
+    def __init__(self, spec: ModelSpec, network: OatNetwork, device: str = "cpu") -> None:
+        super().__init__(f"torch-{device}", spec.image_shape, network.oat.served, 0.0)
+        self.device = torch.device(device)
+        self._oat = network.to(self.device)
+
+    def network(self, images: Tensor) -> Tensor:
+        """Logits at the lambda in force."""
+        return self._oat(images, self.lam)
+
+    def set_lambda(self, lam: float) -> float:
+        if self.lambdas is not None and lam not in self.lambdas:
+            known = ", ".join(f"{value:g}" for value in self.lambdas)
+            raise LambdaError(
+                f"this OAT network was trained at lambda {known}; its encoding knows no {lam:g}.",
+                fix="choose one of them, or train with oat.encoding=none",
+            )
+        return super().set_lambda(lam)
+
+    def _switch(self, lam: float) -> None:
+        """Nothing to do: the network reads ``lam`` in every inference."""
+
+    def _infer(self, images: Images) -> Logits:
+        return _infer(self.network, images, self.device)
+
+
+@torch.no_grad()
+def _infer(network: Callable[[Tensor], Tensor], images: Images, device: torch.device) -> Logits:
+    return network(torch.from_numpy(images).to(device).contiguous(memory_format=torch.channels_last)).cpu().numpy()
 
 
 def trained_layers(run: TrainingRun) -> dict[str, AffineLayer]:
     """The affine form of a trained network, as NumPy arrays by layer name.
 
     Raises:
+        ArtifactError: the weights are damaged, of another network than the checkpoint says, or of one that does not
+            fold.
+    """
+    recipe = run.checkpoint.recipe
+    if recipe.method == "oat":
+        raise ArtifactError(
+            f"{run.path} was trained by OAT, a baseline that cannot be folded into plain weights.",
+            fix="floats-edge evaluate runs it as it is; to export, train with method: float",
+        )
+    network = trained_network(run)
+    draw_noise(network, recipe.condition.noise_seed)
+    return {name: layer.numpy() for name, layer in fold_network(network).items()}
+
+
+def trained_network(run: TrainingRun) -> nn.Module:
+    """The network of a run as trained, without its frozen noise.
+
+    Raises:
         ArtifactError: the weights are damaged, or of another network than the checkpoint says.
     """
     checkpoint = run.checkpoint
-    network = build(checkpoint.model, FLOAT).eval()
+    network = build_method(checkpoint.model, checkpoint.recipe.method, checkpoint.recipe.oat, seed=0).eval()
     try:
         network.load_state_dict({name: torch.from_numpy(array) for name, array in run.weights().items()})
     except RuntimeError:
@@ -70,12 +127,24 @@ def trained_layers(run: TrainingRun) -> dict[str, AffineLayer]:
             f"{run.path} holds the weights of another model than {checkpoint.model.arch}.",
             fix="train it again: floats-edge train RECIPE --out DIR",
         ) from None
-    draw_noise(network, checkpoint.recipe.condition.noise_seed)
-    return {name: layer.numpy() for name, layer in fold_network(network).items()}
+    return network.requires_grad_(False)
+
+
+def trained_predictor(run: TrainingRun, device: str = "cpu") -> TorchPredictor | OatPredictor:
+    """The trained network of a run at every lambda it serves: folded, as it is deployed, unless it is OAT's."""
+    if run.checkpoint.recipe.method != "oat":
+        return run_predictor(run, device)
+    network = trained_network(run)
+    assert isinstance(network, OatNetwork)
+    return OatPredictor(run.checkpoint.model, network, device)
 
 
 def run_predictor(run: TrainingRun, device: str = "cpu") -> TorchPredictor:
-    """The trained network of a run, folded, at any lambda."""
+    """The trained network of a run, folded, at any lambda.
+
+    Raises:
+        ArtifactError: it does not fold.
+    """
     weights = LambdaWeights(trained_layers(run), run.checkpoint.recipe.condition.rule)
     return TorchPredictor(run.checkpoint.model, weights, device=device)
 
@@ -83,5 +152,4 @@ def run_predictor(run: TrainingRun, device: str = "cpu") -> TorchPredictor:
 def bundle_twin(bundle: Bundle, device: str = "cpu") -> TorchPredictor:
     """The float twin of a bundle: its network rebuilt from nothing but the bundle, fp32, for attacks by gradient."""
     manifest = bundle.manifest
-    weights = bundle_weights(bundle) if manifest.lam.mode == "bound" else graph_weights(bundle)
-    return TorchPredictor(manifest.model, weights, manifest.lam.values, device)
+    return TorchPredictor(manifest.model, twin_weights(bundle), manifest.lam.values, device)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from floats_edge.artifacts.bundle import Bundle
-from floats_edge.artifacts.manifest import Engine, Flavour
+from floats_edge.artifacts.manifest import LAMBDA_INPUT, Engine, Flavour, Precision
 from floats_edge.errors import ArtifactError, BackendError
-from floats_edge.runtime.base import Images, Logits, Predictor
+from floats_edge.runtime.base import Images, Kernels, Logits, Predictor
 from floats_edge.runtime.cuda import Cuda, open_cuda
-from floats_edge.runtime.lambda_weights import bundle_weights
+from floats_edge.runtime.lambda_weights import input_weights
+from floats_edge.runtime.trt_kernels import time_kernels
 
 if TYPE_CHECKING:
     import tensorrt
@@ -30,6 +31,8 @@ _INSTALL = (
     "pip install 'floats-edge[rtx]' (TensorRT-RTX, x86-64) or 'floats-edge[trt]' (TensorRT); "
     "on a Jetson use JetPack's: apt install python3-libnvinfer, and a venv with --system-site-packages"
 )
+_WEIGHT_TYPES: dict[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
+"""Names of the types of refittable weights."""
 _LEVELS = {
     "INTERNAL_ERROR": logging.ERROR,
     "ERROR": logging.ERROR,
@@ -122,7 +125,7 @@ def trt_unavailable_reason(bundle: Bundle | None = None) -> str | None:
 
 
 def fitting_engines(bundle: Bundle, target: str) -> dict[float | None, Engine]:
-    """For each lambda of the bundle (None in mode ``bound``) the first engine that this host can run.
+    """For each lambda of the bundle (None where one serves all) the first engine that this host can run.
 
     Args:
         bundle: its manifest alone is read: nothing is deserialised before it is known to fit.
@@ -170,6 +173,7 @@ def _rebuild(bundle: Bundle) -> str:
 class _Loaded:
     """An engine ready to run."""
 
+    engine: "tensorrt.ICudaEngine"
     context: "tensorrt.IExecutionContext"  # keeps its engine and runtime alive
     batch: tuple[int, int, int]
     tensors: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]  # of inputs and outputs; the batch axis is -1
@@ -190,12 +194,17 @@ def _load(bundle: Bundle, engine: Engine) -> _Loaded:
     for index in range(loaded.num_io_tensors):
         name = loaded.get_tensor_name(index)
         shape: Any = loaded.get_tensor_shape(name)  # a Dims: a sequence, though the stubs do not say so
-        tensors[name] = (tuple(shape), np.dtype(trt.nptype(loaded.get_tensor_dtype(name))))
-    return _Loaded(context, engine.batch, tensors)
+        tensors[name] = (tuple(shape), _numpy_type(trt, loaded.get_tensor_dtype(name)))
+    return _Loaded(loaded, context, engine.batch, tensors)
 
 
-class _DeviceWeights:
-    """The weight inputs of an engine in mode ``bound``: device buffers that hold W(lambda) in the types it wants.
+def _numpy_type(trt: Any, dtype: Any) -> np.dtype[Any]:
+    """NumPy's type for a tensor's; NumPy has no bfloat16, whose bits are uint16."""
+    return np.dtype(np.uint16 if dtype == trt.DataType.BF16 else trt.nptype(dtype))
+
+
+class _BoundWeights:
+    """Mode ``bound``: device buffers that hold W(lambda), in the types in which the engine takes it.
 
     Attributes:
         addresses: of the buffers, by input name.
@@ -203,33 +212,82 @@ class _DeviceWeights:
 
     def __init__(self, bundle: Bundle, engine: _Loaded, cuda: Cuda) -> None:
         self._cuda = cuda
-        self._weights = bundle_weights(bundle)
+        self._weights = input_weights(bundle)
         images_and_logits = (bundle.manifest.input.name, bundle.manifest.output.name)
-        inputs = {name: tensor for name, tensor in engine.tensors.items() if name not in images_and_logits}
-        wanted = {(name, shape) for name, (shape, _) in inputs.items()}
-        held = {(name, array.shape) for name, array in self._weights.at(0.0).items()}
+        wanted = {(name, *tensor) for name, tensor in engine.tensors.items() if name not in images_and_logits}
+        arrays = self._weights.at(0.0)
+        held = {(name, array.shape, array.dtype) for name, array in arrays.items()}
         if wanted != held:
             raise ArtifactError(
                 f"the engine of {bundle.path} does not take the bundle's weights: "
-                f"{', '.join(sorted({name for name, _ in wanted ^ held}))} differ in name or shape.",
+                f"{', '.join(sorted({name for name, *_ in wanted ^ held}))} differ in name, shape or type.",
                 fix=_rebuild(bundle),
             )
-        self._types = {name: dtype for name, (_, dtype) in inputs.items()}
-        self.addresses = {
-            name: cuda.allocate(math.prod(shape) * dtype.itemsize) for name, (shape, dtype) in inputs.items()
-        }
+        self.addresses = {name: cuda.allocate(array.nbytes) for name, array in arrays.items()}
 
-    def upload(self, lam: float) -> None:
+    def put(self, lam: float) -> None:
         """Compute W(lam) on the host and copy it over."""
-        weights = self._weights.at(lam)
-        arrays = {name: np.ascontiguousarray(weights[name], dtype) for name, dtype in self._types.items()}
-        for name, array in arrays.items():
+        for name, array in self._weights.at(lam).items():
             self._cuda.to_device(self.addresses[name], array)
         self._cuda.synchronize()
 
 
+class _LambdaInput:
+    """Mode ``input``: a device scalar that holds lambda.
+
+    Attributes:
+        addresses: of the scalar, by input name.
+    """
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self.addresses = {LAMBDA_INPUT: cuda.allocate(4)}
+
+    def put(self, lam: float) -> None:
+        """Copy lambda over."""
+        scalar = np.array([lam], dtype=np.float32)
+        self._cuda.to_device(self.addresses[LAMBDA_INPUT], scalar)
+        self._cuda.synchronize()
+
+
+class _RefittedWeights:
+    """Mode ``refit``: the engine's own weights, replaced by W(lambda) from host memory.
+
+    A refit that fails may leave the engine half changed: the predictor must not be used after it.
+    """
+
+    addresses: Mapping[str, int] = {}
+
+    def __init__(self, bundle: Bundle, engine: _Loaded, trt: Any) -> None:
+        self._trt = trt
+        self._remedy = _rebuild(bundle)
+        self._weights = input_weights(bundle)
+        self._refitter: tensorrt.Refitter = trt.Refitter(engine.engine, tensorrt_logger(trt))
+        self._type = getattr(trt.DataType, _WEIGHT_TYPES[bundle.manifest.precision])
+        expected, found = set(self._weights.varying), set(self._refitter.get_all_weights())
+        if expected != found:
+            raise ArtifactError(
+                f"the engine of {bundle.path} cannot be refitted to another lambda: "
+                f"{', '.join(sorted(expected ^ found))} should be refittable and is not, or the other way round.",
+                fix=self._remedy,
+            )
+
+    def put(self, lam: float) -> None:
+        """Compute W(lam) on the host and refit the engine with it."""
+        arrays = self._weights.at(lam)
+        for name in self._weights.varying:
+            array = arrays[name]
+            weights = self._trt.Weights(self._type, array.ctypes.data, array.size)
+            if not self._refitter.set_named_weights(name, weights):
+                raise BackendError(f"TensorRT does not accept {name} at lambda {lam:g}.", fix=self._remedy)
+        missing = self._refitter.get_missing_weights()
+        if missing or not self._refitter.refit_cuda_engine():
+            what = f"it also wants {', '.join(missing)}" if missing else "its own message is in the log"
+            raise BackendError(f"TensorRT failed to refit the engine to lambda {lam:g}: {what}.", fix=self._remedy)
+
+
 class TrtPredictor(Predictor):
-    """The engines of a bundle on the GPU: in mode ``bank`` one per lambda, in mode ``bound`` one fed with W(lambda).
+    """The engines of a bundle on the GPU: in mode ``bank`` one per lambda, otherwise one.
 
     ``predict`` takes any number of images: more than an engine's largest batch are run in parts. TensorRT-RTX compiles
     kernels on the host while it loads, and again for batch sizes it has not met.
@@ -245,6 +303,7 @@ class TrtPredictor(Predictor):
         lambdas = manifest.lam.values
         super().__init__("trt", manifest.input.shape, lambdas, 0.0 if lambdas is None else lambdas[0])
         self._cuda = cuda
+        self._trt = load_tensorrt(next(iter(engines.values())).flavour)
         self._remedy = _rebuild(bundle)
         self._input = manifest.input.name
         self._classes = len(manifest.output.labels)
@@ -253,23 +312,49 @@ class TrtPredictor(Predictor):
         self._logits = cuda.allocate(4 * largest * self._classes)
         addresses = {self._input: self._images, manifest.output.name: self._logits}
         self._engines = {lam: _load(bundle, engine) for lam, engine in engines.items()}
-        self._weights = _DeviceWeights(bundle, self._engines[None], cuda) if lambdas is None else None
-        if self._weights is not None:
-            addresses |= self._weights.addresses
-            self._weights.upload(self.lam)
+        self._broken = False
+        self._lambda = self._lambda_of(bundle, engines)
+        if self._lambda is not None:
+            addresses |= self._lambda.addresses
+            self._lambda.put(self.lam)
         for engine in self._engines.values():
             for name, address in addresses.items():
                 self._must(engine.context.set_tensor_address(name, address), f"bind {name}")
 
+    def _lambda_of(
+        self, bundle: Bundle, engines: Mapping[float | None, Engine]
+    ) -> "_BoundWeights | _LambdaInput | _RefittedWeights | None":
+        """Where lambda goes into the one engine that serves every lambda."""
+        mode = bundle.manifest.lam.mode
+        if mode == "bound":
+            return _BoundWeights(bundle, self._engines[None], self._cuda)
+        if mode == "input":
+            return _LambdaInput(self._cuda)
+        if mode == "refit":
+            return _RefittedWeights(bundle, self._engines[None], load_tensorrt(engines[None].flavour))
+        return None
+
     def close(self) -> None:
+        self._lambda = None  # a refitter must go before its engine
         self._engines.clear()
         self._cuda.close()
 
     def _switch(self, lam: float) -> None:
-        if self._weights is not None:
-            self._weights.upload(lam)
+        if self._lambda is not None:
+            self._check_whole()
+            self._broken = True  # until all of it is there: weights of two lambdas are no network
+            self._lambda.put(lam)
+            self._broken = False
+
+    def _check_whole(self) -> None:
+        if self._broken:
+            raise BackendError(
+                "an earlier change of lambda failed half-way, so this engine computes nothing of use.",
+                fix="open the bundle again; if that fails too, rebuild the engine: " + self._remedy,
+            )
 
     def _infer(self, images: Images) -> Logits:
+        self._check_whole()
         engine = self._engines[None if self.lambdas is None else self.lam]
         largest = engine.batch[2]
         logits = np.empty((len(images), self._classes), dtype=np.float32)
@@ -286,6 +371,24 @@ class TrtPredictor(Predictor):
         self._must(engine.context.execute_async_v3(self._cuda.stream), "run")
         self._cuda.to_host(logits, self._logits)
         self._cuda.synchronize()
+
+    def kernels(self, images: Images, count: int) -> Kernels:
+        context = self._engines[None if self.lambdas is None else self.lam].context
+        return time_kernels(self._trt, context, lambda: self._infer(images), count)
+
+    def device_ms(self, images: Images) -> float | None:
+        """Time between two CUDA events around the engine; None for more images than it takes at once.
+
+        Never run on a GPU so far.
+        """
+        self._check_whole()
+        engine = self._engines[None if self.lambdas is None else self.lam]
+        rows = max(len(images), engine.batch[0])
+        if rows > engine.batch[2]:
+            return None
+        self._cuda.to_device(self._images, images)
+        self._must(engine.context.set_input_shape(self._input, (rows, *self.image_shape)), f"take a batch of {rows}")
+        return self._cuda.time_ms(lambda: self._must(engine.context.execute_async_v3(self._cuda.stream), "run"))
 
     def _must(self, done: bool, what: str) -> None:
         if not done:

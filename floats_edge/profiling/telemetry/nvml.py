@@ -1,16 +1,23 @@
 """What NVIDIA's management library tells of the first GPU; read outside timed paths."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from floats_edge.artifacts.records import Reading
+from floats_edge.profiling.telemetry.sensors import Sensor, UnreadableError
 
 _INDEX = 0  # CUDA_VISIBLE_DEVICES does not apply to NVML
 
-
-class NoAnswer(Exception):  # noqa: N818 - an expected state of most machines
-    """NVML does not tell this here; the message says why."""
+THROTTLING = {
+    "SwPowerCap": "power limit",
+    "HwSlowdown": "hardware slowdown",
+    "SwThermalSlowdown": "temperature, by software",
+    "HwThermalSlowdown": "temperature, by hardware",
+    "HwPowerBrakeSlowdown": "power brake",
+}
+"""Why the driver lowers clocks under load, by NVML's name. Idling and clocks set by hand are no throttling."""
 
 
 @contextmanager
@@ -18,20 +25,21 @@ def first_gpu() -> Iterator[tuple[Any, Any]]:
     """The NVML module and the handle of the first GPU.
 
     Raises:
-        NoAnswer: the module is not installed, there is no driver or no GPU, or a question asked inside is not answered.
+        UnreadableError: the module is not installed, there is no driver or no GPU, or a question asked inside is not
+            answered.
     """
     try:
         import pynvml
     except ImportError:
-        raise NoAnswer("nvidia-ml-py is not installed (pip install 'floats-edge[gpu]')") from None
+        raise UnreadableError("nvidia-ml-py is not installed (pip install 'floats-edge[gpu]')") from None
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        raise NoAnswer(f"NVML: {error}") from None
+        raise UnreadableError(f"NVML: {error}") from None
     try:
         yield pynvml, pynvml.nvmlDeviceGetHandleByIndex(_INDEX)
     except pynvml.NVMLError as error:
-        raise NoAnswer(f"NVML: {error}") from None
+        raise UnreadableError(f"NVML: {error}") from None
     finally:
         pynvml.nvmlShutdown()
 
@@ -41,35 +49,90 @@ def gpu_memory_used() -> Reading:
     try:
         with first_gpu() as (nvml, gpu):
             used = nvml.nvmlDeviceGetMemoryInfo(gpu).used
-    except NoAnswer as reason:
+    except UnreadableError as reason:
         return Reading(value=None, unit="MiB", source=str(reason))
     return Reading(value=used / 2**20, unit="MiB", source="nvmlDeviceGetMemoryInfo of GPU 0, all processes")
 
 
 def gpu_state() -> dict[str, Reading | str]:
-    """Name, driver, clocks, power limit and temperature of the first GPU; each unknown with its reason."""
+    """Name, driver, highest clock, power limit and other processes of the first GPU; each unknown with its reason."""
     try:
         with first_gpu() as (nvml, gpu):
             names: dict[str, Reading | str] = {
                 "GPU": str(nvml.nvmlDeviceGetName(gpu)),
                 "NVIDIA driver": str(nvml.nvmlSystemGetDriverVersion()),
             }
-    except NoAnswer as reason:
+    except UnreadableError as reason:
         return {"GPU": Reading(value=None, unit="", source=str(reason))}
     return names | {
-        "GPU clock": _reading("MHz", 1, "nvmlDeviceGetClockInfo", "NVML_CLOCK_SM"),
         "GPU clock, highest": _reading("MHz", 1, "nvmlDeviceGetMaxClockInfo", "NVML_CLOCK_SM"),
-        "GPU memory clock": _reading("MHz", 1, "nvmlDeviceGetClockInfo", "NVML_CLOCK_MEM"),
         "GPU power limit": _reading("W", 1000, "nvmlDeviceGetEnforcedPowerLimit"),
-        "GPU temperature": _reading("°C", 1, "nvmlDeviceGetTemperature", "NVML_TEMPERATURE_GPU"),
+        "GPU processes": _processes(),
     }
+
+
+@contextmanager
+def gpu_sensors() -> Iterator[list[Sensor]]:
+    """Power, clocks, temperature and reasons for throttling of the first GPU; none where NVML does not answer."""
+    with ExitStack() as library:
+        try:
+            library.enter_context(first_gpu())  # keeps it loaded, so that a reading takes microseconds
+        except UnreadableError:
+            yield []
+            return
+        yield _all_sensors()
+
+
+def _all_sensors() -> list[Sensor]:
+    return [
+        _sensor("power GPU", "W", 1000, "nvmlDeviceGetPowerUsage"),
+        _sensor("GPU clock", "MHz", 1, "nvmlDeviceGetClockInfo", "NVML_CLOCK_SM"),
+        _sensor("GPU memory clock", "MHz", 1, "nvmlDeviceGetClockInfo", "NVML_CLOCK_MEM"),
+        _sensor("temperature GPU", "°C", 1, "nvmlDeviceGetTemperature", "NVML_TEMPERATURE_GPU"),
+        *(
+            Sensor(f"throttling {what}", "steps", f"nvmlDeviceGetCurrentClocksEventReasons, {name}", _throttled(name))
+            for name, what in THROTTLING.items()
+        ),
+    ]
+
+
+def _throttled(name: str) -> Callable[[], float]:
+    """Whether one reason for throttling is in force: 1 or 0. Older libraries have it under its older name."""
+
+    def read() -> float:
+        with first_gpu() as (nvml, gpu):
+            query = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None)
+            query = query or nvml.nvmlDeviceGetCurrentClocksThrottleReasons
+            bit = getattr(nvml, f"nvmlClocksEventReason{name}", None)
+            bit = bit if bit is not None else getattr(nvml, f"nvmlClocksThrottleReason{name}")
+            return float(bool(query(gpu) & bit))
+
+    return read
+
+
+def _processes() -> Reading:
+    """Processes that compute on the GPU, this one left out; a container sees none but its own."""
+    try:
+        with first_gpu() as (nvml, gpu):
+            others = [p for p in nvml.nvmlDeviceGetComputeRunningProcesses(gpu) if p.pid != os.getpid()]
+    except UnreadableError as reason:
+        return Reading(value=None, unit="others", source=str(reason))
+    source = "nvmlDeviceGetComputeRunningProcesses, before the runs"
+    return Reading(value=len(others), unit="others", source=source)
 
 
 def _reading(unit: str, divisor: float, query: str, *constants: str) -> Reading:
     """The answer to one question to NVML; a question asked in vain does not spoil the others."""
     try:
-        with first_gpu() as (nvml, gpu):
-            answer = getattr(nvml, query)(gpu, *(getattr(nvml, name) for name in constants))
-    except NoAnswer as reason:
+        value = _sensor("", unit, divisor, query, *constants).read()
+    except UnreadableError as reason:
         return Reading(value=None, unit=unit, source=str(reason))
-    return Reading(value=answer / divisor, unit=unit, source=query)
+    return Reading(value=value, unit=unit, source=query)
+
+
+def _sensor(name: str, unit: str, divisor: float, query: str, *constants: str) -> Sensor:
+    def read() -> float:
+        with first_gpu() as (nvml, gpu):
+            return getattr(nvml, query)(gpu, *(getattr(nvml, constant) for constant in constants)) / divisor
+
+    return Sensor(name, unit, query, read)

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -10,7 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 from fixtures.tiny_bundle import write_bundle
 
-from floats_edge.artifacts.records import Profile, load_record
+from floats_edge.artifacts import records
+from floats_edge.artifacts.files import writing
+from floats_edge.artifacts.records import Comparison, Profile, load_record
 from floats_edge.cli.main import cli
 from floats_edge.cli.profile import profile
 from floats_edge.runtime.backends import BACKENDS
@@ -75,6 +78,8 @@ def test_choices_are_the_backends() -> None:
         (["--warmup", "-1"], "-1", 2),
         (["--batch", "0"], "0", 2),
         (["--backend", "abacus"], "abacus", 2),
+        (["--estimate", "abacus"], "none of 'abacus'", 2),
+        (["--streams", "0"], "0", 2),
     ],
 )
 def test_bad_options_are_told(options: list[str], what: str, code: int, tmp_path: Path) -> None:
@@ -95,6 +100,88 @@ def test_unwritable_output_is_told(bundle: Path, tmp_path: Path) -> None:
     result = invoke(bundle, "--backend", "ort-cpu", *BRIEF, "-o", bundle / "model.onnx" / "profile.json")
     assert result.exit_code == 1
     assert "could not be written" in result.stderr
+
+
+def test_unwritable_output_is_told_before_anything_is_measured(bundle: Path, tmp_path: Path) -> None:
+    start = time.monotonic()
+    for out in (bundle / "model.onnx" / "profile.json", bundle):
+        result = invoke(bundle, "--backend", "ort-cpu", "--duration", 60, "-o", out)
+        assert result.exit_code != 0
+    assert time.monotonic() - start < 30
+
+
+def test_full_disk_leaves_the_figures_on_the_console(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(record: object, path: Path) -> None:
+        with writing(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(records, "save_record", full)
+    result = invoke(bundle, "--backend", "ort-cpu", *BRIEF, "-o", tmp_path / "profile.json")
+    assert result.exit_code == 1
+    assert "No space left" in result.stderr
+    assert "p99 ms" in result.stdout
+
+
+def test_figures_fit_a_narrow_console(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = invoke(bundle, "--backend", "ort-cpu", *BRIEF, "-o", tmp_path / "profile.json")
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    headers = [line for line in result.stdout.splitlines() if line.startswith(("subject", "backend"))]
+    assert any("p50 ms" in line and "images/s" in line for line in headers)
+
+
+def test_threads_streams_layers_and_estimates(bundle: Path, tmp_path: Path) -> None:
+    options = ("--threads", 1, "--streams", 1, "--streams", 2, "--estimate", "thor,orin-nano-8gb")
+    result = invoke(bundle, "--backend", "ort-cpu", *BRIEF, *options, "-o", tmp_path / "profile.json")
+    assert result.exit_code == 0, result.output
+    record = load_record(tmp_path / "profile.json")
+    assert isinstance(record, Profile)
+    assert [(run.streams, run.threads) for run in record.runs] == [(1, 1), (2, 1)]
+    assert record.traces[0].backend == "ort-cpu"
+    assert {estimate.board.split()[1] for estimate in record.estimates} == {"Orin", "AGX"}
+
+
+def test_several_bundles_are_compared(bundle: Path, tmp_path: Path) -> None:
+    fixed = write_bundle(tmp_path / "fixed", (0.3,)).path
+    out = tmp_path / "comparison.json"
+    result = invoke(bundle, fixed, *BRIEF, "--threads", 1, "-o", out)
+    assert result.exit_code == 0, result.output
+    record = load_record(out)
+    assert isinstance(record, Comparison)
+    assert record.lambdas == (0.5, 0.3)
+    assert record.backend == "ort-cpu"
+    assert "ratio" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "options", [["--batch", "1", "--batch", "2"], ["--streams", "2"], ["--estimate", "thor"], ["--backend", "trt"]]
+)
+def test_a_comparison_has_one_of_each(options: list[str], bundle: Path, tmp_path: Path) -> None:
+    result = invoke(bundle, bundle, *BRIEF, *options, "-o", tmp_path / "comparison.json")
+    assert result.exit_code in (1, 2)
+    assert not (tmp_path / "comparison.json").exists()
+
+
+def test_interrupt_keeps_the_runs_that_were_measured(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "profile.json"
+    timing = ("--duration", "2", "--warmup", "0")
+    batches = [option for batch in range(1, 40) for option in ("--batch", str(batch))]
+    command = [*COMMAND, str(bundle), "--backend", "ort-cpu", *timing, *batches, "-o", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    first = wait_for_worker(process.pid)
+    psutil.wait_procs(first, timeout=30)
+    wait_for_worker(process.pid)  # the second run
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert b"Traceback" not in output
+    record = load_record(out)
+    assert isinstance(record, Profile)
+    assert record.incomplete == "interrupted"
+    assert 1 <= len(record.runs) < 39
+    assert b"incomplete" in output
 
 
 @pytest.mark.parametrize("delay", [0.0, 1.0], ids=["while the process starts", "while it measures"])

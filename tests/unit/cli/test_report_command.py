@@ -23,12 +23,25 @@ def test_tables_by_default(records: list[str]) -> None:
 
 
 def test_files_on_request(records: list[str], tmp_path: Path) -> None:
-    options = [f"--{kind}={tmp_path / kind}" for kind in ("html", "png", "markdown")]
+    options = [f"--{kind}={tmp_path / kind}" for kind in ("html", "png", "markdown", "csv")]
     result = CliRunner().invoke(cli, ["report", *records, *options])
     assert result.exit_code == 0
     assert (tmp_path / "html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert (tmp_path / "png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "csv").read_text(encoding="utf-8").startswith("subject,backend")
     assert (tmp_path / "markdown").read_text(encoding="utf-8").startswith("# floats-edge report")
+
+
+def test_profiles_under_different_conditions_are_refused_unless_asked_for(records: list[str], tmp_path: Path) -> None:
+    other = profile(conditions={"CPU": "Cortex-A78AE", "power mode": "15W"})
+    save_record(other, tmp_path / "other.json")
+    both = [records[1], str(tmp_path / "other.json")]
+    refused = CliRunner().invoke(cli, ["report", *both, "--html", str(tmp_path / "report.html")])
+    assert refused.exit_code == 1
+    assert "CPU: AMD EPYC against Cortex-A78AE" in refused.stderr
+    assert "--across-conditions" in refused.stderr
+    assert not (tmp_path / "report.html").exists()
+    assert CliRunner().invoke(cli, ["report", *both, "--across-conditions"]).exit_code == 0
 
 
 def test_what_is_no_record_is_told(tmp_path: Path) -> None:

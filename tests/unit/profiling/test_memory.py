@@ -20,8 +20,8 @@ def test_resident_memory_agrees_with_psutil() -> None:
 
 
 def test_peak_counts_what_the_network_took_even_for_a_moment() -> None:
-    light = run_isolated(measure_run, Sleeping, 1, BRIEF).memory["process increase"].value
-    heavy = run_isolated(measure_run, Heavy, 1, BRIEF).memory["process increase"].value
+    light = run_isolated(measure_run, Sleeping, 1, BRIEF).run.memory["process increase"].value
+    heavy = run_isolated(measure_run, Heavy, 1, BRIEF).run.memory["process increase"].value
     assert light is not None
     assert heavy is not None
     assert heavy - light == pytest.approx(2 * MIB, rel=0.1)
@@ -29,7 +29,7 @@ def test_peak_counts_what_the_network_took_even_for_a_moment() -> None:
 
 def test_peak_does_not_count_what_this_process_holds() -> None:
     ballast = np.ones(8 * BALLAST, dtype=np.uint8)
-    readings = run_isolated(measure_run, Sleeping, 1, BRIEF).memory
+    readings = run_isolated(measure_run, Sleeping, 1, BRIEF).run.memory
     peak = readings["process peak"].value
     assert peak is not None
     assert peak < ballast.nbytes / 2**20 / 2

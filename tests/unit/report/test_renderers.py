@@ -43,13 +43,14 @@ def hostile_records() -> list:
     target = subject(name=HOSTILE, path=HOSTILE, model=HOSTILE)
     evaluation = bundle_evaluation(subject=target, backend=HOSTILE, dataset=HOSTILE, attacked=HOSTILE)
     other = bundle_evaluation(subject=subject(name=HOSTILE, path="elsewhere"))
-    return [evaluation, other, profile(subject=target, skipped={HOSTILE: HOSTILE}, runs=(run(1, backend=HOSTILE),))]
+    runs = (run(1, backend=HOSTILE, marks=(HOSTILE,)),)
+    return [evaluation, other, profile(subject=target, skipped={HOSTILE: HOSTILE}, runs=runs)]
 
 
 def test_page_shows_the_plots_and_the_figures() -> None:
     page = Page(render_html(ALL))
-    assert page.tags.count("svg") == 2
-    assert page.tags.count("table") == 8
+    assert page.tags.count("svg") == 5
+    assert page.tags.count("table") == 12
     for shown in (
         "≤ 42.0 %",
         "98.6 %",
@@ -105,7 +106,7 @@ def test_same_records_give_the_same_page() -> None:
 
 @pytest.mark.parametrize("records", [[run_evaluation()], [profile()]], ids=["evaluation", "profile"])
 def test_either_kind_alone_makes_a_page_and_an_image(records: list, tmp_path: Path) -> None:
-    assert Page(render_html(records)).tags.count("svg") == 1
+    assert Page(render_html(records)).tags.count("svg") == (1 if records[0].kind == "evaluation" else 4)
     write_png(records, tmp_path / "report.png")
     assert matplotlib.image.imread(tmp_path / "report.png").shape[1] == 1520
 
@@ -143,7 +144,7 @@ def test_markdown_tables_are_whole(tmp_path: Path) -> None:
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "<script" not in text
     blocks = [block for block in text.split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 8
+    assert len(blocks) == 14
     for block in blocks:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.strip().splitlines()}
         assert len(widths) == 1

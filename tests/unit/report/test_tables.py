@@ -1,17 +1,21 @@
 import pytest
-from fixtures.records import bundle_evaluation, profile, run_evaluation, subject
+from fixtures.records import bundle_evaluation, comparison, latency, profile, run, run_evaluation, sampled, subject
 
 from floats_edge.artifacts.records import Reading
-from floats_edge.report.tables import (
-    accuracy_table,
+from floats_edge.recipe import Attack
+from floats_edge.report.profile_tables import (
+    comparison_table,
     condition_table,
-    label_records,
+    energy_table,
+    estimate_tables,
     latency_table,
+    layer_tables,
+    mark_table,
     memory_table,
-    number,
-    reading,
     record_tables,
+    sampled_table,
 )
+from floats_edge.report.tables import accuracy_table, effective_step, label_records, number, reading
 
 
 def labels(records) -> list[str]:
@@ -51,12 +55,107 @@ def test_robust_accuracy_is_an_upper_bound_with_its_interval_and_conditions() ->
 def test_latency_row() -> None:
     table = latency_table(label_records([profile()]))
     assert table.title == "Latency · bundle bound fp32"
-    assert table.rows[0] == ("ort-cpu", "1", "0.5", "0.410", "0.520", "0.660", "0.430", "0.0500", "2,326", "1,200")
+    shown = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (shown["p50 ms"], shown["p95 ms"], shown["p99 ms"], shown["max ms"]) == ("0.410", "0.570", "0.660", "1.20")
+    assert (shown["std/mean"], shown["images/s"], shown["n"]) == ("12%", "2,326", "1,200")
+    assert (shown["backend"], shown["batch"], shown["streams"], shown["threads"]) == ("ort-cpu", "1", "1", "1")
+    assert "device p50 ms" not in table.columns
+
+
+def test_times_on_the_device_stand_beside_the_others() -> None:
+    table = latency_table(label_records([profile(runs=(run(1, device_ms=latency(0.5)), run(8)))]))
+    assert [row[table.columns.index("device p50 ms")] for row in table.rows] == ["0.205", ""]
+
+
+def test_doubts_are_told_by_run() -> None:
+    doubtful = profile(
+        runs=(run(1, marks=("throttled: power limit", "unstable: 12%")), run(8)), incomplete="interrupted"
+    )
+    content = label_records([doubtful])
+    assert [row[-1] for row in mark_table(content).rows] == ["throttled: power limit", "unstable: 12%"]
+    assert "incomplete, interrupted" in " ".join(latency_table(content).notes)
+    assert mark_table(label_records([profile()])).rows == ()
+
+
+def test_energy_and_conditions_of_runs() -> None:
+    content = label_records([profile(runs=(run(1, conditions={"temperature tj": sampled(after=None)}),))])
+    assert energy_table(content).rows[0][-1] == "3.50 mJ"
+    shown = dict(zip(sampled_table(content).columns, sampled_table(content).rows[0], strict=True))
+    assert (shown["condition"], shown["before"], shown["mean"], shown["after"]) == (
+        "temperature tj, MHz",
+        "1,020",
+        "1,020",
+        "unknown",
+    )
+
+
+def test_layers_with_what_they_achieve() -> None:
+    (table,) = layer_tables(label_records([profile()]))
+    shown = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (shown["layer"], shown["share"], shown["density"], shown["2:4 kernel"]) == (
+        "blocks.0.conv1",
+        "68.0%",
+        "50%",
+        "no",
+    )
+    assert float(shown["GMAC/s"]) == pytest.approx(589_824 / 34e-6 / 1e9, rel=1e-3)
+
+
+def test_estimates_are_called_so() -> None:
+    (table,) = estimate_tables(label_records([profile()]))
+    assert "Estimate" in table.title
+    assert table.rows[0][-2].startswith("≥ ")
+    assert "not measured" in table.notes[0]
+    assert "NVIDIA, data sheet" in table.notes[1]
+
+
+def test_ratio_is_told_only_where_its_interval_leaves_one_out() -> None:
+    content = label_records([comparison()])
+    assert comparison_table(content).rows[0][:4] == (
+        "quickstart/sparse bound fp32",
+        "quickstart/bundle bound fp32",
+        "0.800 [0.750, 0.850]",
+        "faster",
+    )
+    ratio = comparison().ratios[0].model_copy(update={"high": 1.01})
+    assert comparison_table(label_records([comparison(ratios=(ratio,))])).rows[0][3] == "not told apart"
+
+
+@pytest.mark.parametrize(
+    ("attack", "step"),
+    [
+        (Attack(kind="pgd", epsilon=0.2, steps=5), 0.05),
+        (Attack(kind="pgd", epsilon=0.2, steps=5, step=0.01), 0.01),
+        (Attack(kind="fgsm-rs", epsilon=0.2), 0.25),
+        (Attack(kind="n-fgsm", epsilon=0.2), 0.2),
+    ],
+)
+def test_step_shown_is_the_step_taken(attack: Attack, step: float) -> None:
+    torch = pytest.importorskip("torch")
+    from floats_edge.attacks import attack as run_attack
+
+    assert effective_step(attack) == pytest.approx(step)
+    images, labels = torch.full((1, 1, 1, 1), 0.5), torch.zeros(1, dtype=torch.int64)
+    slope = torch.tensor([[1.0, -1.0]])
+    taken = [
+        run_attack(
+            lambda x: x.flatten(1) @ slope,
+            images,
+            labels,
+            torch.Generator().manual_seed(0),
+            kind=attack.kind,
+            epsilon=attack.epsilon,
+            step=given,
+            steps=1,
+        )
+        for given in (attack.step, step)
+    ]
+    assert torch.equal(*taken)
 
 
 def test_unknown_is_said_with_its_reason() -> None:
     memory = memory_table(label_records([profile()]))
-    assert memory.rows[0] == ("ort-cpu", "1", "84.2 MiB", "unknown")
+    assert memory.rows[0] == ("ort-cpu", "1", "1", "84.2 MiB", "39.5 MiB", "unknown")
     assert "GPU increase: NVML: NVML Shared Library Not Found" in memory.notes[0]
     conditions = condition_table(label_records([profile()]))
     assert ("power mode", "unknown", "/var/lib/nvpmodel/status: No such file or directory") in conditions.rows

@@ -1,5 +1,6 @@
 import importlib
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -66,6 +67,23 @@ class FakeRuntime:
         self.driver.queues[stream].append(copy)
         return (0,)
 
+    def cudaEventCreate(self):  # noqa: N802
+        return 0, self.driver.Event()
+
+    def cudaEventRecord(self, event, stream):  # noqa: N802
+        event.record(self.stream)
+        return (0,)
+
+    def cudaEventSynchronize(self, event):  # noqa: N802
+        event.synchronize()
+        return (0,)
+
+    def cudaEventElapsedTime(self, start, end):  # noqa: N802
+        return 0, start.time_till(end)
+
+    def cudaEventDestroy(self, event):  # noqa: N802
+        return (0,)
+
     def cudaMemGetInfo(self):  # noqa: N802
         return 0, *self.driver.mem_get_info()
 
@@ -99,6 +117,16 @@ def test_what_is_copied_to_the_device_comes_back(binding):
         cuda.synchronize()
     assert np.array_equal(back[1:4], array)
     assert not back[[0, 4]].any()
+
+
+def test_events_time_what_is_in_the_stream_and_not_how_it_came_there(binding):
+    with open_cuda() as cuda:
+
+        def queue():
+            time.sleep(0.05)
+            binding.queues[cuda.stream].append(lambda: time.sleep(0.01))
+
+        assert 10 <= cuda.time_ms(queue) < 40
 
 
 def test_closing_frees_everything_once(binding):

@@ -58,6 +58,38 @@ def assert_same(trt_logits, ort_logits, tolerance=1e-5):
     assert np.abs(trt_logits - ort_logits).max() <= tolerance * np.ptp(ort_logits)
 
 
+# Timing
+
+
+def test_kernels_carry_the_names_of_the_graph(bound, monkeypatch):
+    with open_trt(bound, 0.5) as predictor:
+        kernels = predictor.kernels(images(2), 3)
+        before = predictor.predict(images(2))
+        assert predictor.kernels(images(2), 2).times["stem"] == pytest.approx([1, 1])
+        assert np.array_equal(predictor.predict(images(2)), before)
+    assert kernels.times.keys() == {"stem", "relu", "pool", "flatten", "classifier"}
+    assert kernels.times["relu"] == pytest.approx([2, 2, 2])
+    assert kernels.source == "TensorRT IProfiler"
+    assert kernels.sparse is None
+
+
+def test_sparse_kernels_are_told_where_the_engine_holds_details(bound, monkeypatch):
+    monkeypatch.setenv("FAKE_TENSORRT", "detailed")
+    with open_trt(bound, 0.5) as predictor:
+        assert predictor.kernels(images(1), 1).sparse == {"stem"}
+
+
+def test_time_on_the_device_is_of_one_launch(bound):
+    with open_trt(bound, 0.5) as predictor:
+        launches = importlib.import_module("tensorrt").LAUNCHES
+        count = len(launches)
+        elapsed = predictor.device_ms(images(2))
+        assert elapsed is not None
+        assert elapsed > 0
+        assert len(launches) == count + 1
+        assert predictor.device_ms(images(9)) is None
+
+
 # Running
 
 

@@ -1,0 +1,68 @@
+"""``floats-edge verify``: proof that a bundle is the network that was evaluated."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from floats_edge.artifacts.verification import Verification
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--backend", default="ort-cpu", show_default=True, help="Runs the bundle: ort-cpu, ort-cuda, ort-trt, trt."
+)
+@click.option("--images", type=click.IntRange(1), default=200, show_default=True, help="Test images to attack.")
+@click.option(
+    "--queries", type=click.IntRange(1), default=200, show_default=True, help="Of the Square attack, per image."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the attacks.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write the figures as JSON.")
+def verify(
+    path: Path, backend: str, images: int, queries: int, seed: int, data_dir: Path | None, out: Path | None
+) -> None:
+    """Prove that a bundle is the network that was evaluated.
+
+    PATH is a bundle. Its files must hash to what its manifest says; its engine must reproduce the golden outputs, agree
+    with the float twin on real images at every lambda, and be as accurate as the twin, clean and under the recipe's
+    attack replayed from it. The Square attack then sees nothing but the engine's own logits: accuracy under it that is
+    far below the replayed attack's means that replaying flatters the engine. Exit code 1 if a gate is not passed.
+
+    \b
+        floats-edge verify bundle
+        floats-edge verify bundle --backend trt --images 1000 --queries 1000 -o verification.json
+    """
+    from floats_edge.artifacts.files import write_atomic
+    from floats_edge.cli.console import status_console
+    from floats_edge.deploy import verify as stage
+    from floats_edge.errors import ParityError
+
+    request = stage.VerifyRequest(backend, images, queries, seed)
+    with status_console().status("verify") as status:
+        record = stage.verify(path, request, data_dir, lambda text: status.update(f"verify: {text}"))
+    if out is not None:
+        write_atomic(out, (record.model_dump_json(indent=2) + "\n").encode())
+    _print(record)
+    if record.problems:
+        raise ParityError(
+            f"{path} is not the network that was evaluated: {' '.join(record.problems)}",
+            fix=f"export it again, or rebuild its engines: floats-edge export {path} -o {path} --trt",
+        )
+    click.echo(f"Verified: {path} on {record.backend}")
+
+
+def _print(record: "Verification") -> None:
+    click.echo(f"{record.files} files have the sha256 that the manifest states")
+    if record.mismatch:
+        click.echo(f"exported with --allow-mismatch: {record.mismatch}")
+    for proof, parity in zip(record.proofs, record.parity, strict=True):
+        engine, twin = proof.engine, proof.twin
+        click.echo(
+            f"lambda {proof.lam:<4g}  top-1 agreement {100 * parity.top1_agreement:.2f} %  "
+            f"clean {engine.clean.percent:.1f} % (twin {twin.clean.percent:.1f})  "
+            f"PGD replayed {engine.robust.percent:.1f} % (twin {twin.robust.percent:.1f})  "
+            f"Square on the engine {proof.square.percent:.1f} %  n = {engine.clean.total}"
+        )

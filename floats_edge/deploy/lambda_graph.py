@@ -1,0 +1,72 @@
+"""The graph of a network in each lambda mode at each precision: which passes, in which order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+
+from floats_edge.artifacts.manifest import Mode, Precision
+from floats_edge.deploy import onnx_graph
+from floats_edge.deploy.quantize import Array, conv_weights, quantize, weight_scales
+from floats_edge.method.fold import (
+    AffineLayer,
+    Rule,
+    Weights,
+    affine_in_lambda,
+    clean_weights,
+    end_weights,
+    weights_at,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A trained network as graphs are made from it.
+
+    Attributes:
+        template: a float32 graph whose weights are initializers or inputs.
+        layers: its weights at any lambda.
+        rule: how a lambda between 0 and 1 is served.
+    """
+
+    template: onnx.ModelProto
+    layers: Mapping[str, AffineLayer]
+    rule: Rule
+
+    def weights_at(self, lam: float | None) -> Weights:
+        """The weights at ``lam``; those a graph for any lambda starts with if that is None."""
+        return clean_weights(self.layers) if lam is None else weights_at(self.layers, lam, self.rule)
+
+    def constant(self, lam: float | None) -> onnx.ModelProto:
+        """The float32 graph at ``lam``."""
+        return onnx_graph.with_weights(self.template, self.weights_at(lam))
+
+    def scales(self, lam: float | None) -> dict[str, Array]:
+        """Scales of the int8 weights that hold at ``lam``, or at any lambda if that is None."""
+        ends = end_weights(self.layers, self.rule) if lam is None else (self.weights_at(lam),)
+        return weight_scales(ends, conv_weights(self.template))
+
+    def graph(
+        self, mode: Mode, lam: float | None, precision: Precision, ranges: Mapping[str, float]
+    ) -> onnx.ModelProto:
+        """The graph to deploy.
+
+        Args:
+            mode: of the bundle.
+            lam: the lambda it serves, None for any.
+            precision: of the graph.
+            ranges: int8 only: of the convolutions' inputs.
+        """
+        model = self.constant(lam)
+        if mode == "input":
+            affine = affine_in_lambda(self.layers, self.rule)
+            model = onnx_graph.with_lambda_input(model, clean_weights(self.layers), affine)
+        if precision == "int8":
+            model = quantize(model, ranges, self.scales(lam))
+        elif precision == "fp16":
+            model = onnx_graph.to_fp16(model)
+        elif precision == "bf16":
+            model = onnx_graph.to_bf16(model)
+        if mode == "bound":
+            model = onnx_graph.with_weight_inputs(model, list(self.weights_at(lam)))
+        return model

@@ -1,0 +1,129 @@
+"""Proof that a bundle is the network that was evaluated: its bytes, its logits, and its accuracy under attack."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from floats_edge.artifacts.bundle import open_bundle
+from floats_edge.artifacts.records import LambdaResult, Share, bundle_subject
+from floats_edge.artifacts.verification import LambdaProof, Verification
+from floats_edge.data import Images, load_data
+from floats_edge.deploy.export import PARITY_IMAGES
+from floats_edge.errors import BackendError, ParityError
+from floats_edge.evaluate.parity import check_golden, check_parity, measure_parity
+from floats_edge.runtime.backends import open_predictor
+from floats_edge.runtime.base import Predictor
+
+LARGEST_LOSS = 2.0
+"""Percentage points of clean or robust accuracy by which an engine may fall short of its float twin."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class VerifyRequest:
+    """How thoroughly to look.
+
+    Attributes:
+        backend: what runs the bundle.
+        images: test images to attack; parity is measured on those that the export was judged by.
+        queries: of the Square attack, per image.
+        seed: of the attacks.
+    """
+
+    backend: str = "ort-cpu"
+    images: int = 200
+    queries: int = 200
+    seed: int = 0
+
+
+def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say: Say = lambda _: None) -> Verification:
+    """Check hashes, golden outputs, parity with the float twin, and accuracy: clean, under replayed PGD, under Square.
+
+    Args:
+        path: a bundle.
+        request: how thoroughly to look.
+        data_dir: where the recipe's images are, if not where the recipe says.
+        say: told what is being done.
+
+    Raises:
+        ArtifactError: not a bundle, or a file of it is not what was exported; nothing is deserialised before that is
+            known.
+        DataError: the images cannot be read.
+        BackendError: the backend cannot run the bundle, or PyTorch, which the float twin needs, is missing.
+    """
+    try:
+        from floats_edge.evaluate import robustness
+        from floats_edge.runtime.torch import bundle_twin
+    except ImportError as error:
+        raise BackendError(
+            f"the float twin that a bundle is compared with needs PyTorch: {error}.",
+            fix="pip install 'floats-edge[train]', or check the hashes alone with floats-edge inspect",
+        ) from None
+    bundle = open_bundle(path)
+    say("checking hashes")
+    bundle.files.verify()
+    manifest = bundle.manifest
+    recipe, lambdas = manifest.recipe, manifest.lam.values or manifest.recipe.evaluate.lambdas
+    test = load_data(recipe.data, recipe.seed, data_dir).test
+    images = test.first(request.images)
+    attack, twin = recipe.evaluate.attack, bundle_twin(bundle)
+    with open_predictor(bundle, request.backend, lambdas[0]) as engine:
+        say("reproducing golden outputs")
+        problems = _problems(lambda: check_golden(engine, bundle))
+        say("comparing with the float twin")
+        parity = measure_parity(engine, twin, test.as_float(slice(PARITY_IMAGES)), lambdas)
+        problems += _problems(lambda: check_parity(parity, manifest.precision))
+        say("attacking the float twin and replaying on the engine")
+        engine_results = robustness.evaluate(engine, twin, images, lambdas, attack, request.seed)
+        twin_results = robustness.evaluate(twin, twin, images, lambdas, attack, request.seed)
+        say(f"attacking the engine itself with {request.queries} queries per image")
+        squares = [_square(engine, images, lam, attack.epsilon, request) for lam in lambdas]
+    proofs = tuple(
+        LambdaProof(lam=lam, engine=result, twin=wanted, square=share)
+        for lam, result, wanted, share in zip(lambdas, engine_results, twin_results, squares, strict=True)
+    )
+    return Verification(
+        subject=bundle_subject(bundle),
+        backend=request.backend,
+        files=len(manifest.files),
+        golden_lambdas=manifest.golden.lambdas,
+        parity=parity,
+        attack=attack,
+        queries=request.queries,
+        proofs=proofs,
+        mismatch=manifest.mismatch,
+        problems=(*problems, *(problem for proof in proofs for problem in _losses(proof))),
+    )
+
+
+def _square(engine: Predictor, images: Images, lam: float, epsilon: float, request: VerifyRequest) -> Share:
+    from floats_edge.evaluate.robustness import withstands_square
+
+    return withstands_square(engine, images, lam, epsilon, request.queries, request.seed)
+
+
+def _problems(check: Callable[[], None]) -> list[str]:
+    try:
+        check()
+    except ParityError as error:
+        return [error.what.removesuffix(" Nothing was exported.")]
+    return []
+
+
+def _losses(proof: LambdaProof) -> list[str]:
+    """Accuracies of the engine that fall too far short of the twin's."""
+
+    def shortfall(what: str, got: Share, wanted: Share) -> list[str]:
+        if wanted.percent - got.percent <= LARGEST_LOSS:
+            return []
+        return [
+            f"at lambda {proof.lam:g} {what} accuracy is {got.percent:.1f} % on the engine and {wanted.percent:.1f} % "
+            f"on its float twin; {LARGEST_LOSS:g} points may be lost."
+        ]
+
+    engine: LambdaResult = proof.engine
+    return [
+        *shortfall("clean", engine.clean, proof.twin.clean),
+        *shortfall("robust", engine.robust, proof.twin.robust),
+    ]

@@ -1,0 +1,153 @@
+"""Bundles against each other: run in turn, so that what the machine does meanwhile meets all of them.
+
+Times of two processes differ by up to a few percent for no reason of the network's: where memory came to lie, what the
+caches hold. Inferences of one process are therefore no independent sample of that. Here a round is one observation: a
+fresh process for each bundle, of which short blocks of inferences alternate; which one starts alternates too.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from floats_edge.artifacts.bundle import Bundle
+from floats_edge.artifacts.records import Comparison, Ratio, bundle_subject
+from floats_edge.errors import BackendError
+from floats_edge.profiling.bench import Nanoseconds, Open, Timing, random_images, sample, warm_up
+from floats_edge.profiling.conditions import read_conditions
+from floats_edge.profiling.isolation import Worker
+
+CONFIDENCE = 0.95
+_BLOCK_S = 0.02
+_BLOCK_MINIMUM = 3
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How much to measure.
+
+    Attributes:
+        timing: of each bundle; its duration is shared out over all rounds.
+        rounds: fresh processes per bundle: the sample size of a ratio.
+    """
+
+    timing: Timing
+    rounds: int = 12
+
+
+def compare_bundles(
+    bundles: Sequence[Bundle],
+    openers: Sequence[Open],
+    batch: int,
+    schedule: Schedule,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Comparison:
+    """Compare the latency of bundles.
+
+    Args:
+        bundles: two or more.
+        openers: of the same bundles: picklable functions that open them at the lambda to be measured.
+        batch: images per inference.
+        schedule: how much to measure.
+        progress: told what is measured next.
+
+    Raises:
+        FloatsError: a bundle cannot be run.
+    """
+    conditions = read_conditions()
+    times: list[list[Nanoseconds]] = [[] for _ in bundles]
+    medians = np.empty((schedule.rounds, len(bundles)))
+    predictors: list[tuple[str, float]] = []
+    for index in range(schedule.rounds):
+        progress(f"round {index + 1} of {schedule.rounds}")
+        order = list(range(len(bundles)))[:: -1 if index % 2 else 1]
+        with ExitStack() as stack:
+            workers = {
+                place: stack.enter_context(Worker(serve_blocks, openers[place], batch, schedule.timing))
+                for place in order
+            }
+            predictors = [workers[place].answer() for place in range(len(bundles))]
+            blocks = _alternate(workers, order, schedule)
+        for place, taken in blocks.items():
+            times[place] += taken
+            medians[index, place] = np.median(np.concatenate(taken))
+    if len({backend for backend, _ in predictors}) > 1:
+        raise BackendError("the bundles run on different backends.", fix="choose one with --backend")
+    everything = [np.concatenate(parts) for parts in times]
+    pairs = itertools.combinations(range(len(bundles)), 2)
+    return Comparison(
+        subjects=tuple(map(bundle_subject, bundles)),
+        backend=predictors[0][0],
+        batch=batch,
+        lambdas=tuple(lam for _, lam in predictors),
+        p50_ms=tuple(float(np.median(part)) / 1e6 for part in everything),
+        n=tuple(len(part) for part in everything),
+        method=(
+            f"{schedule.rounds} rounds, in each a fresh process per bundle, of which blocks of {1000 * _BLOCK_S:g} ms "
+            "alternate; the ratio of a round is that of its medians"
+        ),
+        ratios=tuple(ratio_of(over, under, medians[:, over] / medians[:, under]) for under, over in pairs),
+        conditions=conditions,
+    )
+
+
+def serve_blocks(open_predictor: Open, batch: int, timing: Timing) -> Iterator[object]:
+    """In a process of its own: open and warm up, yield backend and lambda, then the times of block after block."""
+    with open_predictor() as predictor:
+        images = random_images(predictor.image_shape, batch)
+        warm_up(predictor, images, timing)
+        yield predictor.backend, predictor.lam
+        while True:
+            yield sample(lambda: predictor.predict(images), seconds=_BLOCK_S, minimum=_BLOCK_MINIMUM)
+
+
+def ratio_of(over: int, under: int, ratios: np.ndarray) -> Ratio:
+    """Median of the ratios of all rounds, with the narrowest interval by order statistics of at least 95 %.
+
+    Distribution-free (Conover, Practical Nonparametric Statistics, 1999, section 3.2): the number of rounds below the
+    true median is binomial with p = 1/2, whatever the ratios' distribution.
+
+    Args:
+        over: index of the bundle whose latency is divided.
+        under: index of the bundle it is divided by.
+        ratios: one per round; six at least.
+    """
+    ordered = np.sort(ratios)
+    rank, confidence = interval_rank(len(ordered))
+    return Ratio(
+        over=over,
+        under=under,
+        ratio=float(np.median(ordered)),
+        low=float(ordered[rank]),
+        high=float(ordered[-1 - rank]),
+        confidence=confidence,
+        pairs=len(ordered),
+    )
+
+
+def interval_rank(n: int) -> tuple[int, float]:
+    """How many of ``n`` ordered values lie outside the interval at either end, and the interval's true confidence."""
+    if n < 6:
+        raise ValueError(f"{n} rounds give no interval of {CONFIDENCE:.0%}; 6 do")
+    rank, outside = 0, 2.0 ** (1 - n)
+    while True:
+        wider = outside + math.comb(n, rank + 1) * 2.0 ** (1 - n)
+        if wider > 1 - CONFIDENCE:
+            return rank, 1 - outside
+        rank, outside = rank + 1, wider
+
+
+def _alternate(workers: dict[int, Worker], order: Sequence[int], schedule: Schedule) -> dict[int, list[Nanoseconds]]:
+    """Blocks of all workers in turn, forth and back, until each has run its share of the duration."""
+    blocks: dict[int, list[Nanoseconds]] = {place: [] for place in order}
+    share = schedule.timing.duration_s / schedule.rounds * 1e9
+    for turn in itertools.count():
+        for place in order[:: -1 if turn % 2 else 1]:
+            workers[place].proceed()
+            blocks[place].append(workers[place].answer())
+        if turn and min(sum(int(block.sum()) for block in taken) for taken in blocks.values()) >= share:
+            return blocks
+    raise AssertionError

@@ -1,0 +1,46 @@
+"""Energy of one inference from power sampled while many ran."""
+
+from collections.abc import Mapping
+
+from floats_edge.artifacts.records import Reading, Sampled
+
+POWER = ("power module", "power GPU")
+"""Sensors whose power is what a run costs, the first that there is: the whole module of a Jetson, or a card."""
+
+_FEWEST = 5
+
+
+def run_energy(
+    conditions: Mapping[str, Sampled], idle_w: Mapping[str, float | None], seconds: float, inferences: int
+) -> dict[str, Reading]:
+    """Power during a run, power idle, and energy per inference with idle taken off.
+
+    Args:
+        conditions: of the run; power is the mean of the samples taken during the timed inferences.
+        idle_w: mean power by sensor, before anything ran.
+        seconds: that the timed inferences took.
+        inferences: how many there were.
+    """
+    name = next((sensor for sensor in POWER if sensor in conditions), None)
+    if name is None:
+        reason = "no power sensor: neither NVML nor an INA3221 nor tegrastats answers here"
+        return {"energy per inference": Reading(value=None, unit="mJ", source=reason)}
+    power, idle = conditions[name], idle_w.get(name)
+    readings = {
+        "power during": Reading(value=power.mean, unit="W", source=f"{power.source}, mean of {power.n} samples"),
+        "power idle": Reading(value=idle, unit="W", source=f"{power.source}, mean before the first run"),
+    }
+    return readings | {"energy per inference": _above_idle(name, power, idle, seconds / inferences)}
+
+
+def _above_idle(name: str, power: Sampled, idle: float | None, seconds: float) -> Reading:
+    if power.mean is None or power.n < _FEWEST:
+        source = f"{power.source}: only {power.n} samples during the run; measure longer (--duration)"
+        return Reading(value=None, unit="mJ", source=source)
+    if idle is None:
+        return Reading(value=None, unit="mJ", source=f"{power.source}: idle power is not known")
+    joules = (power.mean - idle) * seconds
+    if joules <= 0:
+        source = f"{name} was not above idle: {power.mean:.3g} W during, {idle:.3g} W idle"
+        return Reading(value=None, unit="mJ", source=source)
+    return Reading(value=1000 * joules, unit="mJ", source=f"({name} during - idle) × mean time, n = {power.n} samples")

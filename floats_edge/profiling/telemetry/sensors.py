@@ -1,0 +1,152 @@
+"""Sensors, and a thread that reads them while something else is being timed, in another process."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from typing_extensions import Self
+
+from floats_edge.artifacts.records import Sampled
+
+INTERVAL_S = 0.1
+
+
+class UnreadableError(Exception):
+    """A sensor has no value now; the message says why."""
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """A quantity that changes.
+
+    Attributes:
+        name: of the quantity, for example ``GPU clock``.
+        unit: of its values.
+        source: where they come from.
+        read: the value now.
+
+    Raises:
+        UnreadableError: by ``read``, where there is no value.
+    """
+
+    name: str
+    unit: str
+    source: str
+    read: Callable[[], float]
+
+
+@dataclass
+class Samples:
+    """Values of one sensor by time in ns of the monotonic clock, which all processes of the machine share."""
+
+    sensor: Sensor
+    times: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    reason: str | None = None
+
+    def take(self) -> None:
+        """Read the sensor once; a reading in vain leaves its reason."""
+        now = time.monotonic_ns()
+        try:
+            value = self.sensor.read()
+        except UnreadableError as error:
+            self.reason = str(error)
+            return
+        self.times.append(now)
+        self.values.append(value)
+
+    def between(self, start: int, end: int) -> list[float]:
+        """Values read in a span of time."""
+        return [value for when, value in zip(self.times, self.values, strict=True) if start <= when <= end]
+
+    def over(self, start: int, end: int) -> Sampled:
+        """The sensor before, during and after a span of time."""
+        during = self.between(start, end)
+        before = [value for when, value in zip(self.times, self.values, strict=True) if when < start]
+        after = [value for when, value in zip(self.times, self.values, strict=True) if when > end]
+        known = bool(self.values)
+        return Sampled(
+            unit=self.sensor.unit,
+            source=self.sensor.source if known else self.reason or f"{self.sensor.source}: not read yet",
+            before=before[0] if before else None,
+            minimum=min(during) if during else None,
+            mean=sum(during) / len(during) if during else None,
+            maximum=max(during) if during else None,
+            n=len(during),
+            after=after[-1] if after else None,
+        )
+
+
+class Sampler:
+    """Reads sensors at once, every ``interval_s`` seconds, and once more at the end; use as a context manager."""
+
+    def __init__(self, sensors: Iterable[Sensor], interval_s: float = INTERVAL_S) -> None:
+        self.samples: Mapping[str, Samples] = {sensor.name: Samples(sensor) for sensor in sensors}
+        self._interval_s = interval_s
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="telemetry", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._take()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._take()
+
+    def over(self, start: int, end: int) -> dict[str, Sampled]:
+        """Every sensor before, during and after a span of time, in ns of the monotonic clock."""
+        return {name: samples.over(start, end) for name, samples in self.samples.items()}
+
+    def _sample(self) -> None:
+        while not self._ended.wait(self._interval_s):
+            self._take()
+
+    def _take(self) -> None:
+        for samples in self.samples.values():
+            samples.take()
+
+
+def means(sensors: Sequence[Sensor], seconds: float, interval_s: float = INTERVAL_S) -> dict[str, float | None]:
+    """Mean of every sensor over some seconds; None where it gave no value."""
+    with Sampler(sensors, interval_s) as sampler:
+        time.sleep(seconds)
+    return {
+        name: sum(samples.values) / len(samples.values) if samples.values else None
+        for name, samples in sampler.samples.items()
+    }
+
+
+def read_number(path: Path) -> float:
+    """The number that a file of ``/sys`` or ``/proc`` holds.
+
+    Raises:
+        UnreadableError: no such file, no access, or no number.
+    """
+    text = read_line(path)
+    try:
+        return float(text)
+    except ValueError:
+        raise UnreadableError(f"{path} holds {text[:40]!r}, no number") from None
+
+
+def read_line(path: Path) -> str:
+    """First line of a file of ``/sys`` or ``/proc``; device-tree strings end in NUL.
+
+    Raises:
+        UnreadableError: no such file, no access, or it is empty.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").rstrip("\0\n ").splitlines()
+    except OSError as error:  # thermal zones of a powered-down unit answer EAGAIN
+        raise UnreadableError(f"{path}: {error.strerror}") from None
+    if not lines:
+        raise UnreadableError(f"{path} is empty")
+    return lines[0]

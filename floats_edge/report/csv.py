@@ -1,0 +1,94 @@
+"""Records as one CSV table of single figures: a row is one quantity with its unit, sample size and source."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from floats_edge.artifacts.files import write_atomic
+from floats_edge.artifacts.records import Comparison, Evaluation, Profile, Reading, Record, Run
+from floats_edge.report.tables import Content, clean, label_records
+
+COLUMNS = ("subject", "backend", "batch", "streams", "lambda", "part", "quantity", "value", "unit", "n", "source")
+
+Row = tuple[str, ...]
+
+
+def write_csv(records: Sequence[Record], path: Path) -> None:
+    """Write every figure of the records; what is not known has no value, and its reason as source.
+
+    Raises:
+        OutputError: the file system refuses.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows(tuple(map(_harmless, row)) for row in rows(label_records(records)))
+    write_atomic(path, text.getvalue().encode())
+
+
+def rows(content: Content) -> Iterator[Row]:
+    """All figures."""
+    for label, record in content.evaluations:
+        yield from _evaluation(label, record)
+    for label, record in content.profiles:
+        yield from _profile(label, record)
+    for labels, record in content.comparisons:
+        yield from _comparison(labels, record)
+
+
+def _evaluation(label: str, record: Evaluation) -> Iterator[Row]:
+    for result in record.results:
+        for name, share in (("clean accuracy", result.clean), ("robust accuracy, upper bound", result.robust)):
+            place = (label, record.backend, "", "", f"{result.lam:g}", record.split)
+            yield (*place, name, repr(share.percent), "%", str(share.total), record.dataset)
+
+
+def _profile(label: str, record: Profile) -> Iterator[Row]:
+    for run in record.runs:
+        yield from _run((label, run.backend, str(run.batch), str(run.streams), f"{run.lam:g}"), run)
+    for trace in record.traces:
+        for layer in trace.layers:
+            place = (label, trace.backend, str(trace.batch), "", "", f"layer {layer.name}")
+            yield (*place, "time, median", repr(layer.time_us), "µs", str(trace.n), trace.source)
+    for estimate in record.estimates:
+        what = f"latency, lower bound on paper, {estimate.precision}{', 2:4' if estimate.sparse else ''}"
+        place = (label, estimate.board, str(estimate.batch), "", "", "estimate")
+        yield (*place, what, repr(estimate.latency_ms), "ms", "", estimate.source)
+
+
+def _run(place: Row, run: Run) -> Iterator[Row]:
+    parts = {"latency": run.latency_ms, "latency on the device": run.device_ms, "set lambda": run.set_lambda_ms}
+    for part, latency in parts.items():
+        if latency is not None:
+            source = run.includes if latency is run.latency_ms else ""
+            for name in ("p50", "p90", "p95", "p99", "mean", "std", "minimum", "maximum"):
+                yield (*place, part, name, repr(getattr(latency, name)), "ms", str(latency.n), source)
+    yield (*place, "throughput", "throughput", repr(run.throughput), "images/s", str(run.latency_ms.n), run.includes)
+    yield (*place, "start", "load", repr(run.load_ms), "ms", "1", "")
+    yield (*place, "start", "first inference", repr(run.first_inference_ms), "ms", "1", "")
+    for part, readings in (("memory", run.memory), ("energy", run.energy)):
+        for name, figure in readings.items():
+            yield (*place, part, name, *_reading(figure))
+    for name, sampled in run.conditions.items():
+        mean = "" if sampled.mean is None else repr(sampled.mean)
+        yield (*place, "condition", f"{name}, mean", mean, sampled.unit, str(sampled.n), sampled.source)
+
+
+def _comparison(labels: tuple[str, ...], record: Comparison) -> Iterator[Row]:
+    for ratio in record.ratios:
+        place = (labels[ratio.over], record.backend, str(record.batch), "", f"{record.lambdas[ratio.over]:g}")
+        against = f"ratio of latencies against {labels[ratio.under]}"
+        for name, value in (("median", ratio.ratio), ("low", ratio.low), ("high", ratio.high)):
+            yield (*place, against, name, repr(value), "", str(ratio.pairs), record.method)
+
+
+def _reading(figure: Reading) -> tuple[str, str, str, str]:
+    return "" if figure.value is None else repr(figure.value), figure.unit, "", figure.source
+
+
+def _harmless(cell: str) -> str:
+    """Spreadsheets run cells that begin like a formula; figures are none."""
+    text = clean(cell)
+    formula = text[:1] in ("=", "+", "-", "@") and not text[1:2].isdigit()
+    return f"'{text}" if formula else text

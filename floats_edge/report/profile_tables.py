@@ -1,0 +1,238 @@
+"""What reports show of profiles and comparisons, as plain tables."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from floats_edge.artifacts.records import Latency, Reading, Run, Trace
+from floats_edge.report.tables import (
+    UNKNOWN,
+    Content,
+    Table,
+    accuracy_table,
+    make_table,
+    number,
+    reading,
+    subject_table,
+)
+
+_RUN = ("subject", "backend", "batch", "streams")
+_TOP_LAYERS = 12
+
+
+def record_tables(content: Content) -> list[Table]:
+    """Everything the records say, in the order of a report."""
+    tables = [subject_table(content)]
+    if content.evaluations:
+        tables.append(accuracy_table(content))
+    if content.profiles:
+        tables += [*speed_tables(content), *resource_tables(content), *layer_tables(content)]
+    if content.comparisons:
+        tables.append(comparison_table(content))
+    if content.profiles:
+        tables += [*estimate_tables(content), *condition_tables(content)]
+    return tables
+
+
+def speed_tables(content: Content) -> list[Table]:
+    """Latencies, what is doubtful about them, and the time to start."""
+    return [latency_table(content), *_if_rows(mark_table(content)), start_table(content)]
+
+
+def resource_tables(content: Content) -> list[Table]:
+    """Memory, energy and size."""
+    return [memory_table(content), energy_table(content), size_table(content)]
+
+
+def condition_tables(content: Content) -> list[Table]:
+    """Conditions that stay and that change, and what did not run."""
+    return [condition_table(content), sampled_table(content), *_if_rows(skipped_table(content))]
+
+
+def latency_table(content: Content) -> Table:
+    """Latency of one inference and throughput."""
+    rows = []
+    on_device = ["device p50 ms"] if any(run.device_ms for _, run in _runs(content)) else []
+    for label, run in _runs(content):
+        ms = run.latency_ms
+        times = map(number, (ms.p50, ms.p90, ms.p95, ms.p99, ms.maximum, ms.mean, ms.std))
+        device = [] if not on_device else ["" if run.device_ms is None else number(run.device_ms.p50)]
+        threads = "any" if run.threads is None else str(run.threads)
+        rates = (f"{ms.variation:.0%}", number(run.throughput), f"{ms.n:,}")
+        rows.append((*_key(label, run), threads, f"{run.lam:g}", *times, *device, *rates))
+    times = ("p50 ms", "p90 ms", "p95 ms", "p99 ms", "max ms", "mean ms", "std ms", *on_device)
+    columns = (*_RUN, "threads", "λ", *times, "std/mean", "images/s", "n")
+    details = {"λ", "p90 ms", "max ms", "mean ms", "std ms", "threads"}
+    covered = sorted({f"after {run.warmup_s:g} s of warm-up: {run.includes}" for _, run in _runs(content)})
+    notes = [f"One inference at a time in each stream, {text}." for text in covered]
+    notes += [f"{label}: incomplete, {record.incomplete}" for label, record in content.profiles if record.incomplete]
+    return make_table("Latency", columns, rows, figures=columns[2:], details=details, notes=notes)
+
+
+def mark_table(content: Content) -> Table:
+    """What makes figures doubtful."""
+    rows = [(*_key(label, run), mark) for label, run in _runs(content) for mark in run.marks]
+    return make_table("Doubtful", (*_RUN, "what"), rows, figures=("batch", "streams"))
+
+
+def start_table(content: Content) -> Table:
+    """Time to load, to the first inference, and of a switch of lambda."""
+    rows = (
+        (*_key(label, run), number(run.load_ms), number(run.first_inference_ms), *_switch(run))
+        for label, run in _runs(content)
+    )
+    columns = (*_RUN, "load ms", "first inference ms", "set λ p50 ms", "set λ p90 ms", "n")
+    notes = ["Loading starts in a fresh process and includes importing the backend's library."]
+    details = ("set λ p90 ms", "n")
+    return make_table("Loading and switching", columns, rows, figures=columns[2:], details=details, notes=notes)
+
+
+def memory_table(content: Content) -> Table:
+    """Memory of every run."""
+    return _reading_table("Memory", content, lambda run: run.memory)
+
+
+def energy_table(content: Content) -> Table:
+    """Power and energy of every run."""
+    return _reading_table("Energy", content, lambda run: run.energy)
+
+
+def size_table(content: Content) -> Table:
+    """Size on disk."""
+    rows = [
+        (label, part, *reading(figure)) for label, record in content.profiles for part, figure in record.size.items()
+    ]
+    return make_table("Size on disk", ("subject", "part", "size", "source"), rows, figures=("size",))
+
+
+def layer_tables(content: Content) -> list[Table]:
+    """The layers that take longest, per trace."""
+    return [_layer_table(label, trace) for label, record in content.profiles for trace in record.traces]
+
+
+def _layer_table(label: str, trace: Trace) -> Table:
+    rows = []
+    for layer in trace.layers[:_TOP_LAYERS]:
+        rate = layer.macs / layer.time_us / 1000 if layer.macs and layer.time_us else None
+        density = layer.nonzeros / layer.weights if layer.nonzeros is not None and layer.weights else None
+        cells = (
+            f"{layer.macs:,}" if layer.macs is not None else "",
+            f"{rate:.2f}" if rate is not None else "",
+            f"{layer.nonzeros:,}" if layer.nonzeros is not None else "",
+            f"{density:.0%}" if density is not None else "",
+            f"{layer.bytes:,}" if layer.bytes is not None else "",
+            UNKNOWN if layer.sparse is None else "yes" if layer.sparse else "no",
+        )
+        rows.append((layer.name, layer.operator, number(layer.time_us), f"{layer.share:.1%}", *cells))
+    rest = trace.layers[_TOP_LAYERS:]
+    counted = ("MAC", "GMAC/s", "non-zeros", "density", "bytes", "2:4 kernel")
+    columns = ("layer", "operator", "µs", "share", *counted)
+    notes = [
+        f"{trace.source}, {trace.n} inferences, medians. Traced inferences are slower than the latencies above. MACs "
+        "count zeros; bytes count weights, inputs and outputs once."
+    ]
+    if rest:
+        notes.append(f"{len(rest)} more take {sum(layer.share for layer in rest):.1%} together.")
+    title = f"Layers on {trace.backend}, batch {trace.batch} · {label}"
+    details = ("operator", "non-zeros", "bytes", "2:4 kernel")
+    return make_table(title, columns, rows, figures=columns[2:], details=details, notes=notes)
+
+
+def comparison_table(content: Content) -> Table:
+    """Ratios of latencies, with their intervals."""
+    rows = []
+    for labels, record in content.comparisons:
+        for ratio in record.ratios:
+            verdict = "faster" if ratio.high < 1 else "slower" if ratio.low > 1 else "not told apart"
+            p50 = (number(record.p50_ms[ratio.over]), number(record.p50_ms[ratio.under]))
+            interval = f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+            rows.append((labels[ratio.over], labels[ratio.under], interval, verdict, *p50, str(ratio.pairs)))
+    columns = ("bundle", "against", "ratio", "it is", "p50 ms", "p50 ms, against", "rounds")
+    notes = [
+        f"{record.backend}, batch {record.batch}: {record.method}. In brackets: interval of at least "
+        f"{min(ratio.confidence for ratio in record.ratios):.1%} by order statistics of the rounds."
+        for _, record in content.comparisons
+    ]
+    details = ("p50 ms", "p50 ms, against")
+    return make_table("Comparison", columns, rows, figures=("ratio", *columns[4:]), details=details, notes=notes)
+
+
+def estimate_tables(content: Content) -> list[Table]:
+    """Lower bounds on paper."""
+    rows, sources = [], {}
+    for label, record in content.profiles:
+        for estimate in record.estimates:
+            kind = f"{estimate.precision}, 2:4" if estimate.sparse else estimate.precision
+            bound = f"≥ {number(estimate.latency_ms)}"
+            rows.append((label, estimate.board, kind, str(estimate.batch), bound, estimate.bound))
+            sources[f"{estimate.board}: {estimate.source}."] = None
+    columns = ("subject", "board", "precision", "batch", "ms", "bound by")
+    notes = [
+        "Estimated from published peak rates, not measured: real latencies are higher, often many times.",
+        *sources,
+    ]
+    return _if_rows(make_table("Estimate", columns, rows, figures=("batch", "ms"), notes=notes))
+
+
+def condition_table(content: Content) -> Table:
+    """What the profiles were taken under and does not change meanwhile."""
+    rows = []
+    for label, record in content.profiles:
+        for name, value in record.conditions.items():
+            rows.append((label, name, *(reading(value) if isinstance(value, Reading) else (value, ""))))
+    return make_table("Conditions", ("subject", "condition", "value", "source"), rows)
+
+
+def sampled_table(content: Content) -> Table:
+    """What changes during runs."""
+    rows = []
+    for label, run in _runs(content):
+        for name, sampled in run.conditions.items():
+            during = map(_optional, (sampled.minimum, sampled.mean, sampled.maximum))
+            ends = (_optional(sampled.before), *during, _optional(sampled.after))
+            rows.append((*_key(label, run), f"{name}, {sampled.unit}", *ends, str(sampled.n), sampled.source))
+    columns = (*_RUN, "condition", "before", "lowest", "mean", "highest", "after", "n", "source")
+    notes = ["Lowest, mean and highest during the timed inferences; n: samples of these."]
+    figures = ("batch", "streams", "before", "lowest", "mean", "highest", "after", "n")
+    details = ("lowest", "highest", "n", "source")
+    return make_table("Conditions over the runs", columns, rows, figures=figures, details=details, notes=notes)
+
+
+def skipped_table(content: Content) -> Table:
+    """What was asked for and did not run."""
+    rows = [(label, what, why) for label, record in content.profiles for what, why in record.skipped.items()]
+    return make_table("Not run", ("subject", "what", "why"), rows)
+
+
+def _reading_table(title: str, content: Content, readings: Callable[[Run], Mapping[str, Reading]]) -> Table:
+    kinds = tuple(dict.fromkeys(what for _, run in _runs(content) for what in readings(run)))
+    rows = []
+    for label, run in _runs(content):
+        figures = readings(run)
+        rows.append((*_key(label, run), *(reading(figures[w])[0] if w in figures else UNKNOWN for w in kinds)))
+    sources = dict.fromkeys(
+        f"{what}: {figure.source}" for _, run in _runs(content) for what, figure in readings(run).items()
+    )
+    figures = ("batch", "streams", *kinds)
+    return make_table(title, (*_RUN, *kinds), rows, figures=figures, notes=[f"{'; '.join(sources)}."])
+
+
+def _if_rows(table: Table) -> list[Table]:
+    return [table] if table.rows else []
+
+
+def _runs(content: Content) -> Iterator[tuple[str, Run]]:
+    return ((label, run) for label, record in content.profiles for run in record.runs)
+
+
+def _key(label: str, run: Run) -> tuple[str, str, str, str]:
+    return label, run.backend, str(run.batch), str(run.streams)
+
+
+def _switch(run: Run) -> tuple[str, str, str]:
+    latency: Latency | None = run.set_lambda_ms
+    if latency is None:
+        return ("one λ" if run.streams == 1 else "", "", "")
+    return number(latency.p50), number(latency.p90), f"{latency.n:,}"
+
+
+def _optional(value: float | None) -> str:
+    return UNKNOWN if value is None else number(value)

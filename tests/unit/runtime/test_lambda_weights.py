@@ -1,0 +1,80 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from floats_edge.artifacts.bundle import Bundle
+from floats_edge.artifacts.checkpoint import TrainingRun
+from floats_edge.method.fold import AffineLayer, Rule, weights_at
+from floats_edge.runtime.lambda_weights import LambdaWeights, bundle_weights, graph_weights
+from floats_edge.runtime.torch import trained_layers
+
+Layers = dict[str, AffineLayer]
+
+
+@pytest.fixture(scope="module")
+def layers(digits_run: TrainingRun) -> Layers:
+    return trained_layers(digits_run)
+
+
+@settings(max_examples=15, deadline=None)
+@given(lams=st.lists(st.sampled_from([0.0, 1.0]) | st.floats(0, 1), min_size=1, max_size=3))
+@pytest.mark.parametrize("rule", ["interpolate", "paper"])
+def test_equals_the_fold_at_every_lambda_in_any_order(layers: Layers, rule: Rule, lams: list[float]) -> None:
+    weights = LambdaWeights(layers, rule)
+    for lam in lams:
+        wanted = weights_at(layers, lam, rule)
+        got = weights.at(lam)
+        assert list(got) == list(wanted)
+        for name in wanted:
+            assert got[name].dtype == np.float32
+            np.testing.assert_allclose(got[name], wanted[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_by_the_papers_rule_lambda_0_is_the_clean_network(layers: Layers) -> None:
+    """And not the limit of small lambdas: the paper's knob switches BatchNorm there."""
+    weights = LambdaWeights(layers, "paper")
+    limit = weights.at(1e-9)["stem.bias"].copy()
+    assert not np.allclose(weights.at(0.0)["stem.bias"], limit)
+    np.testing.assert_array_equal(weights.at(0.0)["stem.bias"], layers["stem"].bias_clean)
+
+
+def test_switching_writes_into_the_same_buffer(layers: Layers) -> None:
+    weights = LambdaWeights(layers, "interpolate")
+    first = weights.at(0.0)["stem.weight"]
+    clean = first.copy()
+    second = weights.at(1.0)["stem.weight"]
+    assert np.shares_memory(first, second)
+    assert not np.array_equal(first, clean)
+    np.testing.assert_array_equal(weights.at(0.0)["stem.weight"], clean)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.4, 1.0])
+def test_weights_of_a_bound_bundle_are_the_trained_ones(
+    bundles: Callable[..., Bundle], layers: Layers, lam: float
+) -> None:
+    wanted = weights_at(layers, lam, "interpolate")
+    got = bundle_weights(bundles("bound")).at(lam)
+    assert got.keys() == wanted.keys()
+    for name in wanted:
+        np.testing.assert_allclose(got[name], wanted[name], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("mode", "precision", "rtol"), [("fixed", "fp32", 1e-6), ("bank", "fp32", 1e-6), ("fixed", "fp16", 2e-3)]
+)
+def test_weights_of_other_bundles_are_read_from_their_graphs(
+    bundles: Callable[..., Bundle], layers: Layers, mode: str, precision: str, rtol: float
+) -> None:
+    bundle = bundles(mode, precision)
+    weights = graph_weights(bundle)
+    assert bundle.manifest.lam.values is not None
+    for lam in bundle.manifest.lam.values:
+        wanted = weights_at(layers, lam, "interpolate")
+        got = weights.at(lam)
+        assert got.keys() == wanted.keys()
+        for name in wanted:
+            assert got[name].dtype == np.float32
+            np.testing.assert_allclose(got[name], wanted[name], rtol=rtol, atol=1e-6)
