@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from floats_edge.artifacts.records import Latency, Reading, Run, Trace
+from floats_edge.artifacts.records import Comparison, Latency, Reading, Run, Trace
 from floats_edge.report.tables import (
     UNKNOWN,
     Content,
@@ -147,9 +147,9 @@ def comparison_table(content: Content) -> Table:
             rows.append((labels[ratio.over], labels[ratio.under], interval, verdict, *p50, str(ratio.pairs)))
     columns = ("bundle", "against", "ratio", "it is", "p50 ms", "p50 ms, against", "rounds")
     notes = [
-        f"{record.backend}, batch {record.batch}: {record.method}. In brackets: interval of at least "
-        f"{min(ratio.confidence for ratio in record.ratios):.1%} by order statistics of the rounds."
-        for _, record in content.comparisons
+        f"{record.backend}, batch {record.batch}, λ {_lambdas(labels, record)}: {record.method}. In brackets: "
+        f"{min(ratio.confidence for ratio in record.ratios):.1%} interval by order statistics of the rounds."
+        for labels, record in content.comparisons
     ]
     details = ("p50 ms", "p50 ms, against")
     return make_table("Comparison", columns, rows, figures=("ratio", *columns[4:]), details=details, notes=notes)
@@ -232,6 +232,10 @@ def _switch(run: Run) -> tuple[str, str, str]:
     if latency is None:
         return ("one λ" if run.streams == 1 else "", "", "")
     return number(latency.p50), number(latency.p90), f"{latency.n:,}"
+
+
+def _lambdas(labels: tuple[str, ...], record: Comparison) -> str:
+    return ", ".join(f"{lam:g} ({label})" for label, lam in zip(labels, record.lambdas, strict=True))
 
 
 def _optional(value: float | None) -> str:

@@ -58,9 +58,18 @@ Mode read_mode(const json& manifest) {
   invalid("lam.mode: not one of the values allowed");
 }
 
+// Of the weights that set_lambda computes: in modes fixed and bank they are the graph's own affair.
+Precision read_precision(const std::string& precision, Mode mode) {
+  if (mode != Mode::bound || precision == "fp32") return Precision::fp32;
+  if (precision == "fp16") return Precision::fp16;
+  throw Error(ErrorCode::lambda_unsupported, "this floats_rt does not compute weights in " + precision + ".",
+              "use a newer floats_rt, or export with --precision fp32 or fp16, or with --lambda VALUE");
+}
+
 void check_file_name(const std::string& name) {
   const std::filesystem::path path(name);
-  const bool climbs = std::any_of(path.begin(), path.end(), [](const auto& part) { return part == ".." || part == "."; });
+  const bool climbs =
+      std::any_of(path.begin(), path.end(), [](const auto& part) { return part == ".." || part == "."; });
   if (name.empty() || path.is_absolute() || climbs || name.find('\\') != std::string::npos ||
       name.find('\0') != std::string::npos || path.filename().empty()) {
     invalid("files: a name that is not that of a file inside the bundle");
@@ -143,7 +152,7 @@ Manifest read_manifest(const json& document) {
   manifest.output = {document["output"]["name"], document["output"]["labels"]};
   manifest.mode = read_mode(document);
   manifest.rule = lam["rule"] == "paper" ? Rule::paper : Rule::interpolate;
-  manifest.precision = document["precision"] == "fp16" ? Precision::fp16 : Precision::fp32;
+  manifest.precision = read_precision(document["precision"].get_ref<const std::string&>(), manifest.mode);
   if (!lam["noise_seed"].is_number_unsigned()) invalid("lam.noise_seed: negative");
   manifest.noise_seed = lam["noise_seed"];
   manifest.lambdas = read_lambdas(lam, manifest.mode);
@@ -166,7 +175,7 @@ Manifest read_manifest(const json& document) {
 }  // namespace
 
 Manifest parse_manifest(std::string_view text) {
-  const json document = json::parse(text.begin(), text.end(), nullptr, false);
+  json document = json::parse(text.begin(), text.end(), nullptr, false);
   if (!document.is_object()) invalid("not a JSON object");
   if (!document.contains("schema_version") || document["schema_version"] != kSchemaVersion) {
     throw Error(ErrorCode::bundle_invalid, "manifest.json is not of schema version 1, the one this floats_rt reads.",

@@ -56,7 +56,7 @@ struct Manifest {
   OutputSpec output;
   Mode mode;
   Rule rule;
-  Precision precision;
+  Precision precision;  // of the weights in mode bound; otherwise fp32
   std::uint64_t noise_seed;
   LambdaRange lambdas;
   std::vector<LayerSpec> layers;

@@ -1,11 +1,11 @@
 #include <algorithm>
 #include <cmath>
-#include <iostream>
 #include <limits>
 #include <utility>
 
 #include "bundle.hpp"
 #include "floats_rt/floats_rt.hpp"
+#include "log.hpp"
 #include "runner.hpp"
 #include "safetensors.hpp"
 
@@ -37,7 +37,8 @@ struct Model::State {
     const std::size_t largest = std::numeric_limits<std::ptrdiff_t>::max() / sizeof(float) /
                                 (manifest().input.size() + manifest().output.size());
     if (batch >= 1 && batch <= largest) return;
-    throw Error(ErrorCode::bad_shape, "a batch of " + std::to_string(batch) + " cannot be run.", "run at least one image");
+    throw Error(ErrorCode::bad_shape, "a batch of " + std::to_string(batch) + " cannot be run.",
+                "run at least one image");
   }
 
   void check_span(const char* what, std::size_t size, std::size_t batch, std::size_t each) const {
@@ -50,14 +51,6 @@ struct Model::State {
 };
 
 namespace {
-
-void report(const Options& options, const std::string& line) {
-  if (options.log) {
-    options.log(line);
-  } else {
-    std::cerr << "floats_rt: " << line << '\n';
-  }
-}
 
 // Whether another backend may do where one failed like this.
 bool is_about_backend(ErrorCode code) {
@@ -119,8 +112,7 @@ void check_golden(Runner& runner, const Bundle& bundle) {
 }
 
 std::unique_ptr<Runner> open(Backend backend, const Bundle& bundle, const Options& options) {
-  auto runner =
-      backend == Backend::tensorrt ? open_tensorrt(bundle, options) : open_onnxruntime(bundle, options);
+  auto runner = backend == Backend::tensorrt ? open_tensorrt(bundle, options) : open_onnxruntime(bundle, options);
   if (options.check_golden) check_golden(*runner, bundle);
   return runner;
 }
@@ -169,7 +161,8 @@ float Model::lambda() const noexcept { return state_->lambda; }
 float Model::set_lambda(float lambda) {
   state_->check_usable();
   if (!(lambda >= 0 && lambda <= 1)) {
-    throw Error(ErrorCode::lambda_out_of_range, "lambda must be a number in [0, 1], not " + std::to_string(lambda) + ".",
+    throw Error(ErrorCode::lambda_out_of_range,
+                "lambda must be a number in [0, 1], not " + std::to_string(lambda) + ".",
                 "choose a lambda from 0 (clean) to 1 (robust)");
   }
   const std::vector<float>& values = lambda_range().values;

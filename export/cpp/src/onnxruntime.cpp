@@ -85,9 +85,9 @@ struct Network {
   InputSpec input;
   OutputSpec output;
   Precision precision;
-  std::vector<float> lambdas;                 // of the sessions; empty in mode bound
-  std::vector<Handle<OrtSession>> sessions;   // one per lambda; one in mode bound
-  std::optional<LambdaWeights> weights;       // mode bound
+  std::vector<float> lambdas;                // of the sessions; empty in mode bound
+  std::vector<Handle<OrtSession>> sessions;  // one per lambda; one in mode bound
+  std::optional<LambdaWeights> weights;      // mode bound
 };
 
 // The graph's inputs must be the images and the weights, by name; ONNX Runtime itself checks types and shapes.

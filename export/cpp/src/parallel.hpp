@@ -13,7 +13,8 @@ inline std::size_t thread_count(int threads) {
   return threads > 0 ? static_cast<std::size_t>(threads) : std::max(1u, std::thread::hardware_concurrency());
 }
 
-// Calls body(begin, end) on consecutive parts of [0, count), none but the last smaller than `least`; body must not throw.
+// Calls body(begin, end) on consecutive parts of [0, count), none but the last smaller than `least`; body must not
+// throw.
 template <typename Body>
 void parallel_for(std::size_t count, std::size_t threads, std::size_t least, const Body& body) {
   const std::size_t parts = std::clamp<std::size_t>(count / least, 1, threads);

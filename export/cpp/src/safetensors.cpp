@@ -41,7 +41,9 @@ TensorView read_tensor(const json& entry, Span<const std::uint8_t> data) {
   const std::string dtype = entry["dtype"];
   const std::size_t begin = entry["data_offsets"][0], end = entry["data_offsets"][1];
   if (begin > end || end > data.size()) invalid("a tensor outside the file");
-  TensorView tensor{dtype == "F32" ? DType::f32 : dtype == "U8" ? DType::u8 : DType::other,
+  TensorView tensor{dtype == "F32"  ? DType::f32
+                    : dtype == "U8" ? DType::u8
+                                    : DType::other,
                     entry["shape"],
                     {data.data() + begin, end - begin}};
   std::size_t bytes = width(dtype);

@@ -1,8 +1,9 @@
 #include "schema.hpp"
 
+#include <regex.h>
+
 #include <array>
 #include <cmath>
-#include <regex>
 #include <string_view>
 
 namespace floats_rt {
@@ -13,12 +14,26 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::array kAsserted = {"$ref",          "additionalProperties", "anyOf",      "const",    "enum",
-                                  "exclusiveMaximum", "exclusiveMinimum",  "items",      "maxItems", "maximum",
-                                  "minItems",      "minimum",              "multipleOf", "pattern",  "prefixItems",
-                                  "properties",    "required",             "type"};
+constexpr std::array kAsserted = {"$ref",
+                                  "additionalProperties",
+                                  "anyOf",
+                                  "const",
+                                  "enum",
+                                  "exclusiveMaximum",
+                                  "exclusiveMinimum",
+                                  "items",
+                                  "maxItems",
+                                  "maximum",
+                                  "minItems",
+                                  "minimum",
+                                  "multipleOf",
+                                  "pattern",
+                                  "prefixItems",
+                                  "properties",
+                                  "required",
+                                  "type"};
 constexpr std::array kAnnotations = {"$defs", "$schema", "default", "description", "format", "title"};
-constexpr std::size_t kLongestMatched = 256;  // std::regex recurses once per character
+constexpr std::size_t kLongestMatched = 256;  // no pattern of the schema is meant for more
 
 bool has_type(const json& value, const std::string& type) {
   if (type == "object") return value.is_object();
@@ -30,11 +45,21 @@ bool has_type(const json& value, const std::string& type) {
   return type == "number" && value.is_number();
 }
 
+// Whether the pattern, which must mean the same in POSIX's extended syntax, is found in the text.
+bool matches(const std::string& text, const std::string& pattern) {
+  if (text.size() > kLongestMatched || text.find('\0') != std::string::npos) return false;
+  regex_t compiled;
+  if (::regcomp(&compiled, pattern.c_str(), REG_EXTENDED | REG_NOSUB) != 0) return false;
+  const bool found = ::regexec(&compiled, text.c_str(), 0, nullptr, 0) == 0;
+  ::regfree(&compiled);
+  return found;
+}
+
 class Validator {
  public:
   explicit Validator(const json& root) : root_(root) {}
 
-  std::string check(const json& value, const json& schema, const std::string& path) const {
+  std::string check(json& value, const json& schema, const std::string& path) const {
     if (schema.is_boolean()) return schema.get<bool>() ? "" : path + ": not allowed";
     if (schema.contains("$ref")) return check(value, resolved(schema["$ref"].get<std::string>()), path);
     if (schema.contains("anyOf")) return check_any(value, schema["anyOf"], path);
@@ -62,7 +87,7 @@ class Validator {
     return root_.at(json::json_pointer(reference.substr(1)));  // "#/$defs/Name"
   }
 
-  std::string check_any(const json& value, const json& alternatives, const std::string& path) const {
+  std::string check_any(json& value, const json& alternatives, const std::string& path) const {
     std::string first;
     for (const json& alternative : alternatives) {
       const std::string violation = check(value, alternative, path);
@@ -85,12 +110,11 @@ class Validator {
   }
 
   static std::string check_string(const std::string& text, const json& schema, const std::string& path) {
-    if (!schema.contains("pattern")) return "";
-    const std::regex pattern(schema["pattern"].get<std::string>(), std::regex::ECMAScript);
-    return text.size() <= kLongestMatched && std::regex_search(text, pattern) ? "" : path + ": malformed";
+    if (!schema.contains("pattern") || matches(text, schema["pattern"].get<std::string>())) return "";
+    return path + ": malformed";
   }
 
-  std::string check_array(const json& array, const json& schema, const std::string& path) const {
+  std::string check_array(json& array, const json& schema, const std::string& path) const {
     if (array.size() < schema.value("minItems", std::size_t{0}) ||
         array.size() > schema.value("maxItems", array.size())) {
       return path + ": wrong number of items";
@@ -109,14 +133,21 @@ class Validator {
     return "";
   }
 
-  std::string check_object(const json& object, const json& schema, const std::string& path) const {
+  std::string check_object(json& object, const json& schema, const std::string& path) const {
     const std::string dot = path.empty() ? "" : path + ".";
     if (schema.contains("required")) {
       for (const json& key : schema["required"]) {
         if (!object.contains(key.get<std::string>())) return dot + key.get<std::string>() + ": missing";
       }
     }
-    for (const auto& [key, value] : object.items()) {
+    if (schema.contains("properties")) {
+      for (const auto& [key, property] : schema["properties"].items()) {
+        if (!object.contains(key) && property.is_object() && property.contains("default")) {
+          object[key] = property["default"];
+        }
+      }
+    }
+    for (auto& [key, value] : object.items()) {
       std::string violation;
       if (schema.contains("properties") && schema["properties"].contains(key)) {
         violation = check(value, schema["properties"][key], dot + key);
@@ -142,11 +173,15 @@ bool among(const Names& names, std::string_view name) {
 }  // namespace
 
 const json& manifest_schema() {
-  static const json schema = json::parse(kManifestSchema);
+  static const json schema = [] {
+    json parsed = json::parse(kManifestSchema);
+    parsed["properties"]["recipe"] = true;
+    return parsed;
+  }();
   return schema;
 }
 
-std::string schema_violation(const json& value, const json& schema) { return Validator(schema).check(value, schema, ""); }
+std::string schema_violation(json& value, const json& schema) { return Validator(schema).check(value, schema, ""); }
 
 std::string unknown_keyword(const json& schema) {
   if (!schema.is_object()) return "";

@@ -6,12 +6,13 @@
 
 namespace floats_rt {
 
-// The schema, compiled in.
+// The schema, compiled in, without what it says of the recipe: how a network was trained is nothing to this library,
+// and what newer trainers have to say of it must not keep it from running a bundle.
 const nlohmann::json& manifest_schema();
 
-// Where and how `value` breaks `schema`, for example "lam.mode: not one of the values allowed"; empty if it does not.
-// Knows the keywords of JSON Schema 2020-12 that the schema uses; see kAsserted and kAnnotations.
-std::string schema_violation(const nlohmann::json& value, const nlohmann::json& schema);
+// Fills in the defaults of `schema` and says where and how `value` breaks it, for example "lam.mode: not one of the
+// values allowed"; empty if it does not. Knows the keywords of JSON Schema 2020-12 that the schema uses: see kAsserted.
+std::string schema_violation(nlohmann::json& value, const nlohmann::json& schema);
 
 // The first keyword anywhere in `schema` that schema_violation does not know; empty if it knows all.
 std::string unknown_keyword(const nlohmann::json& schema);

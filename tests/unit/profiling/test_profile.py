@@ -16,6 +16,7 @@ from floats_edge.profiling.profile import Plan, profile_bundle
 from floats_edge.profiling.telemetry.sensors import Sensor
 from floats_edge.runtime.backends import open_predictor, open_traced
 from floats_edge.runtime.base import Host
+from floats_edge.runtime.ort import BoundOrtPredictor
 
 BRIEF = Timing(warmup_s=0.01, duration_s=0.02, minimum=5)
 
@@ -87,6 +88,9 @@ def test_streams_and_threads(bundle: Bundle) -> None:
     opener = partial(open_predictor, bundle, "ort-cpu", 0.5, Host(threads=1))
     record = profile_bundle(bundle, Plan({"ort-cpu": opener}, (1,), BRIEF, streams=(1, 2)))
     assert [(run.streams, run.threads) for run in record.runs] == [(1, 1), (2, 1)]
+    with opener() as predictor:
+        assert isinstance(predictor, BoundOrtPredictor)
+        assert predictor._session.get_session_options().intra_op_num_threads == 1
 
 
 def test_layers_are_traced_apart(bundle: Bundle) -> None:

@@ -1,0 +1,76 @@
+// knob: turns lambda while the model runs, and prints what each position costs and gives on a folder of images.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+
+#include "image.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+struct Sample {
+  std::vector<float> image;
+  std::size_t label;
+};
+
+// The images of FOLDER/LABEL/*, for every label of the model.
+std::vector<Sample> load_samples(const fs::path& folder, const floats_rt::Model& model) {
+  std::vector<Sample> samples;
+  for (std::size_t label = 0; label < model.labels().size(); ++label) {
+    const fs::path of_label = folder / model.labels()[label];
+    if (!fs::is_directory(of_label)) continue;
+    for (const auto& file : fs::directory_iterator(of_label)) {
+      samples.push_back({load_image(file.path().string(), model.input()), label});
+    }
+  }
+  if (samples.empty()) throw std::runtime_error(folder.string() + " holds no folder that is named like a label");
+  return samples;
+}
+
+double milliseconds_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+// One line: accuracy on the samples, and the time of the switch and of one image (median).
+void sweep(floats_rt::Model& model, float lam, const std::vector<Sample>& samples) {
+  const auto switching = Clock::now();
+  model.set_lambda(lam);
+  const double switched = milliseconds_since(switching);
+  std::vector<float> logits(model.output().size());
+  std::vector<double> times;
+  std::size_t correct = 0;
+  for (const Sample& sample : samples) {
+    const auto start = Clock::now();
+    model.infer(sample.image, 1, logits);
+    times.push_back(milliseconds_since(start));
+    const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
+    correct += static_cast<std::size_t>(best) == sample.label;
+  }
+  const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
+  std::nth_element(times.begin(), middle, times.end());
+  std::printf("%6.2f  %8.2f  %9.3f  %9.3f\n", double{lam},
+              100.0 * static_cast<double>(correct) / static_cast<double>(samples.size()), *middle, switched);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) try {
+  if (count < 3) {
+    std::fputs("usage: knob BUNDLE FOLDER [tensorrt|onnxruntime]\n\nFOLDER holds one folder of images per label.\n",
+               stderr);
+    return 2;
+  }
+  floats_rt::Model model = floats_rt::Model::load(arguments[1], options_from(count, arguments, 3));
+  const std::vector<Sample> samples = load_samples(arguments[2], model);
+  std::vector<float> lambdas = model.lambda_range().values;
+  if (lambdas.empty()) lambdas = {0, 0.25, 0.5, 0.75, 1};
+  std::printf("%zu images\nlambda  correct %%  ms/image  ms/switch\n", samples.size());
+  for (const float lam : lambdas) sweep(model, lam, samples);
+  return 0;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "%s\n", error.what());
+  return 1;
+}

@@ -1,0 +1,39 @@
+// Which TensorRT and which GPU there is, and which engines of a bundle they can run.
+#pragma once
+
+#include <NvInferRuntime.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bundle.hpp"
+#include "shared_library.hpp"
+
+namespace floats_rt {
+
+// libnvinfer, of a version that goes with the headers this was compiled with.
+class TensorRt {
+ public:
+  // Throws Error, backend_unavailable, if the library is missing or of another version: nothing else is called before.
+  explicit TensorRt(const std::string& path);
+
+  // Version numbers, the most significant first: three, or four where the library tells its build.
+  const std::vector<int>& version() const noexcept { return version_; }
+
+  std::unique_ptr<nvinfer1::IRuntime> runtime() const;
+
+ private:
+  SharedLibrary library_;
+  std::vector<int> version_;
+};
+
+// Makes a CUDA device current and returns its compute capability, for example "sm_87".
+// Throws Error, no_device, if there is none of this number.
+std::string use_device(int device);
+
+// For each lambda of the bundle (in mode bound: for its only graph) the first engine that runs here.
+// Throws Error, engine_incompatible, saying of each engine why it does not.
+std::vector<Engine> fitting_engines(const Bundle& bundle, const std::vector<int>& version, const std::string& target);
+
+}  // namespace floats_rt

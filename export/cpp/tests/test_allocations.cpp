@@ -1,0 +1,40 @@
+// How often infer allocates, compared with ONNX Runtime's C API called bare. A program of its own, with an operator new
+// that counts.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <atomic>
+#include <cstddef>
+
+#include "bare_onnxruntime.hpp"
+#include "floats_rt/floats_rt.hpp"
+#include "support.hpp"
+
+extern std::atomic<std::size_t> allocations;  // counting_new.cpp
+
+namespace floats_rt {
+
+// Allocations of one call, once the first calls have warmed it up.
+template <typename Call>
+static std::size_t allocations_of(const Call& call) {
+  for (int i = 0; i < 10; ++i) call();
+  const std::size_t before = allocations;
+  for (int i = 0; i < 100; ++i) call();
+  return (allocations - before) / 100;
+}
+
+TEST_CASE("once warm, infer allocates nothing of its own") {
+  Options options;
+  options.backend = Backend::onnxruntime;
+  options.threads = 1;
+  Model model = Model::load(bundle_path("fixed").string(), options);
+  std::vector<float> images(model.input().size(), 0.5f), logits(model.output().size());
+  const std::size_t ours = allocations_of([&] { model.infer(images, 1, logits); });
+
+  const auto height = static_cast<int64_t>(model.input().height), width = static_cast<int64_t>(model.input().width);
+  BareOnnxRuntime bare((bundle_path("fixed") / "model.onnx").string(), 1, images, {1, 1, height, width}, logits);
+  const std::size_t theirs = allocations_of([&] { bare.run(); });
+  MESSAGE("allocations per inference: floats_rt " << ours << ", bare " << theirs);
+  CHECK(theirs > 0);  // ONNX Runtime's own are seen, so ours would be
+  CHECK(ours == theirs);
+}
+
+}  // namespace floats_rt
