@@ -36,7 +36,6 @@ def run(*words: object) -> str:
     return result.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
 @pytest.mark.parametrize("mode", ["fixed", "bank", "bound", "input"])
 def test_it_is_exported_within_its_gate_and_built(

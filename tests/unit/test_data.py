@@ -239,7 +239,6 @@ class TestFolder:
         assert error.value.fix == "pip install 'floats-edge[train]'"
 
 
-@pytest.mark.slow
 def test_cifar_images(cifar_folder: Path) -> None:
     splits = load_data(in_folder(cifar_folder), seed=0)
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (18_000, 2_000, 4_000)
