@@ -10,6 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.records import Evaluation, Reading, Record, Run, Share
@@ -151,7 +152,9 @@ def draw_latency(axes: Axes, content: Content) -> None:
     highest = max(run.latency_ms.p99 for _, run in runs)
     if highest > 30 * min(run.latency_ms.p50 for _, run in runs):
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(0, highest * 1.08)
     axes.set_xlabel("ms per inference: p50 ●, p90 ▬, p99 |")

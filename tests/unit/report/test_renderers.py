@@ -126,6 +126,11 @@ def test_latencies_far_apart_share_an_axis() -> None:
     assert "205 ms" in svg
 
 
+def test_a_wide_axis_with_one_power_of_ten_is_labelled_in_plain_numbers() -> None:
+    runs = (run(1, latency_ms=latency(0.4)), run(8, latency_ms=latency(12)))
+    assert "mathdefault" not in latency_svg(label_records([profile(runs=runs)]))
+
+
 def test_image_is_drawn(tmp_path: Path) -> None:
     write_png(ALL, tmp_path / "report.png")
     image = matplotlib.image.imread(tmp_path / "report.png")
