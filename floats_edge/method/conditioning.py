@@ -8,9 +8,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, linear
+from torch.nn.functional import linear
 
 from floats_edge.method.batchnorm import DualBatchNorm2d
+from floats_edge.method.convolution import convolve
 from floats_edge.method.noise import standard_normal
 
 INITIAL_ALPHA = 0.25
@@ -68,15 +69,10 @@ class FloatConv(nn.Module):
         self.weight = ConditionedWeight(out_channels, in_channels, kernel_size, kernel_size)
         self.norm = DualBatchNorm2d(out_channels)
         self.stride = stride
-        self.padding = kernel_size // 2
         nn.init.kaiming_normal_(self.weight.theta, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor, lam: float) -> Tensor:
-        stride = self.stride
-        if self.weight.theta.shape[-1] == 1:
-            # The same, without the strided 1x1 gradient that oneDNN gets wrong below 16 channels (its issue 6035).
-            x, stride = x[:, :, ::stride, ::stride], 1
-        return self.norm(conv2d(x, self.weight(lam), stride=stride, padding=self.padding), lam)
+        return self.norm(convolve(x, self.weight(lam), self.stride), lam)
 
 
 class FloatLinear(nn.Module):

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, leaky_relu
+from torch.nn.functional import leaky_relu
 
 from floats_edge.method.batchnorm import MixedBatchNorm2d, SharedBatchNorm2d
+from floats_edge.method.convolution import convolve
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,8 @@ class FilmConv(nn.Module):
         self.norm = MixedBatchNorm2d(out_channels) if batchnorm == "dual" else SharedBatchNorm2d(out_channels)
         self.film = Film(out_channels, dimensions) if kernel_size > 1 else None
         self.stride = stride
-        self.padding = kernel_size // 2
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor, lam: EncodedLambda) -> Tensor:
-        x = self.norm(conv2d(x, self.weight, stride=self.stride, padding=self.padding), lam.zeros)
+        x = self.norm(convolve(x, self.weight, self.stride), lam.zeros)
         return x if self.film is None else self.film(x, lam.code)

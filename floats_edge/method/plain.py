@@ -4,7 +4,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, linear
+from torch.nn.functional import linear
+
+from floats_edge.method.convolution import convolve
 
 
 class PlainConv(nn.Module):
@@ -15,12 +17,11 @@ class PlainConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         self.norm = nn.BatchNorm2d(out_channels)
         self.stride = stride
-        self.padding = kernel_size // 2
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor, lam: object) -> Tensor:
         del lam  # unconditioned
-        return self.norm(conv2d(x, self.weight, stride=self.stride, padding=self.padding))
+        return self.norm(convolve(x, self.weight, self.stride))
 
 
 class PlainLinear(nn.Module):

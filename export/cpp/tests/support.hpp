@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,10 +29,6 @@ inline Bytes file_bytes(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
-inline void write_file(const std::filesystem::path& path, const std::string& content) {
-  std::ofstream(path, std::ios::binary) << content;
-}
-
 // What Python computes from a bundle.
 class Expected {
  public:
@@ -45,32 +40,6 @@ class Expected {
  private:
   Bytes bytes_;
   Tensors tensors_;
-};
-
-// A copy of a bundle to spoil, removed at the end.
-class BundleCopy {
- public:
-  explicit BundleCopy(const std::string& name) {
-    std::string pattern = (std::filesystem::temp_directory_path() / "floats_rt-XXXXXX").string();
-    path_ = ::mkdtemp(pattern.data());
-    std::filesystem::copy(bundle_path(name), path_, std::filesystem::copy_options::recursive);
-  }
-  BundleCopy(const BundleCopy&) = delete;
-  BundleCopy& operator=(const BundleCopy&) = delete;
-  ~BundleCopy() { std::filesystem::remove_all(path_); }
-
-  const std::filesystem::path& path() const { return path_; }
-
-  template <typename Change>
-  void change_manifest(const Change& change) {
-    const Bytes bytes = file_bytes(path_ / "manifest.json");
-    auto manifest = nlohmann::json::parse(bytes);
-    change(manifest);
-    write_file(path_ / "manifest.json", manifest.dump());
-  }
-
- private:
-  std::filesystem::path path_;
 };
 
 // The code of the Error that the call throws; fails the test if it throws none.

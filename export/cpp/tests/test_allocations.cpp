@@ -1,6 +1,5 @@
 // How often infer allocates, compared with ONNX Runtime's C API called bare. A program of its own, with an operator new
 // that counts.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <atomic>
 #include <cstddef>
 

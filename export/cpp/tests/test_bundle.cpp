@@ -1,7 +1,7 @@
 #include <sys/stat.h>
 
 #include "bundle.hpp"
-#include "support.hpp"
+#include "bundle_copy.hpp"
 
 namespace floats_rt {
 namespace fs = std::filesystem;

@@ -3,11 +3,11 @@
 #include <numeric>
 #include <sstream>
 
+#include "bundle_copy.hpp"
 #include "fakes/fake_cuda.hpp"
 #include "floats_rt/floats_rt.hpp"
 #include "fold.hpp"
 #include "sha256.hpp"
-#include "support.hpp"
 
 namespace floats_rt {
 namespace {

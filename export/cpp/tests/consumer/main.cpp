@@ -1,6 +1,5 @@
 // The ten lines of the README: usage: consumer BUNDLE
 #include <floats_rt/floats_rt.hpp>
-
 #include <iostream>
 
 int main(int, char** arguments) try {

@@ -1,0 +1,71 @@
+// Prints what infer costs over ONNX Runtime's C API called bare, and what set_lambda costs.
+//
+// usage: FLOATS_RT_ONNXRUNTIME=LIBRARY floats_rt_bench FIXED BOUND   (two bundles, modes fixed and bound)
+//
+// One thread, batch 1. The two ways of inference take turns, so that both see the same machine; medians and the
+// quartiles of 2000 calls, and of 200 switches.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <functional>
+
+#include "bare_onnxruntime.hpp"
+#include "floats_rt/floats_rt.hpp"
+
+namespace {
+
+double microseconds(const std::function<void()>& call) {
+  const auto start = std::chrono::steady_clock::now();
+  call();
+  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Prints quartiles and returns the median.
+double show(const char* what, std::vector<double> times) {
+  std::sort(times.begin(), times.end());
+  const std::size_t count = times.size();
+  std::printf("%-28s %9.1f us  (quartiles %.1f, %.1f; n = %zu)\n", what, times[count / 2], times[count / 4],
+              times[3 * count / 4], count);
+  return times[count / 2];
+}
+
+void compare_inference(const std::string& bundle, const floats_rt::Options& options) {
+  floats_rt::Model model = floats_rt::Model::load(bundle, options);
+  const floats_rt::InputSpec& input = model.input();
+  std::vector<float> images(input.size(), 0.5f), logits(model.output().size()), bare_logits(logits.size());
+  const auto axis = [](std::size_t size) { return static_cast<int64_t>(size); };
+  BareOnnxRuntime bare(bundle + "/model.onnx", 1, images,
+                       {1, axis(input.channels), axis(input.height), axis(input.width)}, bare_logits);
+  std::vector<double> ours, theirs;
+  for (int i = 0; i < 2200; ++i) {
+    const double our = microseconds([&] { model.infer(images, 1, logits); });
+    const double their = microseconds([&] { bare.run(); });
+    if (i >= 200) ours.push_back(our), theirs.push_back(their);
+  }
+  const double ratio = show("infer", ours) / show("the C API called bare", theirs);
+  std::printf("%-28s %+9.2f %%\n", "difference", 100 * (ratio - 1));
+}
+
+void time_switch(const std::string& bundle, const floats_rt::Options& options) {
+  floats_rt::Model model = floats_rt::Model::load(bundle, options);
+  std::vector<double> times;
+  for (int i = 0; i < 210; ++i) {
+    const double time = microseconds([&] { model.set_lambda(i % 2 ? 0.3f : 0.7f); });
+    if (i >= 10) times.push_back(time);
+  }
+  show("set_lambda", times);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count != 3) {
+    std::fputs("usage: floats_rt_bench FIXED BOUND\n", stderr);
+    return 2;
+  }
+  floats_rt::Options options;
+  options.backend = floats_rt::Backend::onnxruntime;
+  options.threads = 1;
+  compare_inference(arguments[1], options);
+  time_switch(arguments[2], options);
+}
