@@ -5,10 +5,10 @@ from torch.nn.functional import conv2d
 
 
 def convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """``[N, in, H, W]`` and ``[out, in, k, k]``, k odd, to ``[N, out, ceil(H/stride), ceil(W/stride)]``.
+    """``[N, in, H, W]`` and ``[out, in, k, k]``, k odd, to ``[N, out, H/stride, W/stride]``, sizes rounded up.
 
-    A strided 1x1 convolution subsamples first: the same function, without the weight gradient that oneDNN gets wrong, or
-    crashes in, for few channels stored channels last (its issue 6035).
+    A strided 1x1 convolution subsamples first: the same function, without the weight gradient that oneDNN gets wrong,
+    or crashes in, for few channels stored channels last (its issue 6035).
     """
     kernel_size = weight.shape[-1]
     if kernel_size == 1:
