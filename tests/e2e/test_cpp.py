@@ -37,7 +37,6 @@ def compiler() -> None:
             pytest.skip(f"there is no {module} to train and export with")
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
 def test_cpp_agrees_with_python_in_every_mode_and_refuses_what_is_spoilt(tmp_path: Path) -> None:
     bundles = tmp_path / "bundles"
