@@ -77,6 +77,8 @@ TEST_CASE("a bit that flipped is noticed before the file is used") {
   const Bundle bundle(copy.path().string());
   CHECK(code_of([&] { bundle.read("model.onnx"); }) == ErrorCode::bundle_invalid);
   CHECK_NOTHROW(bundle.read("golden.safetensors"));
+  fs::resize_file(copy.path() / "golden.safetensors", std::uintmax_t{1} << 40);  // after it was opened
+  CHECK(code_of([&] { bundle.read("golden.safetensors"); }) == ErrorCode::bundle_invalid);
 }
 
 }  // namespace floats_rt

@@ -6,8 +6,8 @@
 //   add 0.5
 //
 // It gives logits[n][c] = sum(images[n]) * (c + 1) + sum over the other inputs' elements i of value[i] * (i % 7 + 1) +
-// add. A line "fail load", "fail context" or "fail run" makes it fail there. FAKE_VERSION is what it says its version
-// is.
+// add, and takes batches from 2 to 4. A line "fail load", "fail context" or "fail run" makes it fail there.
+// FAKE_VERSION is what it says its version is.
 #include <NvInferRuntime.h>
 
 #include <cmath>
@@ -56,7 +56,7 @@ class Context : public IExecutionContext {
 
   bool setInputShape(const char* name, const Dims& dims) noexcept override {
     batch_ = dims.d[0];
-    return std::string(name) == "images" && dims.nbDims == 4;
+    return std::string(name) == "images" && dims.nbDims == 4 && batch_ >= 2 && batch_ <= 4;
   }
 
   bool setTensorAddress(const char* name, void* data) noexcept override {
