@@ -151,13 +151,18 @@ def draw_latency(axes: Axes, content: Content) -> None:
     axes.spines["left"].set_visible(False)
     highest = max(run.latency_ms.p99 for _, run in runs)
     if highest > 30 * min(run.latency_ms.p50 for _, run in runs):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        plain_logarithmic(axes)
     else:
         axes.set_xlim(0, highest * 1.08)
     axes.set_xlabel("ms per inference: p50 ●, p90 ▬, p99 |")
+
+
+def plain_logarithmic(axes: Axes) -> None:
+    """Make the x axis logarithmic, its ticks plain numbers."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _readings(

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.records import LambdaResult
 from floats_edge.artifacts.study import Study, Trial
+from floats_edge.report.figures import plain_logarithmic
 from floats_edge.report.tables import Table, attack_name, clean, number
 
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -26,23 +27,29 @@ def study_tables(study: Study) -> list[Table]:
 
 
 def write_study_png(study: Study, path: Path) -> None:
-    """Write the trade-off of every variant, mean over seeds, as an image.
+    """Write the trade-off of every variant and what it takes to store it, means over seeds, as an image.
 
     Raises:
         OutputError: the file system refuses.
     """
     with mpl.rc_context({"text.parse_math": False}):
-        figure = Figure(figsize=(7.6, 5), layout="constrained")
-        axes = figure.subplots()
+        figure = Figure(figsize=(11, 5), layout="constrained")
+        curves, costs = figure.subplots(1, 2)
         for index, (name, trials) in enumerate(_by_variant(study).items()):
             points = [
                 [statistics.mean(getattr(result, side).percent for result in results) for side in ("clean", "robust")]
                 for results in _by_lambda(trials).values()
             ]
-            axes.plot(*zip(*points, strict=True), marker=_MARKERS[index % len(_MARKERS)], label=clean(name))
-        axes.set(xlabel="clean accuracy %", ylabel=f"robust accuracy %: at most ({attack_name(study.attack)} only)")
-        axes.grid(visible=True, alpha=0.3)
-        axes.legend(frameon=False)
+            style = {"color": f"C{index}", "marker": _MARKERS[index % len(_MARKERS)], "label": clean(name)}
+            curves.plot(*zip(*points, strict=True), **style)
+            volume, half = interval([trial.hypervolume for trial in trials])
+            costs.errorbar(trials[0].complexity.bytes / 2**10, volume, yerr=half, capsize=3, linestyle="", **style)
+        curves.set(xlabel="clean accuracy %", ylabel=f"robust accuracy %: at most ({attack_name(study.attack)} only)")
+        costs.set(xlabel="KiB that serve every λ", ylabel="hypervolume of the sweep over λ")
+        plain_logarithmic(costs)
+        for axes in (curves, costs):
+            axes.grid(visible=True, which="both", alpha=0.3)
+        figure.legend(*curves.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=200)
     write_atomic(path, image.getvalue())
