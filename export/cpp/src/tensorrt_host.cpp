@@ -113,6 +113,14 @@ std::unique_ptr<nvinfer1::IRuntime> TensorRt::runtime() const {
               "check the GPU's driver");
 }
 
+std::unique_ptr<nvinfer1::IRefitter> TensorRt::refitter(nvinfer1::ICudaEngine& engine) const {
+  auto* const create = library_.get<void*(void*, void*, int32_t) noexcept>("createInferRefitter_INTERNAL");
+  auto* const refitter = static_cast<nvinfer1::IRefitter*>(create(&engine, &logger(), NV_TENSORRT_VERSION));
+  if (refitter) return std::unique_ptr<nvinfer1::IRefitter>(refitter);
+  throw Error(ErrorCode::runtime, "TensorRT cannot refit the engine; it says why on standard error.",
+              "rebuild the engine: floats-edge export --trt");
+}
+
 std::string use_device(int device) {
   int count = 0, major = 0, minor = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);

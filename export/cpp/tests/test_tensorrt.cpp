@@ -1,13 +1,17 @@
 // The TensorRT backend against fakes: what it asks of TensorRT and CUDA, and what it makes of their answers. No GPU.
+#include <atomic>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 #include <sstream>
 
 #include "bundle_copy.hpp"
 #include "fakes/fake_cuda.hpp"
 #include "floats_rt/floats_rt.hpp"
-#include "fold.hpp"
+#include "lambda_tensors.hpp"
 #include "sha256.hpp"
+
+extern std::atomic<std::size_t> allocations;  // counting_new.cpp
 
 namespace floats_rt {
 namespace {
@@ -24,16 +28,30 @@ Options on_fake_gpu() {
   return options;
 }
 
-// The text of a plan: see fakes/fake_nvinfer.cpp.
-std::string plan_text(const json& manifest, const std::string& more) {
+const char* type_name(Element element) {
+  switch (element) {
+    case Element::f32:
+      return "f32";
+    case Element::f16:
+      return "f16";
+    case Element::bf16:
+      return "bf16";
+    default:
+      return "i8";
+  }
+}
+
+// The text of a plan for a bundle: see fakes/fake_nvinfer.cpp.
+std::string plan_text(const Bundle& bundle, const std::string& more) {
   std::ostringstream plan;
   plan << "images f32 -1 1 16 16\nlogits f32 -1 10\n";
-  const std::string type = manifest["precision"] == "fp16" ? "f16" : "f32";
-  if (manifest["lam"]["mode"] == "bound") {
-    for (const json& layer : manifest["layers"]) {
-      plan << layer["name"].get<std::string>() << ".weight " << type;
-      for (const json& axis : layer["shape"]) plan << ' ' << axis;
-      plan << '\n' << layer["name"].get<std::string>() << ".bias " << type << ' ' << layer["shape"][0] << '\n';
+  const bool refit = bundle.manifest().mode == Mode::refit;
+  if (const auto tensors = lambda_tensors(bundle, 1)) {
+    for (const LambdaTensor& tensor : tensors->tensors()) {
+      if (refit && !tensor.varies) continue;
+      plan << (refit ? "refittable " : "") << tensor.name << ' ' << type_name(tensor.element);
+      for (const std::size_t axis : tensor.shape) plan << ' ' << axis;
+      plan << '\n';
     }
   }
   plan << more;
@@ -45,11 +63,12 @@ class EngineBundle : public BundleCopy {
  public:
   explicit EngineBundle(const std::string& name, const std::string& more = "", const json& changes = json::object())
       : BundleCopy(name) {
+    const Bundle bundle(path().string());
     change_manifest([&](json& manifest) {
       for (std::size_t i = 0; i < manifest["graphs"].size(); ++i) {
         const json lam = manifest["graphs"][i]["lam"];
         const std::string file = "engine" + std::to_string(i) + ".plan";
-        const std::string text = plan_text(manifest, more + "\nadd " + (lam.is_null() ? "0" : lam.dump()));
+        const std::string text = plan_text(bundle, more + "\nadd " + (lam.is_null() ? "0" : lam.dump()));
         json engine = {{"file", file},
                        {"lam", lam},
                        {"flavour", "tensorrt"},
@@ -104,23 +123,45 @@ void check_logits(const std::vector<float>& logits, const std::vector<float>& im
   }
 }
 
-// The fake's sum over W(lambda).
-double weight_sum(const std::string& name, float lam) {
+double element(const LambdaTensor& tensor, const std::byte* data, std::size_t i) {
+  std::uint32_t bits = 0;
+  std::memcpy(&bits, data + i * width(tensor.element), width(tensor.element));
+  switch (tensor.element) {
+    case Element::i8:
+      return static_cast<std::int8_t>(bits);
+    case Element::f16: {
+      const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+      const double magnitude = exponent ? std::ldexp(1024 + mantissa, exponent - 25) : std::ldexp(mantissa, -24);
+      return bits >> 15 ? -magnitude : magnitude;
+    }
+    default: {
+      if (tensor.element == Element::bf16) bits <<= 16;
+      float value;
+      std::memcpy(&value, &bits, sizeof value);
+      return value;
+    }
+  }
+}
+
+// The fake's sum over what of lambda it is given.
+double lambda_sum(const std::string& name, float lam) {
   const Bundle bundle(bundle_path(name).string());
-  const Bytes file = bundle.read(bundle.manifest().weights);
-  const LambdaWeights weights(bundle.manifest(), read_safetensors(file), 1);
-  std::vector<float> buffer(weights.size());
-  weights.at(lam, buffer.data());
+  const LambdaTensors tensors = *lambda_tensors(bundle, 1);
+  std::vector<std::byte> buffer(tensors.bytes());
+  tensors.at(lam, buffer.data());
   double sum = 0;
-  for (const WeightTensor& tensor : weights.tensors()) {
-    for (std::size_t i = 0; i < tensor.size; ++i)
-      sum += double{buffer[tensor.offset + i]} * static_cast<double>(i % 7 + 1);
+  for (const LambdaTensor& tensor : tensors.tensors()) {
+    if (bundle.manifest().mode == Mode::refit && !tensor.varies) continue;
+    for (std::size_t i = 0; i < tensor.size; ++i) {
+      sum += element(tensor, buffer.data() + tensor.offset, i) * static_cast<double>(i % 7 + 1);
+    }
   }
   return sum;
 }
 
 struct FakeReset {
   ~FakeReset() {
+    fake_cuda::noting = true;
     fake_cuda::devices = 1;
     fake_cuda::failing.clear();
     fake_cuda::calls.clear();
@@ -129,27 +170,20 @@ struct FakeReset {
 
 }  // namespace
 
-TEST_CASE("bound: W(lambda) is on the device, each tensor where the engine reads it") {
-  const EngineBundle bundle("bound");
-  Model model = bundle.load();
-  CHECK(model.backend() == Backend::tensorrt);
-  const std::vector<float> images = some_images(3);
-  for (const float lam : {0.0f, 0.5f, 1.0f, 0.0f}) {
-    model.set_lambda(lam);
-    check_logits(logits_of(model, images), images, weight_sum("bound", lam));
+TEST_CASE("what of lambda an engine takes reaches it, each tensor in its place and type") {
+  for (const std::string name : {"bound", "bound-paper", "bound-fp16", "bound-bf16", "bound-int8", "input",
+                                 "input-fp16", "input-int8", "refit", "refit-fp16"}) {
+    CAPTURE(name);
+    const EngineBundle bundle(name);
+    Model model = bundle.load();
+    CHECK(model.backend() == Backend::tensorrt);
+    const std::vector<float> images = some_images(3);
+    for (const float lam : {0.0f, 0.5f, 1.0f, 0.0f}) {
+      model.set_lambda(lam);
+      check_logits(logits_of(model, images), images, lambda_sum(name, lam));
+    }
+    CHECK(std::abs(lambda_sum(name, 0) - lambda_sum(name, 1)) > 0.1);
   }
-  CHECK(std::abs(weight_sum("bound", 0) - weight_sum("bound", 1)) > 0.1);
-}
-
-TEST_CASE("bound in fp16: the weights are halves") {
-  const EngineBundle bundle("bound-fp16");
-  Model model = bundle.load();
-  model.set_lambda(1);
-  const std::vector<float> images = some_images(2);
-  const std::vector<float> logits = logits_of(model, images);
-  const double sum = weight_sum("bound-fp16", 1);
-  const double image = std::accumulate(images.begin(), images.begin() + kPixels, 0.0);
-  CHECK(std::abs(logits[0] - image - sum) <= 2e-2 * (1 + std::abs(sum)));
 }
 
 TEST_CASE("fixed and bank: every lambda has its engine") {
@@ -183,25 +217,83 @@ TEST_CASE("infer_async uses the caller's memory and stream, and what comes later
   fake_cuda::calls.clear();
   model.infer_async(images.data(), 2, logits.data(), stream);
   CHECK(fake_cuda::calls == std::vector<std::string>{"cudaStreamWaitEvent user", "cudaEventRecord user"});
-  check_logits(logits, images, weight_sum("bound", 0));
+  check_logits(logits, images, lambda_sum("bound", 0));
 
   fake_cuda::calls.clear();
   model.set_lambda(0.5f);
-  CHECK(fake_cuda::calls == std::vector<std::string>{"cudaStreamWaitEvent own", "cudaMemcpyAsync own"});
-  check_logits(logits_of(model, images), images, weight_sum("bound", 0.5f));  // on its own buffers again
+  CHECK(fake_cuda::calls ==
+        std::vector<std::string>{"cudaStreamWaitEvent own", "cudaMemcpyAsync own", "cudaStreamSynchronize own"});
+  check_logits(logits_of(model, images), images, lambda_sum("bound", 0.5f));  // on its own buffers again
   CHECK(code_of([&] { model.infer_async(images.data(), 1, logits.data(), stream); }) == ErrorCode::bad_shape);
   CHECK(code_of([&] { model.infer_async(images.data(), 5, logits.data(), stream); }) == ErrorCode::bad_shape);
 }
 
-TEST_CASE("clones have weights of their own") {
-  const EngineBundle bundle("bound");
-  Model first = bundle.load();
-  first.set_lambda(0.5f);
-  Model second = first.clone();
-  first.set_lambda(1);
-  const std::vector<float> images = some_images(2);
-  check_logits(logits_of(second, images), images, weight_sum("bound", 0.5f));
-  check_logits(logits_of(first, images), images, weight_sum("bound", 1));
+TEST_CASE("clones have a lambda of their own, and where it is in the engine an engine of their own") {
+  for (const std::string name : {"bound", "input", "refit"}) {
+    CAPTURE(name);
+    const EngineBundle bundle(name);
+    Model first = bundle.load();
+    first.set_lambda(0.5f);
+    Model second = first.clone();
+    first.set_lambda(1);
+    const std::vector<float> images = some_images(2);
+    check_logits(logits_of(second, images), images, lambda_sum(name, 0.5f));
+    check_logits(logits_of(first, images), images, lambda_sum(name, 1));
+  }
+}
+
+TEST_CASE("refit: not before what was queued on the engine is done") {
+  const FakeReset reset;
+  const EngineBundle bundle("refit");
+  Model model = bundle.load();
+  fake_cuda::calls.clear();
+  model.set_lambda(0.5f);
+  CHECK(fake_cuda::calls == std::vector<std::string>{"cudaEventSynchronize", "cudaStreamSynchronize own"});
+  fake_cuda::failing = {"cudaEventSynchronize"};
+  CHECK(code_of([&] { model.set_lambda(1); }) == ErrorCode::runtime);
+}
+
+TEST_CASE("refit: an engine with other refittable weights than those of lambda is refused") {
+  CHECK(EngineBundle("refit", "refittable fc.bias f32 10").refusal() == ErrorCode::bundle_invalid);
+  CHECK(EngineBundle("refit", "fail forget").refusal() == ErrorCode::bundle_invalid);  // stem.weight
+  CHECK(EngineBundle("refit", "fail refitter").refusal() == ErrorCode::runtime);
+}
+
+TEST_CASE("refit: one that fails leaves the model marked as broken, not half refitted") {
+  const std::vector<float> images = some_images(1);
+  for (const std::string failure : {"set", "missing", "refit"}) {  // from the third switch on
+    CAPTURE(failure);
+    const EngineBundle bundle("refit", "fail " + failure);
+    Model model = bundle.load();
+    model.set_lambda(0.5f);
+    check_logits(logits_of(model, images), images, lambda_sum("refit", 0.5f));
+    CHECK(code_of([&] { model.set_lambda(1); }) == ErrorCode::runtime);
+    CHECK(code_of([&] { logits_of(model, images); }) == ErrorCode::runtime);
+    CHECK(code_of([&] { model.set_lambda(0.5f); }) == ErrorCode::runtime);
+    CHECK(code_of([&] { model.clone(); }) == ErrorCode::runtime);
+  }
+}
+
+TEST_CASE("once warm, infer and a switch allocate nothing") {
+  const FakeReset reset;
+  for (const std::string name : {"bank", "bound", "input"}) {
+    CAPTURE(name);
+    const EngineBundle bundle(name);
+    Model model = bundle.load();
+    const std::vector<float> images = some_images(5);
+    std::vector<float> logits(5 * kClasses);
+    fake_cuda::noting = false;
+    const auto work = [&] {
+      for (const float lam : {0.0f, 0.5f}) {
+        model.set_lambda(lam);
+        model.infer(images, 5, logits);
+      }
+    };
+    work();
+    const std::size_t before = allocations;
+    work();
+    CHECK(allocations == before);
+  }
 }
 
 TEST_CASE("another version of TensorRT is refused before anything of it is called") {
