@@ -7,7 +7,7 @@ namespace {
 
 // Numbers of fields in onnx.proto.
 constexpr std::uint64_t kModelGraph = 7, kGraphInitializer = 5;
-constexpr std::uint64_t kTensorDims = 1, kTensorType = 2, kTensorName = 8, kTensorRawData = 9;
+constexpr std::uint64_t kTensorDims = 1, kTensorType = 2, kTensorName = 8, kTensorRawData = 9, kTensorExternalData = 13;
 
 enum class Wire { varint = 0, fixed64 = 1, bytes = 2, fixed32 = 5 };
 
@@ -90,6 +90,8 @@ void read_tensor(Span<const std::uint8_t> tensor, Span<const std::uint8_t> model
     } else if (field.number == kTensorRawData && field.wire == Wire::bytes) {
       initializer.begin = static_cast<std::size_t>(field.bytes.begin() - model.begin());
       initializer.bytes = field.bytes.size();
+    } else if (field.number == kTensorExternalData) {
+      invalid("it reads weights from another file");
     }
   }
   if (!initializers.emplace(std::move(name), std::move(initializer)).second) invalid("two initializers of one name");

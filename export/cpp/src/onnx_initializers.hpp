@@ -19,7 +19,7 @@ struct Initializer {
 };
 
 // The initializers of a serialised ModelProto, by name; what they hold otherwise than as raw bytes has none here.
-// Throws Error, bundle_invalid, for what is no protobuf or names two initializers alike.
+// Throws Error, bundle_invalid, for what is no protobuf, names two initializers alike, or keeps one in another file.
 std::map<std::string, Initializer> raw_initializers(Span<const std::uint8_t> model);
 
 }  // namespace floats_rt

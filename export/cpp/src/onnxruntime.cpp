@@ -249,7 +249,9 @@ std::unique_ptr<Runner> open_onnxruntime(const Bundle& bundle, const Options& op
     return std::make_unique<RefitRunner>(std::move(network));
   }
   for (const Graph& graph : manifest.graphs) {
-    network->sessions.push_back(network->runtime.session(bundle.read(graph.file), options.threads));
+    const Bytes model = bundle.read(graph.file);
+    raw_initializers(model);  // refuses a graph that would read files of the graph's own choice
+    network->sessions.push_back(network->runtime.session(model, options.threads));
     check_inputs(*network, network->sessions.back().get());
     if (graph.lam) network->lambdas.push_back(*graph.lam);
   }

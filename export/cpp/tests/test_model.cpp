@@ -214,6 +214,17 @@ TEST_CASE("a graph that is not one, or another, is refused") {
   CHECK(code_of([&] { Model::load(other.path().string(), on_cpu()); }) == ErrorCode::bundle_invalid);
 }
 
+TEST_CASE("a graph that reads another file is refused") {
+  BundleCopy copy("fixed");
+  Bytes bytes = file_bytes(copy.path() / "model.onnx");
+  // graph { initializer { external_data { key: "location" value: "/x" } } }, appended: protobuf merges the two graphs
+  const std::string graph = "\x3a\x12\x2a\x10\x6a\x0e\x0a\x08location\x12\x02/x";
+  bytes.insert(bytes.end(), graph.begin(), graph.end());
+  write_file(copy.path() / "model.onnx", {bytes.begin(), bytes.end()});
+  rehash(copy, "model.onnx");
+  CHECK(code_of([&] { Model::load(copy.path().string(), on_cpu()); }) == ErrorCode::bundle_invalid);
+}
+
 TEST_CASE("a graph to refit that does not hold the weights is refused") {
   const auto refused = [](const std::string& graph) {
     BundleCopy copy("refit");

@@ -36,7 +36,7 @@ TEST_CASE("the weights of an exported graph are found, in their types and shapes
 }
 
 TEST_CASE("dimensions may be packed, and unknown fields are passed over") {
-  const std::string fixed = std::string{12 << 3 | 1} + "12345678" + std::string{13 << 3 | 5} + "1234";
+  const std::string fixed = std::string{12 << 3 | 1} + "12345678" + std::string{15 << 3 | 5} + "1234";
   const Bytes model =
       model_of({field(1, "\2\3") + number(2, 1) + field(8, "w") + fixed + field(9, std::string(24, 'x')),
                 number(1, 2) + field(8, "nothing raw")});
@@ -59,6 +59,7 @@ TEST_CASE("what is no protobuf, cut off or ambiguous is refused") {
     CHECK(code_of([&] { raw_initializers(model); }) == ErrorCode::bundle_invalid);
   };
   refused(model_of({field(8, "w"), field(8, "w")}));
+  refused(model_of({field(8, "w") + field(13, field(1, "location") + field(2, "/etc/passwd"))}));
   refused(bytes_of(std::string{1 << 3 | 3}));  // a group
   refused(Bytes(20, 0xff));                    // a number that does not end
   refused(

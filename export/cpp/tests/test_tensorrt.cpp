@@ -1,9 +1,11 @@
 // The TensorRT backend against fakes: what it asks of TensorRT and CUDA, and what it makes of their answers. No GPU.
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstring>
 #include <numeric>
 #include <sstream>
+#include <thread>
 
 #include "bundle_copy.hpp"
 #include "fakes/fake_cuda.hpp"
@@ -239,6 +241,34 @@ TEST_CASE("clones have a lambda of their own, and where it is in the engine an e
     const std::vector<float> images = some_images(2);
     check_logits(logits_of(second, images), images, lambda_sum(name, 0.5f));
     check_logits(logits_of(first, images), images, lambda_sum(name, 1));
+  }
+}
+
+TEST_CASE("clones in two threads give, at lambdas of their own, what one thread gives") {
+  const FakeReset reset;
+  for (const std::string name : {"bank", "bound", "refit"}) {
+    CAPTURE(name);
+    const EngineBundle bundle(name);
+    Model first = bundle.load(), second = first.clone();
+    const std::vector<float> images = some_images(2);
+    std::vector<std::vector<float>> wanted;
+    for (const float lam : {0.25f, 0.5f, 1.0f}) {
+      first.set_lambda(lam);
+      wanted.push_back(logits_of(first, images));
+    }
+    fake_cuda::noting = false;
+    bool right[2] = {true, true};
+    const auto work = [&](Model& model, bool& correct, std::size_t offset) {
+      for (std::size_t i = offset; i < offset + 30; ++i) {
+        model.set_lambda(std::array{0.25f, 0.5f, 1.0f}[i % 3]);
+        correct = correct && logits_of(model, images) == wanted[i % 3];
+      }
+    };
+    std::thread other(work, std::ref(second), std::ref(right[1]), 1);
+    work(first, right[0], 0);
+    other.join();
+    CHECK(right[0]);
+    CHECK(right[1]);
   }
 }
 
