@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -88,14 +89,21 @@ LambdaRange read_lambdas(const json& lam, Mode mode) {
   return range;
 }
 
+// Whether a shape is what can be left of another when channels are removed.
+bool is_part(const std::vector<std::size_t>& shape, const std::vector<std::size_t>& whole) {
+  return shape.size() == whole.size() && std::equal(shape.begin(), shape.end(), whole.begin(), std::less_equal<>());
+}
+
 LayerSpec read_layer(const json& layer) {
   LayerSpec spec{layer["name"], read_shape(layer["shape"], "layers"), 0, layer["nonzeros"], 0};
   spec.size = checked_product(spec.shape, "layers");
+  bool fits = !spec.shape.empty() && spec.nonzeros <= spec.size;
   if (layer.contains("drawn") && !layer["drawn"].is_null()) {
-    spec.drawn = checked_product(read_shape(layer["drawn"], "layers"), "layers");
+    const std::vector<std::size_t> drawn = read_shape(layer["drawn"], "layers");
+    spec.drawn = checked_product(drawn, "layers");
+    fits = fits && is_part(spec.shape, drawn) && spec.nonzeros == spec.size;
   }
-  const bool fits = spec.drawn ? spec.nonzeros == spec.size && spec.size <= spec.drawn : spec.nonzeros <= spec.size;
-  if (spec.shape.empty() || !fits) invalid("layers: " + spec.name + " has no such weights");
+  if (!fits) invalid("layers: " + spec.name + " has no such weights");
   return spec;
 }
 
@@ -105,6 +113,14 @@ std::vector<LayerSpec> read_layers(const json& layers) {
   return specs;
 }
 
+// What an engine needs besides a GPU and a TensorRT of its version.
+std::string read_needs(const json& engine) {
+  if (engine.contains("dla") && !engine["dla"].is_null()) return "a DLA";
+  const json compatibility = engine.value("compatibility", json::array());
+  const bool holds_code = std::find(compatibility.begin(), compatibility.end(), "version") != compatibility.end();
+  return holds_code ? "host code of its own to be run" : "";
+}
+
 std::vector<Engine> read_engines(const json& engines) {
   std::vector<Engine> result;
   for (const json& engine : engines) {
@@ -112,7 +128,7 @@ std::vector<Engine> read_engines(const json& engines) {
     checked_product(batch, "engines.batch");
     if (batch[0] > batch[1] || batch[1] > batch[2]) invalid("engines.batch: not in ascending order");
     result.push_back({engine["file"], read_lambda(engine["lam"]), engine["flavour"], engine["version"],
-                      engine["platform"], engine["targets"], batch[0], batch[2]});
+                      engine["platform"], engine["targets"], batch[0], batch[2], read_needs(engine)});
   }
   return result;
 }

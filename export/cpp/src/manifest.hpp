@@ -45,6 +45,7 @@ struct Engine {
   std::string flavour, version, platform;
   std::vector<std::string> targets;  // compute capabilities, for example sm_87
   std::size_t smallest_batch, largest_batch;
+  std::string needs;  // what this library does not give it, for example "a DLA"; empty for a plain engine
 };
 
 struct Golden {

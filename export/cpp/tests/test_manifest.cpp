@@ -113,7 +113,8 @@ TEST_CASE("a layer that lost channels says what its noise was drawn for") {
   layer["drawn"] = {16, 1, 3, 3};
   CHECK(parse_manifest(manifest.dump()).layers[0].drawn == 144);
   CHECK(parse_manifest(manifest_of("bound").dump()).layers[0].drawn == 0);
-  for (const json& drawn : {json{14, 1, 3, 3}, json{0}, json{-16, -1, 3, 3}, json{1 << 30, 1 << 30}, json(144)}) {
+  for (const json& drawn :
+       {json{14, 1, 3, 4}, json{16, 9}, json{-16, -1, 3, 3}, json{1 << 30, 1 << 30, 3, 3}, json(144)}) {
     layer["drawn"] = drawn;
     CHECK(code_of([&] { parse_manifest(manifest.dump()); }) == ErrorCode::bundle_invalid);
   }
