@@ -72,6 +72,7 @@ class Event {
 
   void record(cudaStream_t stream) const { check(cudaEventRecord(event_, stream), "record an event"); }
   cudaEvent_t get() const noexcept { return event_; }
+  void synchronize() const { check(cudaEventSynchronize(event_), "wait for an event"); }
   void hold_back(cudaStream_t stream) const { check(cudaStreamWaitEvent(stream, event_, 0), "wait for an event"); }
 
  private:

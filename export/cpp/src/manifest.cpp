@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -43,27 +44,20 @@ std::optional<float> read_lambda(const json& value) {
   return value.is_null() ? std::nullopt : std::optional(value.get<float>());
 }
 
-Mode read_mode(const json& manifest) {
-  // Before the schema is asked: newer modes are no damage.
-  const json& lam = manifest.at("lam");
-  if (!lam.is_object() || !lam.contains("mode") || !lam["mode"].is_string()) invalid("lam.mode: missing");
-  const std::string mode = lam["mode"];
+Mode read_mode(const std::string& mode) {
   if (mode == "fixed") return Mode::fixed;
   if (mode == "bank") return Mode::bank;
   if (mode == "bound") return Mode::bound;
-  if (mode == "refit" || mode == "input") {
-    throw Error(ErrorCode::lambda_unsupported, "this floats_rt does not serve lambda mode " + mode + ".",
-                "use a newer floats_rt, or export with --lambda runtime and no --switch: mode bound");
-  }
-  invalid("lam.mode: not one of the values allowed");
+  return mode == "refit" ? Mode::refit : Mode::input;
 }
 
-// Of the weights that set_lambda computes: in modes fixed and bank they are the graph's own affair.
 Precision read_precision(const std::string& precision, Mode mode) {
-  if (mode != Mode::bound || precision == "fp32") return Precision::fp32;
+  if (precision == "fp32") return Precision::fp32;
   if (precision == "fp16") return Precision::fp16;
-  throw Error(ErrorCode::lambda_unsupported, "this floats_rt does not compute weights in " + precision + ".",
-              "use a newer floats_rt, or export with --precision fp32 or fp16, or with --lambda VALUE");
+  if (precision == "bf16") return Precision::bf16;
+  if (mode != Mode::refit) return Precision::int8;
+  throw Error(ErrorCode::lambda_unsupported, "an int8 engine cannot be refitted.",
+              "export with --switch bound, or with --precision fp16");
 }
 
 void check_file_name(const std::string& name) {
@@ -89,21 +83,42 @@ LambdaRange read_lambdas(const json& lam, Mode mode) {
     const auto [least, most] = std::minmax_element(range.values.begin(), range.values.end());
     if (!range.values.empty()) range.minimum = *least, range.maximum = *most;
   }
-  const bool fits = mode == Mode::bound ? lam["values"].is_null()
-                                        : !range.values.empty() && (mode == Mode::bank || range.values.size() == 1);
+  const bool fits = serves_any_lambda(mode) ? lam["values"].is_null()
+                                            : !range.values.empty() && (mode == Mode::bank || range.values.size() == 1);
   if (!fits) invalid("lam.values: do not go with the mode");
   return range;
 }
 
+// Whether a shape is what can be left of another when channels are removed.
+bool is_part(const std::vector<std::size_t>& shape, const std::vector<std::size_t>& whole) {
+  return shape.size() == whole.size() && std::equal(shape.begin(), shape.end(), whole.begin(), std::less_equal<>());
+}
+
+LayerSpec read_layer(const json& layer) {
+  LayerSpec spec{layer["name"], read_shape(layer["shape"], "layers"), 0, layer["nonzeros"], 0};
+  spec.size = checked_product(spec.shape, "layers");
+  bool fits = !spec.shape.empty() && spec.nonzeros <= spec.size;
+  if (layer.contains("drawn") && !layer["drawn"].is_null()) {
+    const std::vector<std::size_t> drawn = read_shape(layer["drawn"], "layers");
+    spec.drawn = checked_product(drawn, "layers");
+    fits = fits && is_part(spec.shape, drawn) && spec.nonzeros == spec.size;
+  }
+  if (!fits) invalid("layers: " + spec.name + " has no such weights");
+  return spec;
+}
+
 std::vector<LayerSpec> read_layers(const json& layers) {
   std::vector<LayerSpec> specs;
-  for (const json& layer : layers) {
-    LayerSpec spec{layer["name"], read_shape(layer["shape"], "layers"), 0, layer["nonzeros"]};
-    spec.size = checked_product(spec.shape, "layers");
-    if (spec.shape.empty() || spec.nonzeros > spec.size) invalid("layers: " + spec.name + " has no such weights");
-    specs.push_back(std::move(spec));
-  }
+  for (const json& layer : layers) specs.push_back(read_layer(layer));
   return specs;
+}
+
+// What an engine needs besides a GPU and a TensorRT of its version.
+std::string read_needs(const json& engine) {
+  if (engine.contains("dla") && !engine["dla"].is_null()) return "a DLA";
+  const json compatibility = engine.value("compatibility", json::array());
+  const bool holds_code = std::find(compatibility.begin(), compatibility.end(), "version") != compatibility.end();
+  return holds_code ? "host code of its own to be run" : "";
 }
 
 std::vector<Engine> read_engines(const json& engines) {
@@ -113,7 +128,7 @@ std::vector<Engine> read_engines(const json& engines) {
     checked_product(batch, "engines.batch");
     if (batch[0] > batch[1] || batch[1] > batch[2]) invalid("engines.batch: not in ascending order");
     result.push_back({engine["file"], read_lambda(engine["lam"]), engine["flavour"], engine["version"],
-                      engine["platform"], engine["targets"], batch[0], batch[2]});
+                      engine["platform"], engine["targets"], batch[0], batch[2], read_needs(engine)});
   }
   return result;
 }
@@ -124,12 +139,13 @@ void check_references(const Manifest& manifest) {
   };
   const auto served = [&](const std::optional<float>& lam) {
     const auto& values = manifest.lambdas.values;
-    return lam ? std::find(values.begin(), values.end(), *lam) != values.end() : manifest.mode == Mode::bound;
+    return lam ? std::find(values.begin(), values.end(), *lam) != values.end() : serves_any_lambda(manifest.mode);
   };
   for (const Graph& graph : manifest.graphs) {
     listed(graph.file);
     if (!served(graph.lam)) invalid("graphs: a lambda that does not go with the mode");
   }
+  if (serves_any_lambda(manifest.mode) && manifest.graphs.size() != 1) invalid("graphs: more than one for any lambda");
   for (const float lam : manifest.lambdas.values) {
     const auto at_lam = [&](const Graph& graph) { return graph.lam == lam; };
     if (std::none_of(manifest.graphs.begin(), manifest.graphs.end(), at_lam)) invalid("graphs: a lambda has none");
@@ -139,10 +155,10 @@ void check_references(const Manifest& manifest) {
     if (!served(engine.lam)) invalid("engines: a lambda that does not go with the mode");
   }
   for (const float lam : manifest.golden.lambdas) {
-    if (manifest.mode != Mode::bound && !served(lam)) invalid("golden.lambdas: one that does not go with the mode");
+    if (!serves_any_lambda(manifest.mode) && !served(lam)) invalid("golden.lambdas: one that is not served");
   }
   listed(manifest.golden.file);
-  if (manifest.mode == Mode::bound) listed(manifest.weights);
+  if (has_weights_apart(manifest.mode)) listed(manifest.weights);
 }
 
 Manifest read_manifest(const json& document) {
@@ -150,7 +166,7 @@ Manifest read_manifest(const json& document) {
   const json& lam = document["lam"];
   manifest.input = read_input(document["input"]);
   manifest.output = {document["output"]["name"], document["output"]["labels"]};
-  manifest.mode = read_mode(document);
+  manifest.mode = read_mode(lam["mode"].get_ref<const std::string&>());
   manifest.rule = lam["rule"] == "paper" ? Rule::paper : Rule::interpolate;
   manifest.precision = read_precision(document["precision"].get_ref<const std::string&>(), manifest.mode);
   if (!lam["noise_seed"].is_number_unsigned()) invalid("lam.noise_seed: negative");
@@ -181,8 +197,6 @@ Manifest parse_manifest(std::string_view text) {
     throw Error(ErrorCode::bundle_invalid, "manifest.json is not of schema version 1, the one this floats_rt reads.",
                 "use a newer floats_rt, or export the bundle again with the floats-edge that goes with this one");
   }
-  if (!document.contains("lam")) invalid("lam: missing");
-  read_mode(document);
   if (const std::string violation = schema_violation(document, manifest_schema()); !violation.empty()) {
     invalid(violation);
   }

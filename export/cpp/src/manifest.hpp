@@ -13,19 +13,26 @@
 
 namespace floats_rt {
 
-enum class Mode { fixed, bank, bound };
+enum class Mode { fixed, bank, bound, refit, input };
 enum class Rule { interpolate, paper };
-enum class Precision { fp32, fp16 };
+enum class Precision { fp32, fp16, bf16, int8 };
+
+// Whether one graph serves any lambda.
+constexpr bool serves_any_lambda(Mode mode) { return mode != Mode::fixed && mode != Mode::bank; }
+
+// Whether the weights are computed outside the graph, from a weights file.
+constexpr bool has_weights_apart(Mode mode) { return mode == Mode::bound || mode == Mode::refit; }
 
 // One conditioned layer; its position in the manifest is the noise's layer index.
 struct LayerSpec {
   std::string name;
-  std::vector<std::size_t> shape;  // of the weight: [out, in, kh, kw] or [out, in]; at least one axis
+  std::vector<std::size_t> shape;  // of the weight: [out, in, kh, kw], [out, in] or [channels]
   std::size_t size;                // product of the shape
   std::size_t nonzeros;            // weights inside the mask
+  std::size_t drawn;               // weights that the noise was drawn for, where channels were removed since; else 0
 };
 
-// One ONNX file; lam is none in mode bound.
+// One ONNX file; lam is none in modes that serve any.
 struct Graph {
   std::string file;
   std::optional<float> lam;
@@ -38,6 +45,7 @@ struct Engine {
   std::string flavour, version, platform;
   std::vector<std::string> targets;  // compute capabilities, for example sm_87
   std::size_t smallest_batch, largest_batch;
+  std::string needs;  // what this library does not give it, for example "a DLA"; empty for a plain engine
 };
 
 struct Golden {
@@ -56,18 +64,19 @@ struct Manifest {
   OutputSpec output;
   Mode mode;
   Rule rule;
-  Precision precision;  // of the weights in mode bound; otherwise fp32
+  Precision precision;
   std::uint64_t noise_seed;
   LambdaRange lambdas;
   std::vector<LayerSpec> layers;
   std::vector<Graph> graphs;
-  std::string weights;  // file of the affine weights; empty unless the mode is bound
+  std::string weights;  // file of the affine weights; empty unless they are apart
   std::vector<Engine> engines;
   Golden golden;
   std::map<std::string, FileEntry> files;
 };
 
-// Parses and validates. Throws Error: bundle_invalid, or lambda_unsupported for a mode this library does not know.
+// Parses and validates. Throws Error: bundle_invalid, or lambda_unsupported for a mode and precision that do not go
+// together.
 Manifest parse_manifest(std::string_view json);
 
 }  // namespace floats_rt

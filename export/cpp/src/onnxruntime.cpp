@@ -1,118 +1,85 @@
-// Bundles on ONNX Runtime's CPU, in modes fixed, bank and bound.
-#define ORT_API_MANUAL_INIT
-#include <onnxruntime_c_api.h>
-
-#include <array>
+// Bundles on ONNX Runtime's CPU.
+#include <algorithm>
+#include <cstring>
 #include <set>
+#include <tuple>
 #include <utility>
 
-#include "fold.hpp"
-#include "parallel.hpp"
+#include "lambda_tensors.hpp"
+#include "onnx_initializers.hpp"
+#include "onnxruntime_library.hpp"
 #include "runner.hpp"
-#include "shared_library.hpp"
 
 namespace floats_rt {
 namespace {
-
-constexpr std::uint32_t kApiVersion = 17;  // the oldest that has all that is used here
-
-template <typename T>
-using Handle = std::unique_ptr<T, void (*)(T*)>;
-
-// The library and its environment.
-class OnnxRuntime {
- public:
-  explicit OnnxRuntime(const std::string& path)
-      : library_(path, "FLOATS_RT_ONNXRUNTIME", {"libonnxruntime.so.1", "libonnxruntime.so"}),
-        api_(load(library_)),
-        environment_(nullptr, api_->ReleaseEnv),
-        memory_(nullptr, api_->ReleaseMemoryInfo) {
-    environment_ = make(api_->ReleaseEnv, api_->CreateEnv, ORT_LOGGING_LEVEL_ERROR, "floats_rt");
-    memory_ = make(api_->ReleaseMemoryInfo, api_->CreateCpuMemoryInfo, OrtDeviceAllocator, OrtMemTypeDefault);
-  }
-
-  const OrtApi& api() const noexcept { return *api_; }
-
-  void check(OrtStatus* failure, ErrorCode code = ErrorCode::runtime) const {
-    if (!failure) return;
-    const Handle<OrtStatus> status(failure, api_->ReleaseStatus);
-    throw Error(code, std::string("ONNX Runtime failed: ") + api_->GetErrorMessage(failure) + ".",
-                "if memory is short, use a smaller batch; otherwise export the bundle again or update ONNX Runtime");
-  }
-
-  // Calls create(arguments..., &object).
-  template <typename T, typename Create, typename... Arguments>
-  Handle<T> make(void (*release)(T*), Create create, Arguments... arguments) const {
-    T* made = nullptr;
-    check(create(arguments..., &made));
-    return {made, release};
-  }
-
-  Handle<OrtSession> session(const Bytes& model, int threads) const {
-    const auto options = make(api_->ReleaseSessionOptions, api_->CreateSessionOptions);
-    check(api_->SetIntraOpNumThreads(options.get(), threads));
-    OrtSession* made = nullptr;
-    check(api_->CreateSessionFromArray(environment_.get(), model.data(), model.size(), options.get(), &made),
-          ErrorCode::engine_incompatible);
-    return {made, api_->ReleaseSession};
-  }
-
-  // A tensor over memory that must outlive it.
-  Handle<OrtValue> tensor(const void* data, std::size_t bytes, const std::vector<std::int64_t>& shape,
-                          ONNXTensorElementDataType type) const {
-    return make(api_->ReleaseValue, api_->CreateTensorWithDataAsOrtValue, memory_.get(), const_cast<void*>(data), bytes,
-                shape.data(), shape.size(), type);
-  }
-
- private:
-  static const OrtApi* load(const SharedLibrary& library) {
-    const OrtApiBase* const base = library.get<const OrtApiBase*()>("OrtGetApiBase")();
-    if (const OrtApi* const api = base->GetApi(kApiVersion)) return api;
-    throw Error(ErrorCode::backend_unavailable,
-                library.name() + " is ONNX Runtime " + base->GetVersionString() + ", older than 1.17.",
-                "install a newer ONNX Runtime");
-  }
-
-  SharedLibrary library_;
-  const OrtApi* api_;
-  Handle<OrtEnv> environment_;
-  Handle<OrtMemoryInfo> memory_;
-};
 
 // What the runners of a bundle share; immutable.
 struct Network {
   OnnxRuntime runtime;
   InputSpec input;
   OutputSpec output;
-  Precision precision;
-  std::vector<float> lambdas;                // of the sessions; empty in mode bound
-  std::vector<Handle<OrtSession>> sessions;  // one per lambda; one in mode bound
-  std::optional<LambdaWeights> weights;      // mode bound
+  int threads;
+  std::vector<Handle<OrtSession>> sessions;  // one per lambda in modes fixed and bank, one in modes bound and input
+  std::vector<float> lambdas;                // of the sessions in modes fixed and bank
+  std::optional<LambdaTensors> tensors;      // modes bound, input and refit
+  Bytes model;                               // mode refit: the graph, and where in it each of the tensors lies
+  std::vector<std::size_t> places;
 };
 
-// The graph's inputs must be the images and the weights, by name; ONNX Runtime itself checks types and shapes.
-void check_inputs(const Network& network) {
+[[noreturn]] void invalid_graph(const std::string& what) {
+  throw Error(ErrorCode::bundle_invalid, "a graph of the bundle does not " + what + " that the manifest states.",
+              "export the bundle again: floats-edge export CHECKPOINT -o DIR");
+}
+
+// The graph's inputs must be the images and, in modes bound and input, what depends on lambda: by name. ONNX Runtime
+// itself checks types and shapes.
+void check_inputs(const Network& network, const OrtSession* session) {
   const OrtApi& api = network.runtime.api();
-  std::set<std::string> wanted = {network.input.name};
-  if (network.weights) {
-    for (const WeightTensor& tensor : network.weights->tensors()) wanted.insert(tensor.name);
+  std::set<std::string> wanted = {network.input.name}, found;
+  if (network.tensors && network.model.empty()) {
+    for (const LambdaTensor& tensor : network.tensors->tensors()) wanted.insert(tensor.name);
   }
   OrtAllocator* allocator = nullptr;
   network.runtime.check(api.GetAllocatorWithDefaultOptions(&allocator));
-  for (const Handle<OrtSession>& session : network.sessions) {
-    std::size_t count = 0;
-    network.runtime.check(api.SessionGetInputCount(session.get(), &count));
-    std::set<std::string> found;
-    for (std::size_t i = 0; i < count; ++i) {
-      char* name = nullptr;
-      network.runtime.check(api.SessionGetInputName(session.get(), i, allocator, &name));
-      found.insert(name);
-      network.runtime.check(api.AllocatorFree(allocator, name));
-    }
-    if (found == wanted) continue;
-    throw Error(ErrorCode::bundle_invalid, "a graph of the bundle does not take the inputs that the manifest states.",
-                "export the bundle again: floats-edge export CHECKPOINT -o DIR");
+  std::size_t count = 0;
+  network.runtime.check(api.SessionGetInputCount(session, &count));
+  for (std::size_t i = 0; i < count; ++i) {
+    char* name = nullptr;
+    network.runtime.check(api.SessionGetInputName(session, i, allocator, &name));
+    found.insert(name);
+    network.runtime.check(api.AllocatorFree(allocator, name));
   }
+  if (found != wanted) invalid_graph("take the inputs");
+}
+
+ONNXTensorElementDataType onnx_type(Element element) {
+  switch (element) {
+    case Element::f32:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+    case Element::f16:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+    case Element::bf16:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+    case Element::i8:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
+  }
+  return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+}
+
+// Where in a serialised model the elements of each tensor lie.
+std::vector<std::size_t> places_of(const std::vector<LambdaTensor>& tensors, const Bytes& model) {
+  const auto initializers = raw_initializers(model);
+  std::vector<std::size_t> places;
+  for (const LambdaTensor& tensor : tensors) {
+    const auto found = initializers.find(tensor.name);
+    const std::vector<std::uint64_t> dims(tensor.shape.begin(), tensor.shape.end());
+    if (found == initializers.end() || found->second.type != onnx_type(tensor.element) || found->second.dims != dims ||
+        found->second.bytes != tensor.bytes()) {
+      invalid_graph("hold the weights");
+    }
+    places.push_back(found->second.begin);
+  }
+  return places;
 }
 
 // A session with its inputs and outputs bound.
@@ -165,77 +132,131 @@ class BoundSession {
   Call bound_{};  // what images_ and logits_ stand for
 };
 
-class OnnxRuntimeRunner : public Runner {
+// Modes fixed and bank: a session per lambda.
+class BankRunner : public Runner {
  public:
-  explicit OnnxRuntimeRunner(std::shared_ptr<const Network> network) : network_(std::move(network)) {
+  explicit BankRunner(std::shared_ptr<const Network> network) : network_(std::move(network)) {
     for (const Handle<OrtSession>& session : network_->sessions) sessions_.emplace_back(*network_, session.get());
-    current_ = &sessions_.front();
-    if (!network_->weights) return;
-    if (network_->precision == Precision::fp16) {
-      bind_weights(halves_, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16);
-    } else {
-      bind_weights(floats_, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
-    }
   }
 
-  std::unique_ptr<Runner> clone() const override { return std::make_unique<OnnxRuntimeRunner>(network_); }
+  std::unique_ptr<Runner> clone() const override { return std::make_unique<BankRunner>(network_); }
 
   void set_lambda(float lam) override {
-    if (!network_->weights) {
-      const auto& lambdas = network_->lambdas;
-      current_ = &sessions_[static_cast<std::size_t>(std::find(lambdas.begin(), lambdas.end(), lam) - lambdas.begin())];
-    } else if (network_->precision == Precision::fp16) {
-      network_->weights->at(lam, halves_.data());
-    } else {
-      network_->weights->at(lam, floats_.data());
-    }
+    const auto& lambdas = network_->lambdas;
+    current_ = static_cast<std::size_t>(std::find(lambdas.begin(), lambdas.end(), lam) - lambdas.begin());
   }
 
-  void infer(const float* images, std::size_t batch, float* logits) override { current_->run(images, batch, logits); }
-
-  void infer_async(const float*, std::size_t, float*, CUstream_st*) override {
-    throw Error(ErrorCode::backend_unavailable, "ONNX Runtime runs on the CPU here: it has no CUDA stream.",
-                "use infer, or Backend::tensorrt");
+  void infer(const float* images, std::size_t batch, float* logits) override {
+    sessions_[current_].run(images, batch, logits);
   }
 
  private:
-  // The graph reads the weights where set_lambda writes them: nothing is copied.
-  template <typename Element>
-  void bind_weights(std::vector<Element>& buffer, ONNXTensorElementDataType type) {
-    buffer.resize(network_->weights->size());
-    for (const WeightTensor& tensor : network_->weights->tensors()) {
-      weights_.push_back(network_->runtime.tensor(buffer.data() + tensor.offset, tensor.size * sizeof(Element),
-                                                  {tensor.shape.begin(), tensor.shape.end()}, type));
-      sessions_.front().bind_input(tensor.name, weights_.back().get());
+  std::shared_ptr<const Network> network_;
+  std::vector<BoundSession> sessions_;
+  std::size_t current_ = 0;
+};
+
+// Modes bound and input: a session that reads the weights, or lambda, where set_lambda writes them: nothing is copied.
+class InputRunner : public Runner {
+ public:
+  explicit InputRunner(std::shared_ptr<const Network> network)
+      : network_(std::move(network)),
+        buffer_(network_->tensors->bytes()),
+        session_(*network_, network_->sessions.front().get()) {
+    for (const LambdaTensor& tensor : network_->tensors->tensors()) {
+      values_.push_back(network_->runtime.tensor(buffer_.data() + tensor.offset, tensor.bytes(),
+                                                 {tensor.shape.begin(), tensor.shape.end()},
+                                                 onnx_type(tensor.element)));
+      session_.bind_input(tensor.name, values_.back().get());
     }
   }
 
+  std::unique_ptr<Runner> clone() const override { return std::make_unique<InputRunner>(network_); }
+  void set_lambda(float lam) override { network_->tensors->at(lam, buffer_.data()); }
+  void infer(const float* images, std::size_t batch, float* logits) override { session_.run(images, batch, logits); }
+
+ private:
   std::shared_ptr<const Network> network_;
-  std::vector<float> floats_;  // W(lambda) in mode bound, in the one of the two that the precision asks for
-  std::vector<Half> halves_;
-  std::vector<Handle<OrtValue>> weights_;
-  std::vector<BoundSession> sessions_;
-  BoundSession* current_;
+  std::vector<std::byte> buffer_;
+  std::vector<Handle<OrtValue>> values_;
+  BoundSession session_;
 };
+
+// Mode refit: ONNX Runtime cannot refit a session, so switching makes a new one, of the graph with the weights at
+// lambda.
+class RefitRunner : public Runner {
+ public:
+  explicit RefitRunner(std::shared_ptr<const Network> network)
+      : network_(std::move(network)),
+        model_(network_->model),
+        buffer_(network_->tensors->bytes()),
+        session_(nullptr, network_->runtime.api().ReleaseSession) {}
+
+  std::unique_ptr<Runner> clone() const override { return std::make_unique<RefitRunner>(network_); }
+
+  void set_lambda(float lam) override {
+    network_->tensors->at(lam, buffer_.data());
+    for (std::size_t i = 0; i < network_->places.size(); ++i) {
+      const LambdaTensor& tensor = network_->tensors->tensors()[i];
+      std::memcpy(model_.data() + network_->places[i], buffer_.data() + tensor.offset, tensor.bytes());
+    }
+    Handle<OrtSession> session = network_->runtime.session(model_, network_->threads);
+    check_inputs(*network_, session.get());
+    bound_.reset();
+    session_ = std::move(session);
+    bound_.emplace(*network_, session_.get());
+  }
+
+  void infer(const float* images, std::size_t batch, float* logits) override { bound_->run(images, batch, logits); }
+
+ private:
+  std::shared_ptr<const Network> network_;
+  Bytes model_;
+  std::vector<std::byte> buffer_;
+  Handle<OrtSession> session_;
+  std::optional<BoundSession> bound_;  // since the first set_lambda
+};
+
+void check_precision(const Manifest& manifest) {
+  if (manifest.precision != Precision::bf16) return;
+  throw Error(ErrorCode::engine_incompatible, "the bundle is in bf16, and ONNX Runtime's CPU has no bf16 convolution.",
+              "use Backend::tensorrt, or export with --precision fp32, fp16 or int8");
+}
 
 }  // namespace
 
-void check_onnxruntime(const Bundle&, const Options& options) { OnnxRuntime{options.onnxruntime_library}; }
+void check_onnxruntime(const Bundle& bundle, const Options& options) {
+  OnnxRuntime{options.onnxruntime_library};
+  check_precision(bundle.manifest());
+}
 
 std::unique_ptr<Runner> open_onnxruntime(const Bundle& bundle, const Options& options) {
   const Manifest& manifest = bundle.manifest();
-  auto network = std::make_shared<Network>(Network{
-      OnnxRuntime(options.onnxruntime_library), manifest.input, manifest.output, manifest.precision, {}, {}, {}});
+  OnnxRuntime runtime(options.onnxruntime_library);
+  check_precision(manifest);
+  auto network = std::make_shared<Network>(Network{std::move(runtime),
+                                                   manifest.input,
+                                                   manifest.output,
+                                                   options.threads,
+                                                   {},
+                                                   {},
+                                                   lambda_tensors(bundle, options.threads),
+                                                   {},
+                                                   {}});
+  if (manifest.mode == Mode::refit) {
+    network->model = bundle.read(manifest.graphs.front().file);
+    network->places = places_of(network->tensors->tensors(), network->model);
+    return std::make_unique<RefitRunner>(std::move(network));
+  }
   for (const Graph& graph : manifest.graphs) {
-    network->sessions.push_back(network->runtime.session(bundle.read(graph.file), options.threads));
+    const Bytes model = bundle.read(graph.file);
+    raw_initializers(model);  // refuses a graph that would read files of the graph's own choice
+    network->sessions.push_back(network->runtime.session(model, options.threads));
+    check_inputs(*network, network->sessions.back().get());
     if (graph.lam) network->lambdas.push_back(*graph.lam);
   }
-  if (manifest.mode == Mode::bound) {
-    const Bytes weights = bundle.read(manifest.weights);
-    network->weights.emplace(manifest, read_safetensors(weights), thread_count(options.threads));
-  }
-  check_inputs(*network);
-  return std::make_unique<OnnxRuntimeRunner>(std::move(network));
+  if (network->tensors) return std::make_unique<InputRunner>(std::move(network));
+  return std::make_unique<BankRunner>(std::move(network));
 }
 
 }  // namespace floats_rt

@@ -23,10 +23,12 @@ class Runner {
   // Puts a lambda in force that the bundle serves. If it throws, this runner must not be used any more.
   virtual void set_lambda(float lam) = 0;
 
-  // See Model.
+  // See Model. A backend without a device refuses infer_async.
   virtual void infer(const float* images, std::size_t batch, float* logits) = 0;
-  virtual void infer_async(const float* device_images, std::size_t batch, float* device_logits,
-                           CUstream_st* stream) = 0;
+  virtual void infer_async(const float*, std::size_t, float*, CUstream_st*) {
+    throw Error(ErrorCode::backend_unavailable, "this model runs on the CPU: it has no CUDA stream.",
+                "use infer, or Backend::tensorrt");
+  }
 };
 
 // Loads the engines of a bundle; set_lambda comes next. Throw Error: backend_unavailable, no_device,

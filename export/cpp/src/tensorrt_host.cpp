@@ -62,6 +62,7 @@ std::string host_platform() {
 // Why an engine does not run here; empty if it does.
 std::string misfit(const Engine& engine, const std::vector<int>& version, const std::string& target) {
   if (engine.flavour != "tensorrt") return "is for " + engine.flavour + ", which floats_rt does not run";
+  if (!engine.needs.empty()) return "needs " + engine.needs + ", which floats_rt does not provide for";
   if (!same_version(parsed(engine.version), version)) {
     return "was built by TensorRT " + engine.version + "; here is " + joined(version);
   }
@@ -111,6 +112,14 @@ std::unique_ptr<nvinfer1::IRuntime> TensorRt::runtime() const {
   if (runtime) return std::unique_ptr<nvinfer1::IRuntime>(runtime);
   throw Error(ErrorCode::backend_unavailable, "TensorRT could not be started; it says why on standard error.",
               "check the GPU's driver");
+}
+
+std::unique_ptr<nvinfer1::IRefitter> TensorRt::refitter(nvinfer1::ICudaEngine& engine) const {
+  auto* const create = library_.get<void*(void*, void*, int32_t) noexcept>("createInferRefitter_INTERNAL");
+  auto* const refitter = static_cast<nvinfer1::IRefitter*>(create(&engine, &logger(), NV_TENSORRT_VERSION));
+  if (refitter) return std::unique_ptr<nvinfer1::IRefitter>(refitter);
+  throw Error(ErrorCode::runtime, "TensorRT cannot refit the engine; it says why on standard error.",
+              "rebuild the engine: floats-edge export --trt");
 }
 
 std::string use_device(int device) {

@@ -23,6 +23,9 @@ class TensorRt {
 
   std::unique_ptr<nvinfer1::IRuntime> runtime() const;
 
+  // What replaces the weights of an engine, which must outlive it. Throws Error, runtime, if it cannot be refitted.
+  std::unique_ptr<nvinfer1::IRefitter> refitter(nvinfer1::ICudaEngine& engine) const;
+
  private:
   SharedLibrary library_;
   std::vector<int> version_;
@@ -32,7 +35,7 @@ class TensorRt {
 // Throws Error, no_device, if there is none of this number.
 std::string use_device(int device);
 
-// For each lambda of the bundle (in mode bound: for its only graph) the first engine that runs here.
+// For each lambda of the bundle (for its only graph, where that serves any) the first engine that runs here.
 // Throws Error, engine_incompatible, saying of each engine why it does not.
 std::vector<Engine> fitting_engines(const Bundle& bundle, const std::vector<int>& version, const std::string& target);
 

@@ -1,6 +1,6 @@
 // Prints what infer costs over ONNX Runtime's C API called bare, and what set_lambda costs.
 //
-// usage: FLOATS_RT_ONNXRUNTIME=LIBRARY floats_rt_bench FIXED BOUND   (two bundles, modes fixed and bound)
+// usage: FLOATS_RT_ONNXRUNTIME=LIBRARY floats_rt_bench FIXED [BUNDLE...]   (a bundle of mode fixed, bundles to switch)
 //
 // One thread, batch 1. The two ways of inference take turns, so that both see the same machine; medians and the
 // quartiles of 2000 calls, and of 200 switches.
@@ -53,19 +53,19 @@ void time_switch(const std::string& bundle, const floats_rt::Options& options) {
     const double time = microseconds([&] { model.set_lambda(i % 2 ? 0.3f : 0.7f); });
     if (i >= 10) times.push_back(time);
   }
-  show("set_lambda", times);
+  show(("set_lambda: " + bundle).c_str(), times);
 }
 
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count != 3) {
-    std::fputs("usage: floats_rt_bench FIXED BOUND\n", stderr);
+  if (count < 2) {
+    std::fputs("usage: floats_rt_bench FIXED [BUNDLE...]\n", stderr);
     return 2;
   }
   floats_rt::Options options;
   options.backend = floats_rt::Backend::onnxruntime;
   options.threads = 1;
   compare_inference(arguments[1], options);
-  time_switch(arguments[2], options);
+  for (int i = 2; i < count; ++i) time_switch(arguments[i], options);
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Print what switching lambda costs in Python, for comparison with floats_rt_bench.
 
-usage: bench_python.py BOUND (a bundle in mode bound)
+usage: bench_python.py BUNDLE...
 """
 
 import statistics
@@ -24,8 +24,11 @@ def main(path: Path) -> None:
             predictor.set_lambda(0.3 if index % 2 else 0.7)
             times.append(1e6 * (time.perf_counter() - start))
     low, median, high = statistics.quantiles(times[10:], n=4)
-    sys.stdout.write(f"set_lambda in Python {median:.1f} us (quartiles {low:.1f}, {high:.1f}; n = {SWITCHES})\n")
+    sys.stdout.write(
+        f"set_lambda in Python: {path} {median:.1f} us (quartiles {low:.1f}, {high:.1f}; n = {SWITCHES})\n"
+    )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    for argument in sys.argv[1:]:
+        main(Path(argument))

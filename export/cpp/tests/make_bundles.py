@@ -4,8 +4,8 @@
 usage: make_bundles.py FOLDER
 
 For every bundle there is a NAME.expected.safetensors beside it: ``images`` [N, C, H, W]; ``lambdas`` [K]; for each
-lambda ``logits_K``; and in mode bound ``weights_K``, W and b of all layers one after the other. Everything is float32.
-``libonnxruntime.so`` is a link to the library that Python used.
+lambda ``logits_K``, all float32; and in modes bound and refit ``weights_K``, the bytes of W and b of all layers as the
+graph takes them, one after the other. ``libonnxruntime.so`` is a link to the library that Python used.
 """
 
 import sys
@@ -16,9 +16,10 @@ import onnxruntime
 
 from floats_edge.artifacts.bundle import Bundle, open_bundle
 from floats_edge.artifacts.files import pack_tensors
+from floats_edge.artifacts.manifest import WEIGHTS_APART
 from floats_edge.cli.main import cli
 from floats_edge.runtime.backends import open_predictor
-from floats_edge.runtime.lambda_weights import bundle_weights
+from floats_edge.runtime.lambda_weights import input_weights
 
 LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 QUICK = ("-o", "train.epochs=1", "-o", "data.train_images=512", "-o", "evaluate.images=64")
@@ -27,14 +28,28 @@ RUNS = {
     "dense": ("-o", "sparsity.density=1", "-o", "condition.rule=paper"),
 }
 BANK = tuple(argument for lam in LAMBDAS for argument in ("--lambda", f"{lam:g}"))
+FP16 = ("--precision", "fp16")
+# One epoch of training leaves logits so close that int8 may change the first class.
+INT8 = ("--precision", "int8", "--calibration", "minmax", "--allow-mismatch")
+INPUT, REFIT = (("--lambda", "runtime", "--switch", switch) for switch in ("input", "refit"))
+FIXED = ("--lambda", "0.3")
 BUNDLES = {  # name: what it is exported from, how
     "bound": ("runs/sparse",),
     "bound-paper": ("runs/dense",),
-    "fixed": ("bound", "--lambda", "0.3"),
+    "fixed": ("bound", *FIXED),
     "bank": ("bound", *BANK),
-    "bound-fp16": ("bound", "--precision", "fp16"),
-    "fixed-fp16": ("bound", "--precision", "fp16", "--lambda", "0.3"),
-    "bank-fp16": ("bound-paper", "--precision", "fp16", *BANK),
+    "input": ("bound", *INPUT),
+    "refit": ("bound", *REFIT),
+    "bound-fp16": ("bound", *FP16),
+    "fixed-fp16": ("bound", *FP16, *FIXED),
+    "bank-fp16": ("bound-paper", *FP16, *BANK),
+    "input-fp16": ("bound-paper", *FP16, *INPUT),
+    "refit-fp16": ("bound-paper", *FP16, *REFIT),
+    "bound-int8": ("bound", *INT8),
+    "fixed-int8": ("bound", *INT8, *FIXED),
+    "bank-int8": ("bound", *INT8, *BANK),
+    "input-int8": ("bound-paper", *INT8, *INPUT),
+    "bound-bf16": ("bound-paper", "--precision", "bf16"),
 }
 
 
@@ -56,15 +71,16 @@ def _expected(bundle: Bundle) -> dict[str, np.ndarray]:
     lam = bundle.manifest.lam
     lambdas = lam.values or LAMBDAS
     images = np.random.default_rng(0).random((5, *bundle.manifest.input.shape), dtype=np.float32)
-    tensors = {"images": images, "lambdas": np.array(lambdas, np.float32)}
+    tensors: dict[str, np.ndarray] = {"images": images, "lambdas": np.array(lambdas, np.float32)}
     with open_predictor(bundle, "ort-cpu", lambdas[0]) as predictor:
         for index, value in enumerate(lambdas):
             predictor.set_lambda(value)
             tensors[f"logits_{index}"] = predictor.predict(images)
-    if lam.mode == "bound":
-        weights = bundle_weights(bundle)
+    if lam.mode in WEIGHTS_APART:
+        weights = input_weights(bundle)
         for index, value in enumerate(lambdas):
-            tensors[f"weights_{index}"] = np.concatenate([array.ravel() for array in weights.at(value).values()])
+            arrays = weights.at(value).values()
+            tensors[f"weights_{index}"] = np.concatenate([array.ravel().view(np.uint8) for array in arrays])
     return tensors
 
 

@@ -23,6 +23,16 @@ inline std::filesystem::path bundle_path(const std::string& name) {
   return std::filesystem::path(folder) / name;
 }
 
+// The names of all of them.
+inline std::vector<std::string> bundle_names() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(bundle_path(""))) {
+    if (std::filesystem::exists(entry.path() / "manifest.json")) names.push_back(entry.path().filename().string());
+  }
+  REQUIRE(names.size() >= 16);
+  return names;
+}
+
 inline Bytes file_bytes(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   REQUIRE_MESSAGE(file, path.string());
@@ -36,6 +46,9 @@ class Expected {
       : bytes_(file_bytes(bundle_path(name + ".expected.safetensors"))), tensors_(read_safetensors(bytes_)) {}
 
   std::vector<float> floats(const std::string& tensor) const { return to_floats(tensors_.at(tensor)); }
+  Bytes bytes(const std::string& tensor) const {
+    return {tensors_.at(tensor).bytes.begin(), tensors_.at(tensor).bytes.end()};
+  }
 
  private:
   Bytes bytes_;

@@ -11,7 +11,7 @@ static ErrorCode refusal(const fs::path& path) {
 }
 
 TEST_CASE("bundles that floats-edge made are opened, and their files read") {
-  for (const std::string name : {"bound", "bound-paper", "fixed", "bank", "bound-fp16", "fixed-fp16", "bank-fp16"}) {
+  for (const std::string& name : bundle_names()) {
     CAPTURE(name);
     const Bundle bundle(bundle_path(name).string());
     for (const auto& [file, entry] : bundle.manifest().files) CHECK(bundle.read(file).size() == entry.bytes);

@@ -40,6 +40,16 @@ TEST_CASE("manifests that floats-edge wrote are read") {
   CHECK(bank.lambdas.values == std::vector<float>{0, 0.25, 0.5, 0.75, 1});
   CHECK(bank.graphs.size() == 5);
   CHECK(parse_manifest(manifest_of("fixed").dump()).lambdas.values == std::vector<float>{0.3f});
+
+  CHECK(parse_manifest(manifest_of("bound-fp16").dump()).precision == Precision::fp16);
+  CHECK(parse_manifest(manifest_of("bound-bf16").dump()).precision == Precision::bf16);
+  const Manifest int8 = parse_manifest(manifest_of("input-int8").dump()),
+                 refit = parse_manifest(manifest_of("refit").dump());
+  CHECK(int8.precision == Precision::int8);
+  CHECK(int8.mode == Mode::input);
+  CHECK(int8.weights.empty());
+  CHECK(refit.mode == Mode::refit);
+  CHECK(refit.weights == "weights.safetensors");
 }
 
 TEST_CASE("every keyword of the schema is understood") { CHECK(unknown_keyword(manifest_schema()) == ""); }
@@ -86,14 +96,31 @@ TEST_CASE("what is no manifest is refused") {
   CHECK(code_of([&] { parse_manifest(deep); }) == ErrorCode::bundle_invalid);
 }
 
-TEST_CASE("a newer schema and modes to come have reasons of their own") {
+TEST_CASE("a newer schema, and modes and precisions that are none, are refused") {
   CHECK(refusal("bound", [](json& m) { m["schema_version"] = 2; }) == ErrorCode::bundle_invalid);
-  CHECK(refusal("bound", [](json& m) { m["lam"]["mode"] = "refit"; }) == ErrorCode::lambda_unsupported);
-  CHECK(refusal("bound", [](json& m) { m["lam"]["mode"] = "input"; }) == ErrorCode::lambda_unsupported);
   CHECK(refusal("bound", [](json& m) { m["lam"]["mode"] = "magic"; }) == ErrorCode::bundle_invalid);
-  CHECK(refusal("bound", [](json& m) { m["precision"] = "int8"; }) == ErrorCode::lambda_unsupported);
   CHECK(refusal("bound", [](json& m) { m["precision"] = "fp1"; }) == ErrorCode::bundle_invalid);
-  CHECK(parse_manifest(manifest_of("bound-fp16").dump()).precision == Precision::fp16);
+  CHECK(refusal("refit", [](json& m) { m["precision"] = "int8"; }) == ErrorCode::lambda_unsupported);
+}
+
+// Schemas from before there was such a field refuse it.
+TEST_CASE("a layer that lost channels says what its noise was drawn for") {
+  if (!manifest_schema()["$defs"]["LayerSpec"]["properties"].contains("drawn")) return;
+  json manifest = manifest_of("bound");
+  json& layer = manifest["layers"][0];
+  layer["shape"] = {15, 1, 3, 3};
+  layer["nonzeros"] = 135;
+  layer["drawn"] = {16, 1, 3, 3};
+  CHECK(parse_manifest(manifest.dump()).layers[0].drawn == 144);
+  CHECK(parse_manifest(manifest_of("bound").dump()).layers[0].drawn == 0);
+  for (const json& drawn :
+       {json{14, 1, 3, 4}, json{16, 9}, json{-16, -1, 3, 3}, json{1 << 30, 1 << 30, 3, 3}, json(144)}) {
+    layer["drawn"] = drawn;
+    CHECK(code_of([&] { parse_manifest(manifest.dump()); }) == ErrorCode::bundle_invalid);
+  }
+  layer["drawn"] = {16, 1, 3, 3};
+  layer["nonzeros"] = 134;
+  CHECK(code_of([&] { parse_manifest(manifest.dump()); }) == ErrorCode::bundle_invalid);
 }
 
 TEST_CASE("no file name leaves the bundle") {
@@ -132,6 +159,11 @@ TEST_CASE("values that do not go together are refused") {
   invalid("bound", [](json& m) { m["weights"] = nullptr; });
   invalid("bound", [](json& m) { m["weights"] = "elsewhere"; });
   invalid("bound", [](json& m) { m["graphs"][0]["lam"] = 0.5; });
+  invalid("bound", [](json& m) { m["graphs"].push_back(m["graphs"][0]); });
+  invalid("refit", [](json& m) { m["weights"] = nullptr; });
+  invalid("refit", [](json& m) { m["lam"]["values"] = {0.5}; });
+  invalid("input", [](json& m) { m["lam"]["values"] = {0.5}; });
+  invalid("input", [](json& m) { m["graphs"][0]["lam"] = 0.5; });
   invalid("bound", [](json& m) { m["files"].erase("golden.safetensors"); });
   invalid("bound", [](json& m) { m["files"]["model.onnx"]["sha256"] = "0"; });
   invalid("bound", [](json& m) { m["files"]["model.onnx"]["bytes"] = -1; });

@@ -1,126 +1,22 @@
 // The TensorRT backend against fakes: what it asks of TensorRT and CUDA, and what it makes of their answers. No GPU.
-#include <cmath>
-#include <numeric>
-#include <sstream>
+#include <array>
+#include <atomic>
+#include <thread>
 
-#include "bundle_copy.hpp"
+#include "engine_bundle.hpp"
 #include "fakes/fake_cuda.hpp"
-#include "floats_rt/floats_rt.hpp"
-#include "fold.hpp"
-#include "sha256.hpp"
+#include "schema.hpp"
+
+extern std::atomic<std::size_t> allocations;  // counting_new.cpp
 
 namespace floats_rt {
 namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t kPixels = 256, kClasses = 10;
-
-Options on_fake_gpu() {
-  Options options;
-  options.tensorrt_library = FAKE_NVINFER;
-  options.check_golden = false;  // the fake computes something else
-  options.threads = 1;
-  return options;
-}
-
-// The text of a plan: see fakes/fake_nvinfer.cpp.
-std::string plan_text(const json& manifest, const std::string& more) {
-  std::ostringstream plan;
-  plan << "images f32 -1 1 16 16\nlogits f32 -1 10\n";
-  const std::string type = manifest["precision"] == "fp16" ? "f16" : "f32";
-  if (manifest["lam"]["mode"] == "bound") {
-    for (const json& layer : manifest["layers"]) {
-      plan << layer["name"].get<std::string>() << ".weight " << type;
-      for (const json& axis : layer["shape"]) plan << ' ' << axis;
-      plan << '\n' << layer["name"].get<std::string>() << ".bias " << type << ' ' << layer["shape"][0] << '\n';
-    }
-  }
-  plan << more;
-  return plan.str();
-}
-
-// A copy of a bundle with a plan for every graph; the plan of lambda L adds L.
-class EngineBundle : public BundleCopy {
- public:
-  explicit EngineBundle(const std::string& name, const std::string& more = "", const json& changes = json::object())
-      : BundleCopy(name) {
-    change_manifest([&](json& manifest) {
-      for (std::size_t i = 0; i < manifest["graphs"].size(); ++i) {
-        const json lam = manifest["graphs"][i]["lam"];
-        const std::string file = "engine" + std::to_string(i) + ".plan";
-        const std::string text = plan_text(manifest, more + "\nadd " + (lam.is_null() ? "0" : lam.dump()));
-        json engine = {{"file", file},
-                       {"lam", lam},
-                       {"flavour", "tensorrt"},
-                       {"version", "10.14.1.48.post1"},
-                       {"platform", FAKE_PLATFORM},
-                       {"targets", {"sm_87"}},
-                       {"precision", manifest["precision"]},
-                       {"batch", {2, 3, 4}}};
-        engine.update(changes);
-        write_file(path() / file, text);
-        manifest["engines"].push_back(engine);
-        const auto* const bytes = reinterpret_cast<const std::uint8_t*>(text.data());
-        manifest["files"][file] = {{"sha256", sha256(bytes, text.size())}, {"bytes", text.size()}};
-      }
-    });
-  }
-
-  Model load(const Options& options = on_fake_gpu()) const { return Model::load(path().string(), options); }
-
-  ErrorCode refusal(const Options& options = on_fake_gpu()) const {
-    return code_of([&] { load(options); });
-  }
-
-  // The same, and that it is known beforehand.
-  ErrorCode foreseen_refusal(const Options& options = on_fake_gpu()) const {
-    const std::optional<Error> reason = check_compatibility(path().string(), options);
-    REQUIRE(reason);
-    CHECK(reason->code() == refusal(options));
-    return reason->code();
-  }
-};
-
-std::vector<float> some_images(std::size_t batch) {
-  std::vector<float> images(batch * kPixels);
-  for (std::size_t i = 0; i < images.size(); ++i) images[i] = static_cast<float>(i % 97) / 97;
-  return images;
-}
-
-std::vector<float> logits_of(Model& model, const std::vector<float>& images) {
-  std::vector<float> logits(images.size() / kPixels * kClasses);
-  model.infer(images, images.size() / kPixels, logits);
-  return logits;
-}
-
-// What the fake should give for one image when its weights and what it adds sum up to `sum`.
-void check_logits(const std::vector<float>& logits, const std::vector<float>& images, double sum) {
-  REQUIRE(logits.size() * kPixels == images.size() * kClasses);
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    const float* const image = images.data() + i / kClasses * kPixels;
-    const double wanted = std::accumulate(image, image + kPixels, 0.0) * static_cast<double>(i % kClasses + 1) + sum;
-    REQUIRE(std::abs(logits[i] - wanted) <= 1e-4 * std::max(1.0, std::abs(wanted)));
-  }
-}
-
-// The fake's sum over W(lambda).
-double weight_sum(const std::string& name, float lam) {
-  const Bundle bundle(bundle_path(name).string());
-  const Bytes file = bundle.read(bundle.manifest().weights);
-  const LambdaWeights weights(bundle.manifest(), read_safetensors(file), 1);
-  std::vector<float> buffer(weights.size());
-  weights.at(lam, buffer.data());
-  double sum = 0;
-  for (const WeightTensor& tensor : weights.tensors()) {
-    for (std::size_t i = 0; i < tensor.size; ++i)
-      sum += double{buffer[tensor.offset + i]} * static_cast<double>(i % 7 + 1);
-  }
-  return sum;
-}
-
 struct FakeReset {
   ~FakeReset() {
+    fake_cuda::noting = true;
     fake_cuda::devices = 1;
     fake_cuda::failing.clear();
     fake_cuda::calls.clear();
@@ -129,27 +25,20 @@ struct FakeReset {
 
 }  // namespace
 
-TEST_CASE("bound: W(lambda) is on the device, each tensor where the engine reads it") {
-  const EngineBundle bundle("bound");
-  Model model = bundle.load();
-  CHECK(model.backend() == Backend::tensorrt);
-  const std::vector<float> images = some_images(3);
-  for (const float lam : {0.0f, 0.5f, 1.0f, 0.0f}) {
-    model.set_lambda(lam);
-    check_logits(logits_of(model, images), images, weight_sum("bound", lam));
+TEST_CASE("what of lambda an engine takes reaches it, each tensor in its place and type") {
+  for (const std::string name : {"bound", "bound-paper", "bound-fp16", "bound-bf16", "bound-int8", "input",
+                                 "input-fp16", "input-int8", "refit", "refit-fp16"}) {
+    CAPTURE(name);
+    const EngineBundle bundle(name);
+    Model model = bundle.load();
+    CHECK(model.backend() == Backend::tensorrt);
+    const std::vector<float> images = some_images(3);
+    for (const float lam : {0.0f, 0.5f, 1.0f, 0.0f}) {
+      model.set_lambda(lam);
+      check_logits(logits_of(model, images), images, lambda_sum(name, lam));
+    }
+    CHECK(std::abs(lambda_sum(name, 0) - lambda_sum(name, 1)) > 0.1);
   }
-  CHECK(std::abs(weight_sum("bound", 0) - weight_sum("bound", 1)) > 0.1);
-}
-
-TEST_CASE("bound in fp16: the weights are halves") {
-  const EngineBundle bundle("bound-fp16");
-  Model model = bundle.load();
-  model.set_lambda(1);
-  const std::vector<float> images = some_images(2);
-  const std::vector<float> logits = logits_of(model, images);
-  const double sum = weight_sum("bound-fp16", 1);
-  const double image = std::accumulate(images.begin(), images.begin() + kPixels, 0.0);
-  CHECK(std::abs(logits[0] - image - sum) <= 2e-2 * (1 + std::abs(sum)));
 }
 
 TEST_CASE("fixed and bank: every lambda has its engine") {
@@ -183,25 +72,111 @@ TEST_CASE("infer_async uses the caller's memory and stream, and what comes later
   fake_cuda::calls.clear();
   model.infer_async(images.data(), 2, logits.data(), stream);
   CHECK(fake_cuda::calls == std::vector<std::string>{"cudaStreamWaitEvent user", "cudaEventRecord user"});
-  check_logits(logits, images, weight_sum("bound", 0));
+  check_logits(logits, images, lambda_sum("bound", 0));
 
   fake_cuda::calls.clear();
   model.set_lambda(0.5f);
-  CHECK(fake_cuda::calls == std::vector<std::string>{"cudaStreamWaitEvent own", "cudaMemcpyAsync own"});
-  check_logits(logits_of(model, images), images, weight_sum("bound", 0.5f));  // on its own buffers again
+  CHECK(fake_cuda::calls ==
+        std::vector<std::string>{"cudaStreamWaitEvent own", "cudaMemcpyAsync own", "cudaStreamSynchronize own"});
+  check_logits(logits_of(model, images), images, lambda_sum("bound", 0.5f));  // on its own buffers again
   CHECK(code_of([&] { model.infer_async(images.data(), 1, logits.data(), stream); }) == ErrorCode::bad_shape);
   CHECK(code_of([&] { model.infer_async(images.data(), 5, logits.data(), stream); }) == ErrorCode::bad_shape);
 }
 
-TEST_CASE("clones have weights of their own") {
-  const EngineBundle bundle("bound");
-  Model first = bundle.load();
-  first.set_lambda(0.5f);
-  Model second = first.clone();
-  first.set_lambda(1);
-  const std::vector<float> images = some_images(2);
-  check_logits(logits_of(second, images), images, weight_sum("bound", 0.5f));
-  check_logits(logits_of(first, images), images, weight_sum("bound", 1));
+TEST_CASE("clones have a lambda of their own, and where it is in the engine an engine of their own") {
+  for (const std::string name : {"bound", "input", "refit"}) {
+    CAPTURE(name);
+    const EngineBundle bundle(name);
+    Model first = bundle.load();
+    first.set_lambda(0.5f);
+    Model second = first.clone();
+    first.set_lambda(1);
+    const std::vector<float> images = some_images(2);
+    check_logits(logits_of(second, images), images, lambda_sum(name, 0.5f));
+    check_logits(logits_of(first, images), images, lambda_sum(name, 1));
+  }
+}
+
+TEST_CASE("clones in two threads give, at lambdas of their own, what one thread gives") {
+  const FakeReset reset;
+  for (const std::string name : {"bank", "bound", "refit"}) {
+    CAPTURE(name);
+    const EngineBundle bundle(name);
+    Model first = bundle.load(), second = first.clone();
+    const std::vector<float> images = some_images(2);
+    std::vector<std::vector<float>> wanted;
+    for (const float lam : {0.25f, 0.5f, 1.0f}) {
+      first.set_lambda(lam);
+      wanted.push_back(logits_of(first, images));
+    }
+    fake_cuda::noting = false;
+    bool right[2] = {true, true};
+    const auto work = [&](Model& model, bool& correct, std::size_t offset) {
+      for (std::size_t i = offset; i < offset + 30; ++i) {
+        model.set_lambda(std::array{0.25f, 0.5f, 1.0f}[i % 3]);
+        correct = correct && logits_of(model, images) == wanted[i % 3];
+      }
+    };
+    std::thread other(work, std::ref(second), std::ref(right[1]), 1);
+    work(first, right[0], 0);
+    other.join();
+    CHECK(right[0]);
+    CHECK(right[1]);
+  }
+}
+
+TEST_CASE("refit: not before what was queued on the engine is done") {
+  const FakeReset reset;
+  const EngineBundle bundle("refit");
+  Model model = bundle.load();
+  fake_cuda::calls.clear();
+  model.set_lambda(0.5f);
+  CHECK(fake_cuda::calls == std::vector<std::string>{"cudaEventSynchronize", "cudaStreamSynchronize own"});
+  fake_cuda::failing = {"cudaEventSynchronize"};
+  CHECK(code_of([&] { model.set_lambda(1); }) == ErrorCode::runtime);
+}
+
+TEST_CASE("refit: an engine with other refittable weights than those of lambda is refused") {
+  CHECK(EngineBundle("refit", "refittable fc.bias f32 10").refusal() == ErrorCode::bundle_invalid);
+  CHECK(EngineBundle("refit", "fail forget").refusal() == ErrorCode::bundle_invalid);  // stem.weight
+  CHECK(EngineBundle("refit", "fail refitter").refusal() == ErrorCode::runtime);
+}
+
+TEST_CASE("refit: one that fails leaves the model marked as broken, not half refitted") {
+  const std::vector<float> images = some_images(1);
+  for (const std::string failure : {"set", "missing", "refit"}) {  // from the third switch on
+    CAPTURE(failure);
+    const EngineBundle bundle("refit", "fail " + failure);
+    Model model = bundle.load();
+    model.set_lambda(0.5f);
+    check_logits(logits_of(model, images), images, lambda_sum("refit", 0.5f));
+    CHECK(code_of([&] { model.set_lambda(1); }) == ErrorCode::runtime);
+    CHECK(code_of([&] { logits_of(model, images); }) == ErrorCode::runtime);
+    CHECK(code_of([&] { model.set_lambda(0.5f); }) == ErrorCode::runtime);
+    CHECK(code_of([&] { model.clone(); }) == ErrorCode::runtime);
+  }
+}
+
+TEST_CASE("once warm, infer and a switch allocate nothing") {
+  const FakeReset reset;
+  for (const std::string name : {"bank", "bound", "input"}) {
+    CAPTURE(name);
+    const EngineBundle bundle(name);
+    Model model = bundle.load();
+    const std::vector<float> images = some_images(5);
+    std::vector<float> logits(5 * kClasses);
+    fake_cuda::noting = false;
+    const auto work = [&] {
+      for (const float lam : {0.0f, 0.5f}) {
+        model.set_lambda(lam);
+        model.infer(images, 5, logits);
+      }
+    };
+    work();
+    const std::size_t before = allocations;
+    work();
+    CHECK(allocations == before);
+  }
 }
 
 TEST_CASE("another version of TensorRT is refused before anything of it is called") {
@@ -242,6 +217,9 @@ TEST_CASE("an engine for another machine is refused, with the reason") {
   refused({{"targets", {"sm_86", "sm_90"}}}, "sm_86, sm_90; this GPU is sm_87");
   refused({{"flavour", "tensorrt_rtx"}}, "tensorrt_rtx");
   CHECK_NOTHROW(EngineBundle("fixed", "", {{"version", "10.14.1"}}).load());
+  if (!manifest_schema()["$defs"]["Engine"]["properties"].contains("dla")) return;  // a schema from before these
+  refused({{"dla", 0}}, "a DLA");
+  refused({{"compatibility", {"version"}}}, "host code");
 }
 
 TEST_CASE("a bundle without engines, or without one for a lambda, is refused") {

@@ -28,7 +28,7 @@ enum class ErrorCode {
   no_device,            // there is no usable CUDA device
   engine_incompatible,  // no engine of the bundle runs here, or it does not give the golden outputs
   lambda_out_of_range,  // lambda is not a number in [0, 1]
-  lambda_unsupported,   // the bundle does not serve this lambda, or serves it in a mode this library does not know
+  lambda_unsupported,   // the bundle does not serve this lambda, or in a mode that does not go with its precision
   bad_shape,            // a span does not have the size that the batch asks for
   runtime,              // the backend failed, or an earlier failure left the model broken
 };
@@ -132,7 +132,7 @@ class Model {
   Model& operator=(Model&&) noexcept;
   ~Model();
 
-  // A second model for another thread, at this model's lambda.
+  // A second model for another thread, at this model's lambda. In mode `refit` it has an engine of its own.
   Model clone() const;
 
   const InputSpec& input() const noexcept;
@@ -145,8 +145,10 @@ class Model {
   float lambda() const noexcept;
 
   // Puts `lambda` in force and returns it; takes effect with the next inference. In mode `bound` it recomputes all
-  // weights, otherwise it is instant. If it is refused (lambda_out_of_range, lambda_unsupported), nothing changes; if
-  // it fails (runtime), the model is broken and every later call but destruction throws.
+  // weights on the CPU, and with TensorRT copies them to the GPU; in mode `refit` it also refits the engine, or with
+  // ONNX Runtime makes the session anew; otherwise it is instant. If it is refused (lambda_out_of_range,
+  // lambda_unsupported), nothing changes; if it fails (runtime), the model is broken and every later call but
+  // destruction throws.
   float set_lambda(float lambda);
 
   // Runs `batch` images [batch, channels, height, width] and fills logits [batch, classes]. Any batch from 1 on: with

@@ -9,7 +9,7 @@
 using fake_cuda::calls;
 
 static cudaError_t result(const char* function) {
-  return fake_cuda::failing.count(function) ? cudaErrorUnknown : cudaSuccess;
+  return !fake_cuda::failing.empty() && fake_cuda::failing.count(function) ? cudaErrorUnknown : cudaSuccess;
 }
 
 static cudaError_t allocate(const char* function, void** pointer, std::size_t size) {
@@ -19,7 +19,9 @@ static cudaError_t allocate(const char* function, void** pointer, std::size_t si
 }
 
 static cudaError_t noted(const char* function, cudaStream_t stream) {
-  calls.push_back(std::string(function) + (stream == reinterpret_cast<cudaStream_t>(1) ? " user" : " own"));
+  if (fake_cuda::noting) {
+    calls.push_back(std::string(function) + (stream == reinterpret_cast<cudaStream_t>(1) ? " user" : " own"));
+  }
   return result(function);
 }
 
@@ -49,7 +51,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   return allocate("cudaStreamCreateWithFlags", reinterpret_cast<void**>(stream), 1);
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) { return std::free(stream), cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return result("cudaStreamSynchronize"); }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return noted("cudaStreamSynchronize", stream); }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t, unsigned) {
   return noted("cudaStreamWaitEvent", stream);
 }
@@ -58,5 +60,8 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) { return std::free(event), cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t stream) { return noted("cudaEventRecord", stream); }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventSynchronize(cudaEvent_t) {
+  if (fake_cuda::noting) calls.push_back("cudaEventSynchronize");
+  return result("cudaEventSynchronize");
+}
 }

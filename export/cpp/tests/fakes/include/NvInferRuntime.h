@@ -11,12 +11,19 @@
 
 namespace nvinfer1 {
 
-enum class DataType : int32_t { kFLOAT = 0, kHALF = 1, kINT8 = 2 };
+enum class DataType : int32_t { kFLOAT = 0, kHALF = 1, kINT8 = 2, kBF16 = 7 };
 
 struct Dims {
   static constexpr int32_t MAX_DIMS = 8;
   int32_t nbDims;
   int64_t d[MAX_DIMS];
+};
+
+class Weights {
+ public:
+  DataType type;
+  void const* values;
+  int64_t count;
 };
 
 class ILogger {
@@ -42,6 +49,15 @@ class ICudaEngine {
   virtual Dims getTensorShape(const char* name) const noexcept = 0;
   virtual DataType getTensorDataType(const char* name) const noexcept = 0;
   virtual IExecutionContext* createExecutionContext() noexcept = 0;
+};
+
+class IRefitter {
+ public:
+  virtual ~IRefitter() = default;
+  virtual bool setNamedWeights(const char* name, Weights weights) noexcept = 0;
+  virtual int32_t getMissingWeights(int32_t size, const char** names) noexcept = 0;
+  virtual int32_t getAllWeights(int32_t size, const char** names) noexcept = 0;
+  virtual bool refitCudaEngine() noexcept = 0;
 };
 
 class IRuntime {

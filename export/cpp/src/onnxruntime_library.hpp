@@ -1,0 +1,82 @@
+// ONNX Runtime's C API, from a library that is opened while the program runs.
+#pragma once
+
+#define ORT_API_MANUAL_INIT
+#include <onnxruntime_c_api.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bundle.hpp"
+#include "shared_library.hpp"
+
+namespace floats_rt {
+
+constexpr std::uint32_t kOrtApiVersion = 17;  // the oldest that has all that is used here
+
+template <typename T>
+using Handle = std::unique_ptr<T, void (*)(T*)>;
+
+// The library and its environment.
+class OnnxRuntime {
+ public:
+  explicit OnnxRuntime(const std::string& path)
+      : library_(path, "FLOATS_RT_ONNXRUNTIME", {"libonnxruntime.so.1", "libonnxruntime.so"}),
+        api_(load(library_)),
+        environment_(nullptr, api_->ReleaseEnv),
+        memory_(nullptr, api_->ReleaseMemoryInfo) {
+    environment_ = make(api_->ReleaseEnv, api_->CreateEnv, ORT_LOGGING_LEVEL_ERROR, "floats_rt");
+    memory_ = make(api_->ReleaseMemoryInfo, api_->CreateCpuMemoryInfo, OrtDeviceAllocator, OrtMemTypeDefault);
+  }
+
+  const OrtApi& api() const noexcept { return *api_; }
+
+  void check(OrtStatus* failure, ErrorCode code = ErrorCode::runtime) const {
+    if (!failure) return;
+    const Handle<OrtStatus> status(failure, api_->ReleaseStatus);
+    throw Error(code, std::string("ONNX Runtime failed: ") + api_->GetErrorMessage(failure) + ".",
+                "if memory is short, use a smaller batch; otherwise export the bundle again or update ONNX Runtime");
+  }
+
+  // Calls create(arguments..., &object).
+  template <typename T, typename Create, typename... Arguments>
+  Handle<T> make(void (*release)(T*), Create create, Arguments... arguments) const {
+    T* made = nullptr;
+    check(create(arguments..., &made));
+    return {made, release};
+  }
+
+  Handle<OrtSession> session(const Bytes& model, int threads) const {
+    const auto options = make(api_->ReleaseSessionOptions, api_->CreateSessionOptions);
+    check(api_->SetIntraOpNumThreads(options.get(), threads));
+    OrtSession* made = nullptr;
+    check(api_->CreateSessionFromArray(environment_.get(), model.data(), model.size(), options.get(), &made),
+          ErrorCode::engine_incompatible);
+    return {made, api_->ReleaseSession};
+  }
+
+  // A tensor over memory that must outlive it.
+  Handle<OrtValue> tensor(const void* data, std::size_t bytes, const std::vector<std::int64_t>& shape,
+                          ONNXTensorElementDataType type) const {
+    return make(api_->ReleaseValue, api_->CreateTensorWithDataAsOrtValue, memory_.get(), const_cast<void*>(data), bytes,
+                shape.data(), shape.size(), type);
+  }
+
+ private:
+  static const OrtApi* load(const SharedLibrary& library) {
+    const OrtApiBase* const base = library.get<const OrtApiBase*()>("OrtGetApiBase")();
+    if (const OrtApi* const api = base->GetApi(kOrtApiVersion)) return api;
+    throw Error(ErrorCode::backend_unavailable,
+                library.name() + " is ONNX Runtime " + base->GetVersionString() + ", older than 1.17.",
+                "install a newer ONNX Runtime");
+  }
+
+  SharedLibrary library_;
+  const OrtApi* api_;
+  Handle<OrtEnv> environment_;
+  Handle<OrtMemoryInfo> memory_;
+};
+
+}  // namespace floats_rt
