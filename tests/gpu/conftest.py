@@ -4,9 +4,11 @@ import pytest
 from fixtures.tiny_bundle import MODES_AND_PRECISIONS, build_engines, write_bundle
 
 from floats_edge.artifacts.bundle import Bundle
-from floats_edge.runtime.trt import preferred_tensorrt, trt_unavailable_reason
+from floats_edge.deploy.engine_request import EngineOptions
+from floats_edge.runtime.tensorrt_library import preferred_tensorrt
+from floats_edge.runtime.trt import trt_unavailable_reason
 
-BATCH = (1, 4, 8)
+OPTIONS = EngineOptions(batch=(1, 4, 8))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,7 +25,7 @@ def bundles(gpu: None, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[s
     lambdas = {"fixed": (0.3,), "bank": (0.0, 0.5, 1.0)}
     return {
         (mode, precision): build_engines(
-            write_bundle(tmp_path_factory.mktemp(f"{mode}-{precision}"), lambdas.get(mode), precision, mode), BATCH
+            write_bundle(tmp_path_factory.mktemp(f"{mode}-{precision}"), lambdas.get(mode), precision, mode), OPTIONS
         )
         for mode, precision in MODES_AND_PRECISIONS
         if mode != "refit" or flavour == "tensorrt"

@@ -10,14 +10,9 @@ from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.manifest import Engine
 from floats_edge.errors import ArtifactError, BackendError, LambdaError
 from floats_edge.runtime.ort import open_ort
-from floats_edge.runtime.trt import (
-    fitting_engines,
-    host_platform,
-    load_tensorrt,
-    open_trt,
-    preferred_tensorrt,
-    trt_unavailable_reason,
-)
+from floats_edge.runtime.tensorrt_library import host_platform, load_tensorrt, preferred_tensorrt
+from floats_edge.runtime.trt import open_trt, trt_unavailable_reason
+from floats_edge.runtime.trt_engines import fitting_engines
 
 
 @pytest.fixture
@@ -172,7 +167,7 @@ def test_an_engine_for_another_host_is_refused_before_it_is_deserialised(trt, tm
     bundle = add_engine(write_bundle(tmp_path / "bundle", None), engine(**change), b"never read")
     with pytest.raises(BackendError, match=reason) as caught:
         open_trt(bundle, 0.5)
-    assert caught.value.fix == f"floats-edge export {bundle.path} -o {bundle.path} --trt"
+    assert caught.value.fix == f"floats-edge export {bundle.path} -o {bundle.path} --trt --batch 1:4:8"
     assert trt.DESERIALISED == []
     assert str(bundle.path) in (trt_unavailable_reason(bundle) or "")
 
@@ -287,7 +282,7 @@ def test_an_old_tensorrt_is_refused(fake_driver, monkeypatch):
 
 def test_what_tensorrt_says_goes_to_the_log(bound, trt, caplog):
     with open_trt(bound, 0.5) as predictor:
-        logger = importlib.import_module("floats_edge.runtime.trt").tensorrt_logger(trt)
+        logger = importlib.import_module("floats_edge.runtime.tensorrt_library").tensorrt_logger(trt)
         logger.log(trt.Severity.ERROR, "100 % broken")
         predictor.predict(images(1))
     assert ("floats_edge.tensorrt", 40, "100 % broken") in caplog.record_tuples

@@ -13,7 +13,8 @@ from floats_edge.artifacts.manifest import Engine
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.ort import open_ort
-from floats_edge.runtime.trt import host_platform, open_trt
+from floats_edge.runtime.tensorrt_library import host_platform
+from floats_edge.runtime.trt import open_trt
 
 LAMBDAS = (0.0, 0.3, 1.0, 0.0, 0.7)
 VALUES = {"fixed": (0.3,), "bank": (0.0, 0.3, 1.0)}
