@@ -7,11 +7,12 @@ from contextlib import ExitStack
 import numpy as np
 
 from floats_edge.artifacts.bundle import Bundle
-from floats_edge.artifacts.manifest import Engine
+from floats_edge.artifacts.manifest import WEIGHTS_APART, Engine
 from floats_edge.errors import BackendError
 from floats_edge.runtime.base import Images, Kernels, Logits, Predictor, check_served
 from floats_edge.runtime.cuda import Cuda, open_cuda
 from floats_edge.runtime.golden import check_golden
+from floats_edge.runtime.lambda_weights import InputWeights, input_weights
 from floats_edge.runtime.tensorrt_library import load_tensorrt, preferred_tensorrt
 from floats_edge.runtime.trt_engines import LoadedEngine, fitting_engines, load_engine, rebuild_command
 from floats_edge.runtime.trt_kernels import time_kernels
@@ -78,9 +79,12 @@ class TrtPredictor(Predictor):
         self._images = cuda.allocate(4 * largest * math.prod(self.image_shape))
         self._logits = cuda.allocate(4 * largest * self._classes)
         addresses = {self._input: self._images, manifest.output.name: self._logits}
-        self._engines = {lam: load_engine(bundle, engine) for lam, engine in engines.items()}
+        plans = {lam: bundle.read(engine.file) for lam, engine in engines.items()}
+        weights = input_weights(bundle) if manifest.lam.mode in WEIGHTS_APART else None
+        # Every hash is checked by now; nothing has been deserialised.
+        self._engines = {lam: load_engine(bundle, engine, plans.pop(lam)) for lam, engine in engines.items()}
         self._broken = False
-        self._lambda = self._lambda_place(bundle)
+        self._lambda = self._lambda_place(bundle, weights)
         if self._lambda is not None:
             addresses |= self._lambda.addresses
             self._lambda.put(self.lam)
@@ -88,16 +92,15 @@ class TrtPredictor(Predictor):
             for name, address in addresses.items():
                 self._must(engine.context.set_tensor_address(name, address), f"bind {name}")
 
-    def _lambda_place(self, bundle: Bundle) -> LambdaPlace | None:
+    def _lambda_place(self, bundle: Bundle, weights: InputWeights | None) -> LambdaPlace | None:
         """Where lambda goes into the one engine that serves every lambda."""
-        mode = bundle.manifest.lam.mode
-        if mode == "bound":
-            return BoundWeights(bundle, self._engines[None], self._cuda)
-        if mode == "input":
+        if bundle.manifest.lam.mode == "input":
             return LambdaInput(self._cuda)
-        if mode == "refit":
-            return RefittedWeights(bundle, self._engines[None], self._trt, self._cuda)
-        return None
+        if weights is None:
+            return None
+        if bundle.manifest.lam.mode == "bound":
+            return BoundWeights(bundle, weights, self._engines[None], self._cuda)
+        return RefittedWeights(bundle, weights, self._engines[None], self._trt, self._cuda)
 
     def close(self) -> None:
         self._lambda = None  # a refitter must go before its engine

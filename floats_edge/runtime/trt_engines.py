@@ -109,14 +109,17 @@ class LoadedEngine:
     tensors: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
-def load_engine(bundle: Bundle, engine: Engine) -> LoadedEngine:
+def load_engine(bundle: Bundle, engine: Engine, plan: bytes) -> LoadedEngine:
     """Deserialise the plan of an engine that fits this host.
 
+    Args:
+        bundle: it belongs to.
+        engine: what the manifest says of it.
+        plan: its bytes, whose hash was checked: a plan is executable code.
+
     Raises:
-        ArtifactError: the plan is not what was built.
         BackendError: TensorRT cannot load it.
     """
-    plan = bundle.read(engine.file)  # a plan is executable code: this checks its hash
     trt = load_tensorrt(engine.flavour)
     runtime: tensorrt.Runtime = trt.Runtime(tensorrt_logger(trt))
     # An engine for newer versions brings the runtime of its own version, a library that is run as it is.

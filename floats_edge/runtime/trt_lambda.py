@@ -11,7 +11,7 @@ from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.manifest import LAMBDA_INPUT, Precision
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.runtime.cuda import Cuda
-from floats_edge.runtime.lambda_weights import input_weights
+from floats_edge.runtime.lambda_weights import InputWeights
 from floats_edge.runtime.tensorrt_library import tensorrt_logger
 from floats_edge.runtime.trt_engines import LoadedEngine, rebuild_command
 
@@ -49,9 +49,9 @@ class BoundWeights:
         ArtifactError: the engine takes other weights than the bundle holds.
     """
 
-    def __init__(self, bundle: Bundle, engine: LoadedEngine, cuda: Cuda) -> None:
+    def __init__(self, bundle: Bundle, weights: InputWeights, engine: LoadedEngine, cuda: Cuda) -> None:
         self._cuda = cuda
-        self._weights = input_weights(bundle)
+        self._weights = weights
         images_and_logits = (bundle.manifest.input.name, bundle.manifest.output.name)
         wanted = {(name, *tensor) for name, tensor in engine.tensors.items() if name not in images_and_logits}
         arrays = self._weights.at(0.0)
@@ -126,10 +126,10 @@ class RefittedWeights:
 
     addresses: Mapping[str, int] = {}
 
-    def __init__(self, bundle: Bundle, engine: LoadedEngine, trt: Any, cuda: Cuda) -> None:
+    def __init__(self, bundle: Bundle, weights: InputWeights, engine: LoadedEngine, trt: Any, cuda: Cuda) -> None:
         self._trt, self._cuda = trt, cuda
         self._remedy = rebuild_command(bundle)
-        self._weights = input_weights(bundle)
+        self._weights = weights
         self._refitter: tensorrt.Refitter = trt.Refitter(engine.engine, tensorrt_logger(trt))
         self._type = getattr(trt.DataType, _WEIGHT_TYPES[bundle.manifest.precision])
         varying = {name: array for name, array in self._weights.at(0.0).items() if name in self._weights.varying}
