@@ -103,6 +103,9 @@ class TrtPredictor(Predictor):
         return RefittedWeights(bundle, weights, self._engines[None], self._trt, self._cuda)
 
     def close(self) -> None:
+        for engine in self._engines.values():
+            if engine.kernels is not None:
+                engine.kernels.keep()
         self._lambda = None  # a refitter must go before its engine
         self._engines.clear()
         self._cuda.close()

@@ -11,6 +11,7 @@ import numpy as np
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.manifest import Engine
 from floats_edge.errors import BackendError
+from floats_edge.runtime.rtx_kernels import CompiledKernels
 from floats_edge.runtime.tensorrt_library import host_platform, load_tensorrt, tensorrt_logger
 
 if TYPE_CHECKING:
@@ -101,12 +102,14 @@ class LoadedEngine:
         context: of it; keeps it and its runtime alive.
         batch: smallest, optimal and largest.
         tensors: shape and type of every input and output by name; the batch axis is -1.
+        kernels: what TensorRT-RTX compiles while it runs; None with the full TensorRT.
     """
 
     engine: "tensorrt.ICudaEngine"
     context: "tensorrt.IExecutionContext"
     batch: tuple[int, int, int]
     tensors: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+    kernels: CompiledKernels | None
 
 
 def load_engine(bundle: Bundle, engine: Engine, plan: bytes) -> LoadedEngine:
@@ -127,7 +130,10 @@ def load_engine(bundle: Bundle, engine: Engine, plan: bytes) -> LoadedEngine:
     if engine.dla is not None:
         runtime.DLA_core = engine.dla
     loaded = runtime.deserialize_cuda_engine(plan)
-    context = loaded and loaded.create_execution_context()
+    kernels = None
+    if loaded and engine.flavour == "tensorrt_rtx":
+        kernels = CompiledKernels(loaded, engine.version, bundle.manifest.files[engine.file].sha256)
+    context = kernels.context if kernels else loaded and loaded.create_execution_context()
     if not context:
         raise BackendError(
             f"{engine.flavour} could not load {bundle.path / engine.file}; its own message is in the log.",
@@ -138,7 +144,7 @@ def load_engine(bundle: Bundle, engine: Engine, plan: bytes) -> LoadedEngine:
         name = loaded.get_tensor_name(index)
         shape: Any = loaded.get_tensor_shape(name)  # a Dims: a sequence, though the stubs do not say so
         tensors[name] = (tuple(shape), _numpy_type(trt, loaded.get_tensor_dtype(name)))
-    return LoadedEngine(loaded, context, engine.batch, tensors)
+    return LoadedEngine(loaded, context, engine.batch, tensors, kernels)
 
 
 def _numpy_type(trt: Any, dtype: Any) -> np.dtype[Any]:

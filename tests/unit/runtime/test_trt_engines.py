@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from fixtures.tiny_bundle import add_engine, engine_entry, images, write_bundle
 
+from floats_edge.artifacts.cache import read_cache, write_cache
 from floats_edge.errors import BackendError
 from floats_edge.runtime.ort import open_ort
 from floats_edge.runtime.tensorrt_library import host_platform
@@ -157,3 +158,60 @@ def assert_rebuilds(bundle, command):
     with pytest.raises(BackendError) as caught:
         open_trt(bundle, 0.5)
     assert caught.value.fix == command
+
+
+# TensorRT-RTX
+
+
+@pytest.fixture
+def rtx_bundle(trt, tmp_path, monkeypatch):
+    """A bundle for the stand-in, which passes for TensorRT-RTX as well; caches go to a folder of the test's own."""
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", trt)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bundle = write_bundle(tmp_path / "bundle", (0.3,))
+    plan = b"[1, 8]\n" + bundle.read("model-lam0.3.onnx")
+    return add_engine(bundle, engine_entry(lam=0.3, flavour="tensorrt_rtx"), plan)
+
+
+def run(bundle, count):
+    with open_trt(bundle, 0.3) as predictor:
+        return predictor.predict(images(count))
+
+
+def test_rtx_compiles_kernels_once(rtx_bundle, trt, tmp_path):
+    first = run(rtx_bundle, 2)
+    assert trt.COMPILED == [2]
+    assert np.array_equal(run(rtx_bundle, 2), first)
+    assert trt.COMPILED == [2]
+    run(rtx_bundle, 3)
+    run(rtx_bundle, 2)
+    run(rtx_bundle, 3)
+    assert trt.COMPILED == [2, 3]
+    (file,) = (tmp_path / "cache" / "floats-edge").iterdir()
+    assert rtx_bundle.manifest.files["a.plan"].sha256[:16] in file.name
+
+
+@pytest.mark.parametrize("kernels", [b"for another GPU: 2", None], ids=["of another GPU", "damaged"])
+def test_kernels_that_do_not_fit_are_compiled_again_and_replaced(rtx_bundle, trt, tmp_path, kernels):
+    first = run(rtx_bundle, 2)
+    (file,) = (tmp_path / "cache" / "floats-edge").iterdir()
+    if kernels is None:
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        write_cache(file, kernels)
+    assert np.array_equal(run(rtx_bundle, 2), first)
+    assert trt.COMPILED == [2, 2]
+    assert read_cache(file) == b"for Orin: 2"
+
+
+def test_without_a_place_for_caches_rtx_runs_all_the_same(rtx_bundle, tmp_path):
+    (tmp_path / "cache").write_bytes(b"a file where the folder should be")
+    assert run(rtx_bundle, 2).shape == (2, 5)
+
+
+def test_the_real_tensorrt_rtx_has_runtime_caches():
+    rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (x86-64 only)")
+    assert {"create_runtime_cache", "set_runtime_cache"} <= set(dir(rtx.IRuntimeConfig))
+    assert {"deserialize", "serialize"} <= set(dir(rtx.IRuntimeCache))
+    assert "runtime_config" in (rtx.ICudaEngine.create_execution_context.__doc__ or "")
+    assert hasattr(rtx.ICudaEngine, "create_runtime_config")
