@@ -38,7 +38,11 @@ from floats_edge.cli.parameters import BatchRange, LambdaValue
 @click.option("--trt", is_flag=True, help="Also build TensorRT engines, with the TensorRT that is installed.")
 @click.option("--batch", type=BatchRange(), default="1", show_default=True, help="Engines' batch: N, or MIN:OPT:MAX.")
 @click.option(
-    "--target", "targets", multiple=True, help="Engines of TensorRT-RTX: for this GPU only, like sm_86. Repeatable."
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="SM",
+    help="Engines of TensorRT-RTX: for this kind of GPU, like sm_86. Repeatable.  [default: all from Ampere on]",
 )
 @click.option(
     "--compatibility",
@@ -48,7 +52,10 @@ from floats_edge.cli.parameters import BatchRange, LambdaValue
     "from Ampere on (not on a Jetson). Repeatable; may cost speed.",
 )
 @click.option(
-    "--dla", type=click.IntRange(min=0), help="Engines for this DLA of a Jetson Orin; the GPU runs what it cannot."
+    "--dla",
+    type=click.IntRange(min=0),
+    metavar="CORE",
+    help="Engines for this DLA of a Jetson Orin; the GPU runs what it cannot.",
 )
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
 def export(
@@ -77,7 +84,7 @@ def export(
         floats-edge export runs/quickstart -o bundle --lambda 0 --lambda 1    # a bank of two
         floats-edge export runs/quickstart -o bundle --precision int8 --trt   # calibrated on training images
         floats-edge export bundle -o bundle --trt --batch 1:8:32              # on the board: engines only
-        floats-edge export bundle -o bundle --trt --target sm_86 --target sm_120
+        floats-edge export bundle -o bundle --trt --target sm_86 --target sm_120   # TensorRT-RTX, two kinds of GPU
 
     The bundle is a folder with a manifest.json that names and hashes every file. It appears only if the exported
     network agrees with the trained one; otherwise what stood there stays.

@@ -182,8 +182,8 @@ def _timed_build(
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
     log.info("timing cache %s: %d bytes", file, len(known))
     plan = _bytes(builder.build_serialized_network(network, config))
-    timed = bytes(config.get_timing_cache().serialize())
-    if plan is not None and timed != known:
+    timed = _bytes(config.get_timing_cache().serialize())
+    if plan is not None and timed is not None and timed != known:
         write_cache(file, timed)
     return plan
 
