@@ -112,8 +112,11 @@ std::vector<Engine> read_engines(const json& engines) {
     const auto batch = read_shape(engine["batch"], "engines.batch");
     checked_product(batch, "engines.batch");
     if (batch[0] > batch[1] || batch[1] > batch[2]) invalid("engines.batch: not in ascending order");
+    const json& compatibility = engine["compatibility"];
+    const bool brings_runtime = std::find(compatibility.begin(), compatibility.end(), "version") != compatibility.end();
     result.push_back({engine["file"], read_lambda(engine["lam"]), engine["flavour"], engine["version"],
-                      engine["platform"], engine["targets"], batch[0], batch[2]});
+                      engine["platform"], engine["targets"], batch[0], batch[2], brings_runtime,
+                      !engine["dla"].is_null()});
   }
   return result;
 }

@@ -38,6 +38,8 @@ struct Engine {
   std::string flavour, version, platform;
   std::vector<std::string> targets;  // compute capabilities, for example sm_87
   std::size_t smallest_batch, largest_batch;
+  bool brings_runtime;  // made for newer TensorRTs too: the plan holds a library that would be run
+  bool for_dla;
 };
 
 struct Golden {

@@ -62,6 +62,8 @@ std::string host_platform() {
 // Why an engine does not run here; empty if it does.
 std::string misfit(const Engine& engine, const std::vector<int>& version, const std::string& target) {
   if (engine.flavour != "tensorrt") return "is for " + engine.flavour + ", which floats_rt does not run";
+  if (engine.for_dla) return "is for a DLA, which floats_rt does not use";
+  if (engine.brings_runtime) return "brings a TensorRT of its own, which floats_rt does not run";
   if (!same_version(parsed(engine.version), version)) {
     return "was built by TensorRT " + engine.version + "; here is " + joined(version);
   }

@@ -241,7 +241,10 @@ TEST_CASE("an engine for another machine is refused, with the reason") {
   refused({{"platform", "plan9-vax"}}, "plan9-vax");
   refused({{"targets", {"sm_86", "sm_90"}}}, "sm_86, sm_90; this GPU is sm_87");
   refused({{"flavour", "tensorrt_rtx"}}, "tensorrt_rtx");
+  refused({{"dla", 0}}, "a DLA");
+  refused({{"compatibility", {"version"}}}, "a TensorRT of its own");
   CHECK_NOTHROW(EngineBundle("fixed", "", {{"version", "10.14.1"}}).load());
+  CHECK_NOTHROW(EngineBundle("fixed", "", {{"compatibility", {"ampere+"}}}).load());
 }
 
 TEST_CASE("a bundle without engines, or without one for a lambda, is refused") {
