@@ -64,6 +64,27 @@ def build(request: BuildRequest) -> BuiltEngine:
             f"{flavour} {trt.__version__} does not accept {request.onnx}.",
             fix="export it again with this floats-edge, or update TensorRT",
         )
+    config = _configured(trt, flavour, builder, network, request, host)
+    plan = _timed_build(trt, builder, network, config, host)
+    if plan is None:
+        raise BackendError(
+            f"{flavour} {trt.__version__} could not build an engine from {request.onnx}.",
+            fix="if memory ran out, build with a smaller largest batch; otherwise try the other precision or version",
+        )
+    write_atomic(request.plan, plan)
+    layers = None if host.gpu is None and not _has_gpu() else _inspect(trt, plan, request.options)
+    return BuiltEngine(flavour, trt.__version__, host_platform(), host.targets, layers)
+
+
+def _configured(
+    trt: Any,
+    flavour: Flavour,
+    builder: "tensorrt.Builder",
+    network: "tensorrt.INetworkDefinition",
+    request: BuildRequest,
+    host: _Host,
+) -> "tensorrt.IBuilderConfig":
+    """What the builder is told besides the network, in which it marks what may be refitted."""
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # on by default; fp32 is to mean float32, not 10 bits of mantissa
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # what the inspector and the profiler tell of kernels
@@ -79,15 +100,7 @@ def build(request: BuildRequest) -> BuiltEngine:
         _place(trt, builder, config, request.options)
     if host.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, host.workspace)
-    plan = _timed_build(trt, builder, network, config, host)
-    if plan is None:
-        raise BackendError(
-            f"{flavour} {trt.__version__} could not build an engine from {request.onnx}.",
-            fix="if memory ran out, build with a smaller largest batch; otherwise try the other precision or version",
-        )
-    write_atomic(request.plan, plan)
-    layers = None if host.gpu is None and not _has_gpu() else _inspect(trt, plan, request.options)
-    return BuiltEngine(flavour, trt.__version__, host_platform(), host.targets, layers)
+    return config
 
 
 def _check_rtx(trt: Any, request: BuildRequest) -> _Host:
