@@ -2,11 +2,14 @@
 
 import functools
 import hashlib
+import importlib
 import os
+import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from floats_edge.train.loop import Observer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+FAKE_GPU = Path(__file__).parent / "fixtures" / "fake_gpu"
 CIFAR_ZIP = REPOSITORY.parent / "shared" / "data" / "cifar10-subset.zip"
 
 
@@ -131,3 +135,21 @@ def bundles(digits_run: "TrainingRun", tmp_path_factory: pytest.TempPathFactory)
         return export(source, folder / f"{mode}-{precision}", ExportRequest(lambdas[mode], precision))
 
     return made
+
+
+@pytest.fixture
+def fake_driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A GPU that is none: stand-ins of ``pycuda.driver`` and ``tensorrt`` for who imports them.
+
+    A test must free all that it allocates.
+    """
+    names = ("tensorrt", "pycuda", "pycuda.driver")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(FAKE_GPU))
+    driver = importlib.import_module("pycuda.driver")
+    yield driver
+    assert driver.live == {}
+    assert driver.contexts == []
+    for name in names:
+        sys.modules.pop(name, None)

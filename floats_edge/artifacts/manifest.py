@@ -23,6 +23,9 @@ LAMBDA_INPUT = "lambda"
 """Name of the scalar float32 graph input of mode ``input``."""
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
+Compatibility = Literal["version", "same-cc", "ampere+"]
+"""Where an engine of the full TensorRT runs beyond the version and the GPU it was built with: on newer versions; on
+every GPU of its compute capability; on every GPU from Ampere on."""
 
 
 class InputSpec(Section):
@@ -81,17 +84,32 @@ class Graph(Section):
     lam: Lambda | None
 
 
+class SparseTactics(Section):
+    """2:4 sparsity in one engine: what its weights allow and what TensorRT made of it; no word on speed."""
+
+    layers: tuple[str, ...] = Field(description="whose weights hold 2:4 at every lambda that the engine serves")
+    eligible: int | None = Field(description="layers that TensorRT found eligible for sparse tactics")
+    chosen: int | None = Field(description="layers for which it chose one")
+    unknown: str | None = Field(description="why eligible or chosen is null")
+
+
 class Engine(Section):
-    """One TensorRT plan and the hosts that can run it."""
+    """One TensorRT plan and the hosts that can run it. Where several can run, the first is taken."""
 
     file: FileName
     lam: Lambda | None
     flavour: Flavour
-    version: str = Field(description="of the TensorRT that built it and must run it")
+    version: str = Field(description="of the TensorRT that built it and must run it, or a newer one if compatible")
     platform: str = Field(description="operating system and machine, for example linux-x86_64")
     targets: tuple[str, ...] = Field(description="compute capabilities by name, for example sm_86")
     precision: Precision
     batch: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="smallest, optimal and largest batch")
+    compatibility: tuple[Compatibility, ...] = Field(
+        default=(),
+        description="version: newer TensorRTs run it, and it holds host code; ampere+: every GPU from Ampere on does",
+    )
+    dla: int | None = Field(default=None, ge=0, description="deep learning accelerator it was built for; null: the GPU")
+    sparse: SparseTactics | None = None
 
 
 class Parity(Section):

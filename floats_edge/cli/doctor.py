@@ -140,14 +140,14 @@ def _onnx() -> Finding:
 
 
 def _tensorrt() -> Finding:
-    from floats_edge.deploy.tensorrt_engine import known_gpus
+    from floats_edge.deploy.tensorrt_builder import default_gpus
     from floats_edge.runtime.cuda import open_cuda
-    from floats_edge.runtime.trt import preferred_tensorrt
+    from floats_edge.runtime.tensorrt_library import preferred_tensorrt
 
     try:
         flavour, trt = preferred_tensorrt()
         if flavour == "tensorrt_rtx":
-            targets = ", ".join(known_gpus(trt))
+            targets = ", ".join(default_gpus(trt))
         else:
             with open_cuda() as cuda:
                 targets = cuda.target

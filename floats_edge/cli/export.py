@@ -37,6 +37,26 @@ from floats_edge.cli.parameters import BatchRange, LambdaValue
 @click.option("--allow-mismatch", is_flag=True, help="Export even what fails its gate; the manifest says so.")
 @click.option("--trt", is_flag=True, help="Also build TensorRT engines, with the TensorRT that is installed.")
 @click.option("--batch", type=BatchRange(), default="1", show_default=True, help="Engines' batch: N, or MIN:OPT:MAX.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="SM",
+    help="Engines of TensorRT-RTX: for this kind of GPU, like sm_86. Repeatable.  [default: all from Ampere on]",
+)
+@click.option(
+    "--compatibility",
+    multiple=True,
+    type=click.Choice(["version", "same-cc", "ampere+"]),
+    help="Engines of the full TensorRT: also for newer versions of it; for all GPUs of the same compute capability, or "
+    "from Ampere on (not on a Jetson). Repeatable; may cost speed.",
+)
+@click.option(
+    "--dla",
+    type=click.IntRange(min=0),
+    metavar="CORE",
+    help="Engines for this DLA of a Jetson Orin; the GPU runs what it cannot.",
+)
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
 def export(
     path: Path,
@@ -48,6 +68,9 @@ def export(
     allow_mismatch: bool,
     trt: bool,
     batch: tuple[int, int, int],
+    targets: tuple[str, ...],
+    compatibility: tuple[Literal["version", "same-cc", "ampere+"], ...],
+    dla: int | None,
     data_dir: Path | None,
 ) -> None:
     """Export a run folder to ONNX and TensorRT, compared with the trained network on real images.
@@ -61,23 +84,27 @@ def export(
         floats-edge export runs/quickstart -o bundle --lambda 0 --lambda 1    # a bank of two
         floats-edge export runs/quickstart -o bundle --precision int8 --trt   # calibrated on training images
         floats-edge export bundle -o bundle --trt --batch 1:8:32              # on the board: engines only
+        floats-edge export bundle -o bundle --trt --target sm_86 --target sm_120   # TensorRT-RTX, two kinds of GPU
 
     The bundle is a folder with a manifest.json that names and hashes every file. It appears only if the exported
     network agrees with the trained one; otherwise what stood there stays.
     """
     from floats_edge.cli.console import status_console
     from floats_edge.deploy import export as stage
+    from floats_edge.deploy.engine_request import EngineOptions
 
     if "runtime" in lambdas and len(lambdas) > 1:
         raise click.UsageError("--lambda runtime serves every lambda: give no other value with it.")
     values = tuple(sorted({value for value in lambdas if value != "runtime"}))
     if switch and values:
         raise click.UsageError("--switch goes with --lambda runtime: a bundle for fixed lambdas switches by itself.")
+    if not trt and (targets or compatibility or dla is not None):
+        raise click.UsageError("--target, --compatibility and --dla say how engines are built: add --trt.")
     request = stage.ExportRequest(
         lambdas=values or ("runtime" if lambdas or switch else None),
         precision=precision,
         trt=trt,
-        batch=batch,
+        engine=EngineOptions(batch, tuple(dict.fromkeys(targets)), tuple(dict.fromkeys(compatibility)), dla),
         switch=switch or "bound",
         calibration=calibration,
         allow_mismatch=allow_mismatch,

@@ -9,7 +9,7 @@ from typing import Any
 from floats_edge.artifacts.bundle import MANIFEST, Bundle, is_bundle, open_bundle
 from floats_edge.artifacts.checkpoint import CHECKPOINT, TrainingRun, is_run, open_run
 from floats_edge.artifacts.files import FileEntry
-from floats_edge.artifacts.manifest import Engine, Manifest, Parity
+from floats_edge.artifacts.manifest import Engine, Manifest, Parity, SparseTactics
 from floats_edge.artifacts.records import load_record
 from floats_edge.errors import ArtifactError
 from floats_edge.models.spec import ModelSpec
@@ -64,7 +64,7 @@ def _bundle(bundle: Bundle) -> Summary:
     layers = [_Layer(layer.name, layer.shape, layer.nonzeros) for layer in manifest.layers]
     tables = [_table(f"Bundle {bundle.path}", ("property", "value"), _bundle_facts(manifest)), _layer_table(layers)]
     if manifest.engines:
-        columns = ("file", "lambda", "built by", "runs on", "precision", "batch")
+        columns = ("file", "lambda", "built by", "runs on", "precision", "batch", "2:4: layers, eligible, chosen")
         tables.append(_table("TensorRT engines", columns, map(_engine, manifest.engines)))
     if manifest.parity:
         columns = ("lambda", "backend", "against", "images", "top-1 agreement", "largest error", "p99 error")
@@ -132,7 +132,20 @@ def _file_table(files: Mapping[str, FileEntry]) -> Table:
 def _engine(engine: Engine) -> tuple[str, ...]:
     lam = "runtime" if engine.lam is None else f"{engine.lam:g}"
     builder, host = f"{engine.flavour} {engine.version}", f"{engine.platform}: {', '.join(engine.targets)}"
-    return engine.file, lam, builder, host, engine.precision, "/".join(map(str, engine.batch))
+    if "version" in engine.compatibility:
+        builder += " or newer"
+    if "ampere+" in engine.compatibility:
+        host += ", Ampere or newer"
+    if engine.dla is not None:
+        host += f", DLA {engine.dla}"
+    return engine.file, lam, builder, host, engine.precision, "/".join(map(str, engine.batch)), _sparse(engine.sparse)
+
+
+def _sparse(sparse: SparseTactics | None) -> str:
+    if sparse is None:
+        return "not recorded"
+    eligible, chosen = ("unknown" if count is None else str(count) for count in (sparse.eligible, sparse.chosen))
+    return f"{len(sparse.layers)}, {eligible}, {chosen}" + (f": {sparse.unknown}" if sparse.unknown else "")
 
 
 def _parity(parity: Parity) -> tuple[str, ...]:

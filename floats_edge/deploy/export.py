@@ -6,7 +6,7 @@ on real images; only then does it take its place.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,7 +22,6 @@ from floats_edge.artifacts.manifest import (
     WEIGHTS_APART,
     Calibration,
     CalibrationMethod,
-    Engine,
     Golden,
     Graph,
     InputSpec,
@@ -37,17 +36,17 @@ from floats_edge.artifacts.weights import pack_scales, pack_weights, unpack_weig
 from floats_edge.data import Images as LabelledImages
 from floats_edge.data import load_data
 from floats_edge.deploy import onnx_graph
+from floats_edge.deploy.engine_request import EngineOptions
+from floats_edge.deploy.engines import check_engines, check_options, with_engines
 from floats_edge.deploy.lambda_graph import Network
 from floats_edge.deploy.quantize import calibrate
-from floats_edge.deploy.tensorrt_engine import BuildRequest, build_engine
 from floats_edge.errors import ArtifactError, BackendError, ParityError
-from floats_edge.evaluate.parity import GATES, check_golden, check_parity, measure_parity
+from floats_edge.evaluate.parity import GATES, check_parity, measure_parity
 from floats_edge.method.fold import check_lambda
 from floats_edge.models.spec import ModelSpec
 from floats_edge.recipe import Recipe
-from floats_edge.runtime.backends import open_predictor, unavailable_reason
+from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Predictor
-from floats_edge.runtime.lambda_weights import bundle_weights
 
 if TYPE_CHECKING:
     from floats_edge.runtime.torch import TorchPredictor
@@ -80,7 +79,7 @@ class ExportRequest:
             means ``runtime`` for a run.
         precision: of the graphs; None keeps a bundle's own and means ``fp32`` for a run.
         trt: also build TensorRT engines.
-        batch: smallest, optimal and largest batch of the engines.
+        engine: how these are built.
         switch: mode of a bundle for any lambda: how it changes from one to another.
         calibration: how int8 finds its activation ranges.
         allow_mismatch: export even what fails its gate; the manifest says so.
@@ -89,7 +88,7 @@ class ExportRequest:
     lambdas: tuple[float, ...] | Literal["runtime"] | None = None
     precision: Precision | None = None
     trt: bool = False
-    batch: tuple[int, int, int] = (1, 1, 1)
+    engine: EngineOptions = field(default_factory=EngineOptions)
     switch: Switch = "bound"
     calibration: CalibrationMethod = "entropy"
     allow_mismatch: bool = False
@@ -165,6 +164,7 @@ def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = la
             f"{bundle.path} is a bundle already and nothing is to be changed.",
             fix="add --trt to build engines for this machine, or --lambda or --precision for another bundle",
         )
+    check_options(request.engine, bundle.manifest.lam.mode, bundle.manifest.precision)
     with staged_bundle(out) as folder:
         for name in bundle.manifest.files:
             write_atomic(folder / name, bundle.read(name))
@@ -173,6 +173,8 @@ def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = la
 
 
 def _export(source: _Source, out: Path, request: ExportRequest, data_dir: Path | None, say: Say) -> Bundle:
+    if request.trt:
+        check_options(request.engine, request.mode, request.precision or "fp32")
     splits = load_data(source.recipe.data, source.recipe.seed, data_dir)
     images = splits.test.as_float(slice(PARITY_IMAGES))
     with staged_bundle(out) as folder:
@@ -220,46 +222,10 @@ def _calibrate(
 def _finish(folder: Path, manifest: Manifest, request: ExportRequest, say: Say) -> None:
     """Build the engines asked for into ``folder``, and write its manifest."""
     if request.trt:
-        refits = manifest.lam.mode == "refit"
-        refittable = bundle_weights(Bundle(folder, manifest)).varying if refits else ()
-        engines = tuple(
-            _build(folder, graph, manifest.precision, refittable, request, say) for graph in manifest.graphs
-        )
-        replaced = {engine.file for engine in engines}
-        kept = tuple(engine for engine in manifest.engines if engine.file not in replaced)
-        manifest = manifest.model_copy(update={"engines": kept + engines})
-    manifest = manifest.model_copy(update={"files": file_entries(folder)})
-    write_manifest(folder, manifest)
-    if request.trt and unavailable_reason("trt", open_bundle(folder)) is None:
-        say("checking the engine's golden outputs")
-        with open_predictor(open_bundle(folder), "trt", manifest.golden.lambdas[0]) as engine:
-            check_golden(engine, open_bundle(folder))
-
-
-def _build(
-    folder: Path, graph: Graph, precision: Precision, refittable: tuple[str, ...], request: ExportRequest, say: Say
-) -> Engine:
-    say(f"building the TensorRT engine of {graph.file}")
-    staged = folder / "engine.plan"
-    built = build_engine(
-        BuildRequest(onnx=folder / graph.file, plan=staged, batch=request.batch, refittable=refittable)
-    )
-    target = built.targets[0] if len(built.targets) == 1 else "portable"
-    suffix = "" if graph.lam is None else f"-lam{graph.lam!r}"
-    name = f"engines/{built.flavour}-{built.version}-{target}-{precision}{suffix}.plan"
-    (folder / name).parent.mkdir(exist_ok=True)
-    staged.replace(folder / name)
-    write_atomic((folder / name).with_suffix(".log"), built.log.encode())
-    return Engine(
-        file=name,
-        lam=graph.lam,
-        flavour=built.flavour,
-        version=built.version,
-        platform=built.platform,
-        targets=built.targets,
-        precision=precision,
-        batch=built.batch,
-    )
+        manifest = with_engines(folder, manifest, request.engine, say)
+    write_manifest(folder, manifest.model_copy(update={"files": file_entries(folder)}))
+    if request.trt:
+        check_engines(folder, say)
 
 
 def _write_graphs(

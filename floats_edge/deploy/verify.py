@@ -10,9 +10,10 @@ from floats_edge.artifacts.verification import LambdaProof, Verification
 from floats_edge.data import Images, load_data
 from floats_edge.deploy.export import PARITY_IMAGES
 from floats_edge.errors import BackendError, ParityError
-from floats_edge.evaluate.parity import check_golden, check_parity, measure_parity
+from floats_edge.evaluate.parity import check_parity, measure_parity
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Predictor
+from floats_edge.runtime.golden import check_golden
 
 LARGEST_LOSS = 2.0
 """Percentage points of clean or robust accuracy by which an engine may fall short of its float twin."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.manifest import Parity, Precision
 from floats_edge.errors import ParityError
 from floats_edge.runtime.base import Images, Predictor
@@ -69,23 +68,3 @@ def _parity(engine: Predictor, reference: Predictor, images: Images, lam: float)
         max_error=float(error.max()),
         p99_error=float(np.percentile(error, 99)),
     )
-
-
-def check_golden(engine: Predictor, bundle: Bundle) -> None:
-    """Let an engine pass that gives the golden logits of its bundle.
-
-    Raises:
-        ParityError: naming the first lambda at which it does not.
-    """
-    golden = bundle.manifest.golden
-    tensors = bundle.tensors(golden.file)
-    for index, lam in enumerate(golden.lambdas):
-        engine.set_lambda(lam)
-        wanted = tensors[f"logits_{index}"].astype(np.float32)
-        error = np.abs(engine.predict(tensors["images"].astype(np.float32)) - wanted).max() / np.ptp(wanted)
-        if not error <= golden.tolerance:
-            raise ParityError(
-                f"{engine.backend} at lambda {lam:g} differs from the golden logits by {error:.1e} of their range; "
-                f"{golden.tolerance:.0e} is allowed.",
-                fix=f"rebuild the engine here: floats-edge export {bundle.path} -o {bundle.path} --trt",
-            )

@@ -47,6 +47,25 @@ class Kernels:
     sparse: frozenset[str] | None
 
 
+def check_served(lam: float, lambdas: tuple[float, ...] | None) -> float:
+    """``lam`` as a float, if it is among ``lambdas`` (None: any in [0, 1]).
+
+    Raises:
+        LambdaError: not a number in [0, 1], or not served.
+    """
+    try:
+        lam = check_lambda(lam)
+    except ValueError as error:
+        raise LambdaError(f"{error}.", fix="choose a lambda from 0 (clean) to 1 (robust)") from None
+    if lambdas is not None and lam not in lambdas:
+        served = ", ".join(f"{value:g}" for value in lambdas)
+        raise LambdaError(
+            f"this artifact serves lambda {served}, not {lam:g}.",
+            fix=f"floats-edge export CHECKPOINT -o DIR --lambda {lam:g}, or --lambda runtime for any lambda",
+        )
+    return lam
+
+
 class Predictor(ABC):
     """A loaded network at a selectable lambda. One per thread; use as a context manager.
 
@@ -74,16 +93,7 @@ class Predictor(ABC):
         Raises:
             LambdaError: not a number in [0, 1], or not served by this artifact.
         """
-        try:
-            lam = check_lambda(lam)
-        except ValueError as error:
-            raise LambdaError(f"{error}.", fix="choose a lambda from 0 (clean) to 1 (robust)") from None
-        if self.lambdas is not None and lam not in self.lambdas:
-            served = ", ".join(f"{value:g}" for value in self.lambdas)
-            raise LambdaError(
-                f"this artifact serves lambda {served}, not {lam:g}.",
-                fix=f"floats-edge export CHECKPOINT -o DIR --lambda {lam:g}, or --lambda runtime for any lambda",
-            )
+        lam = check_served(lam, self.lambdas)
         if lam != self.lam:
             self._switch(lam)
             self.lam = lam

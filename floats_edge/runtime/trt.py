@@ -1,111 +1,41 @@
-"""TensorRT and TensorRT-RTX: finding the library, choosing the engine that fits this host, running it."""
+"""TensorRT and TensorRT-RTX: the engines of a bundle that fit this host, run as a predictor."""
 
-import functools
-import importlib
-import logging
 import math
-import platform
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from floats_edge.artifacts.bundle import Bundle
-from floats_edge.artifacts.manifest import LAMBDA_INPUT, Engine, Flavour, Precision
-from floats_edge.errors import ArtifactError, BackendError
-from floats_edge.runtime.base import Images, Kernels, Logits, Predictor
+from floats_edge.artifacts.manifest import WEIGHTS_APART, Engine
+from floats_edge.errors import BackendError
+from floats_edge.runtime.base import Images, Kernels, Logits, Predictor, check_served
 from floats_edge.runtime.cuda import Cuda, open_cuda
-from floats_edge.runtime.lambda_weights import input_weights
+from floats_edge.runtime.golden import check_golden
+from floats_edge.runtime.lambda_weights import InputWeights, input_weights
+from floats_edge.runtime.tensorrt_library import load_tensorrt, preferred_tensorrt
+from floats_edge.runtime.trt_engines import LoadedEngine, fitting_engines, load_engine, rebuild_command
 from floats_edge.runtime.trt_kernels import time_kernels
-
-if TYPE_CHECKING:
-    import tensorrt
-
-FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt_rtx")
-"""In order of preference."""
-
-_OLDEST = (10, 3)
-_INSTALL = (
-    "pip install 'floats-edge[rtx]' (TensorRT-RTX, x86-64) or 'floats-edge[trt]' (TensorRT); "
-    "on a Jetson use JetPack's: apt install python3-libnvinfer, and a venv with --system-site-packages"
-)
-_WEIGHT_TYPES: dict[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
-"""Names of the types of refittable weights."""
-_LEVELS = {
-    "INTERNAL_ERROR": logging.ERROR,
-    "ERROR": logging.ERROR,
-    "WARNING": logging.WARNING,
-    "INFO": logging.INFO,
-    "VERBOSE": logging.DEBUG,
-}
-
-
-def load_tensorrt(flavour: Flavour) -> Any:
-    """The Python module of a flavour; both have the same API, that of ``tensorrt``.
-
-    Raises:
-        BackendError: not installed, a library of it missing, or older than TensorRT 10.3 (JetPack 6).
-    """
-    try:
-        module = importlib.import_module(flavour)
-    except (ImportError, OSError) as error:
-        raise BackendError(f"{flavour} cannot be imported: {error}.", fix=_INSTALL) from None
-    version = getattr(module, "__version__", None)
-    if version is None:  # a folder of that name, such as type stubs, imports as an empty package
-        raise BackendError(f"{flavour} is not installed.", fix=_INSTALL)
-    if flavour == "tensorrt" and tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
-        raise BackendError(f"{flavour} {version} is older than 10.3, the first supported.", fix=_INSTALL)
-    return module
-
-
-def preferred_tensorrt() -> tuple[Flavour, Any]:
-    """The flavour to build with, and its module: TensorRT where it is installed, otherwise TensorRT-RTX.
-
-    Raises:
-        BackendError: neither can be used; says why.
-    """
-    try:
-        return FLAVOURS[0], load_tensorrt(FLAVOURS[0])
-    except BackendError as first:
-        try:
-            return FLAVOURS[1], load_tensorrt(FLAVOURS[1])
-        except BackendError as second:
-            raise BackendError(f"there is no TensorRT: {first.what} {second.what}", fix=_INSTALL) from None
-
-
-def host_platform() -> str:
-    """Operating system and machine, for example ``linux-x86_64`` or ``linux-aarch64``."""
-    return f"{platform.system()}-{platform.machine()}".lower()
-
-
-@functools.cache
-def tensorrt_logger(trt: Any) -> Any:
-    """What TensorRT says, sent to Python's logging. Cached because TensorRT keeps the first logger it is given."""
-    log = logging.getLogger("floats_edge.tensorrt")
-
-    class Log(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, msg: str) -> None:
-            log.log(_LEVELS[severity.name], "%s", msg)
-
-    return Log()
+from floats_edge.runtime.trt_lambda import BoundWeights, LambdaInput, LambdaPlace, RefittedWeights
 
 
 def open_trt(bundle: Bundle, lam: float) -> "TrtPredictor":
     """Load the engines of a bundle that fit this host.
 
+    An engine that is refitted must first give its golden logits: TensorRT is said to refit in part and say nothing.
+
     Raises:
         ArtifactError: a plan or the weights are not what was exported.
         BackendError: no CUDA device, no engine that fits (says why for each), or TensorRT fails.
         LambdaError: ``lam`` is not served by this bundle.
+        ParityError: a refitted engine does not give its golden logits.
     """
+    check_served(lam, bundle.manifest.lam.values)
     with ExitStack() as stack:
         cuda = stack.enter_context(open_cuda())
         predictor = stack.enter_context(TrtPredictor(bundle, fitting_engines(bundle, cuda.target), cuda))
+        if bundle.manifest.lam.mode == "refit":
+            check_golden(predictor, bundle)
         predictor.set_lambda(lam)
         stack.pop_all()
     return predictor
@@ -122,168 +52,6 @@ def trt_unavailable_reason(bundle: Bundle | None = None) -> str | None:
     except BackendError as error:
         return error.what.rstrip(".")
     return None
-
-
-def fitting_engines(bundle: Bundle, target: str) -> dict[float | None, Engine]:
-    """For each lambda of the bundle (None where one serves all) the first engine that this host can run.
-
-    Args:
-        bundle: its manifest alone is read: nothing is deserialised before it is known to fit.
-        target: compute capability of the device, for example ``sm_87``.
-
-    Raises:
-        BackendError: a lambda has no engine that fits; says of each of its engines why not.
-    """
-    manifest = bundle.manifest
-    if not manifest.engines:
-        raise BackendError(f"{bundle.path} holds no TensorRT engine.", fix=_rebuild(bundle))
-    problems = {engine.file: _misfit(engine, target) for engine in manifest.engines}
-    fitting: dict[float | None, Engine] = {}
-    for lam in manifest.lam.values or (None,):
-        served = [engine for engine in manifest.engines if engine.lam == lam]
-        engine = next((engine for engine in served if problems[engine.file] is None), None)
-        if engine is None:
-            which = "no engine" if lam is None else f"no engine for lambda {lam:g}"
-            reasons = " ".join(f"{engine.file}: {problems[engine.file]}" for engine in served) or "There is none."
-            raise BackendError(f"{bundle.path} has {which} that runs here. {reasons}", fix=_rebuild(bundle))
-        fitting[lam] = engine
-    return fitting
-
-
-def _misfit(engine: Engine, target: str) -> str | None:
-    """Why this host cannot run an engine, or None if it can."""
-    try:
-        version = load_tensorrt(engine.flavour).__version__
-    except BackendError as error:
-        return error.what
-    if version != engine.version:
-        return f"built by {engine.flavour} {engine.version}; here is {version}."
-    if engine.platform != host_platform():
-        return f"built for {engine.platform}; this is {host_platform()}."
-    if target not in engine.targets:
-        return f"built for {', '.join(engine.targets)}; this GPU is {target}."
-    return None
-
-
-def _rebuild(bundle: Bundle) -> str:
-    return f"floats-edge export {bundle.path} -o {bundle.path} --trt"
-
-
-@dataclass(frozen=True, eq=False)
-class _Loaded:
-    """An engine ready to run."""
-
-    engine: "tensorrt.ICudaEngine"
-    context: "tensorrt.IExecutionContext"  # keeps its engine and runtime alive
-    batch: tuple[int, int, int]
-    tensors: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]  # of inputs and outputs; the batch axis is -1
-
-
-def _load(bundle: Bundle, engine: Engine) -> _Loaded:
-    plan = bundle.read(engine.file)  # a plan is executable code: this checks its hash
-    trt = load_tensorrt(engine.flavour)
-    runtime: tensorrt.Runtime = trt.Runtime(tensorrt_logger(trt))
-    loaded = runtime.deserialize_cuda_engine(plan)
-    context = loaded and loaded.create_execution_context()
-    if not context:
-        raise BackendError(
-            f"{engine.flavour} could not load {bundle.path / engine.file}; its own message is in the log.",
-            fix=f"free memory on this GPU and run it again, or rebuild the engine: {_rebuild(bundle)}",
-        )
-    tensors: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
-    for index in range(loaded.num_io_tensors):
-        name = loaded.get_tensor_name(index)
-        shape: Any = loaded.get_tensor_shape(name)  # a Dims: a sequence, though the stubs do not say so
-        tensors[name] = (tuple(shape), _numpy_type(trt, loaded.get_tensor_dtype(name)))
-    return _Loaded(loaded, context, engine.batch, tensors)
-
-
-def _numpy_type(trt: Any, dtype: Any) -> np.dtype[Any]:
-    """NumPy's type for a tensor's; NumPy has no bfloat16, whose bits are uint16."""
-    return np.dtype(np.uint16 if dtype == trt.DataType.BF16 else trt.nptype(dtype))
-
-
-class _BoundWeights:
-    """Mode ``bound``: device buffers that hold W(lambda), in the types in which the engine takes it.
-
-    Attributes:
-        addresses: of the buffers, by input name.
-    """
-
-    def __init__(self, bundle: Bundle, engine: _Loaded, cuda: Cuda) -> None:
-        self._cuda = cuda
-        self._weights = input_weights(bundle)
-        images_and_logits = (bundle.manifest.input.name, bundle.manifest.output.name)
-        wanted = {(name, *tensor) for name, tensor in engine.tensors.items() if name not in images_and_logits}
-        arrays = self._weights.at(0.0)
-        held = {(name, array.shape, array.dtype) for name, array in arrays.items()}
-        if wanted != held:
-            raise ArtifactError(
-                f"the engine of {bundle.path} does not take the bundle's weights: "
-                f"{', '.join(sorted({name for name, *_ in wanted ^ held}))} differ in name, shape or type.",
-                fix=_rebuild(bundle),
-            )
-        self.addresses = {name: cuda.allocate(array.nbytes) for name, array in arrays.items()}
-
-    def put(self, lam: float) -> None:
-        """Compute W(lam) on the host and copy it over."""
-        for name, array in self._weights.at(lam).items():
-            self._cuda.to_device(self.addresses[name], array)
-        self._cuda.synchronize()
-
-
-class _LambdaInput:
-    """Mode ``input``: a device scalar that holds lambda.
-
-    Attributes:
-        addresses: of the scalar, by input name.
-    """
-
-    def __init__(self, cuda: Cuda) -> None:
-        self._cuda = cuda
-        self.addresses = {LAMBDA_INPUT: cuda.allocate(4)}
-
-    def put(self, lam: float) -> None:
-        """Copy lambda over."""
-        scalar = np.array([lam], dtype=np.float32)
-        self._cuda.to_device(self.addresses[LAMBDA_INPUT], scalar)
-        self._cuda.synchronize()
-
-
-class _RefittedWeights:
-    """Mode ``refit``: the engine's own weights, replaced by W(lambda) from host memory.
-
-    A refit that fails may leave the engine half changed: the predictor must not be used after it.
-    """
-
-    addresses: Mapping[str, int] = {}
-
-    def __init__(self, bundle: Bundle, engine: _Loaded, trt: Any) -> None:
-        self._trt = trt
-        self._remedy = _rebuild(bundle)
-        self._weights = input_weights(bundle)
-        self._refitter: tensorrt.Refitter = trt.Refitter(engine.engine, tensorrt_logger(trt))
-        self._type = getattr(trt.DataType, _WEIGHT_TYPES[bundle.manifest.precision])
-        expected, found = set(self._weights.varying), set(self._refitter.get_all_weights())
-        if expected != found:
-            raise ArtifactError(
-                f"the engine of {bundle.path} cannot be refitted to another lambda: "
-                f"{', '.join(sorted(expected ^ found))} should be refittable and is not, or the other way round.",
-                fix=self._remedy,
-            )
-
-    def put(self, lam: float) -> None:
-        """Compute W(lam) on the host and refit the engine with it."""
-        arrays = self._weights.at(lam)
-        for name in self._weights.varying:
-            array = arrays[name]
-            weights = self._trt.Weights(self._type, array.ctypes.data, array.size)
-            if not self._refitter.set_named_weights(name, weights):
-                raise BackendError(f"TensorRT does not accept {name} at lambda {lam:g}.", fix=self._remedy)
-        missing = self._refitter.get_missing_weights()
-        if missing or not self._refitter.refit_cuda_engine():
-            what = f"it also wants {', '.join(missing)}" if missing else "its own message is in the log"
-            raise BackendError(f"TensorRT failed to refit the engine to lambda {lam:g}: {what}.", fix=self._remedy)
 
 
 class TrtPredictor(Predictor):
@@ -304,16 +72,19 @@ class TrtPredictor(Predictor):
         super().__init__("trt", manifest.input.shape, lambdas, 0.0 if lambdas is None else lambdas[0])
         self._cuda = cuda
         self._trt = load_tensorrt(next(iter(engines.values())).flavour)
-        self._remedy = _rebuild(bundle)
+        self._remedy = rebuild_command(bundle)
         self._input = manifest.input.name
         self._classes = len(manifest.output.labels)
         largest = max(engine.batch[2] for engine in engines.values())
         self._images = cuda.allocate(4 * largest * math.prod(self.image_shape))
         self._logits = cuda.allocate(4 * largest * self._classes)
         addresses = {self._input: self._images, manifest.output.name: self._logits}
-        self._engines = {lam: _load(bundle, engine) for lam, engine in engines.items()}
+        plans = {lam: bundle.read(engine.file) for lam, engine in engines.items()}
+        weights = input_weights(bundle) if manifest.lam.mode in WEIGHTS_APART else None
+        # Every hash is checked by now; nothing has been deserialised.
+        self._engines = {lam: load_engine(bundle, engine, plans.pop(lam)) for lam, engine in engines.items()}
         self._broken = False
-        self._lambda = self._lambda_of(bundle, engines)
+        self._lambda = self._lambda_place(bundle, weights)
         if self._lambda is not None:
             addresses |= self._lambda.addresses
             self._lambda.put(self.lam)
@@ -321,20 +92,20 @@ class TrtPredictor(Predictor):
             for name, address in addresses.items():
                 self._must(engine.context.set_tensor_address(name, address), f"bind {name}")
 
-    def _lambda_of(
-        self, bundle: Bundle, engines: Mapping[float | None, Engine]
-    ) -> "_BoundWeights | _LambdaInput | _RefittedWeights | None":
+    def _lambda_place(self, bundle: Bundle, weights: InputWeights | None) -> LambdaPlace | None:
         """Where lambda goes into the one engine that serves every lambda."""
-        mode = bundle.manifest.lam.mode
-        if mode == "bound":
-            return _BoundWeights(bundle, self._engines[None], self._cuda)
-        if mode == "input":
-            return _LambdaInput(self._cuda)
-        if mode == "refit":
-            return _RefittedWeights(bundle, self._engines[None], load_tensorrt(engines[None].flavour))
-        return None
+        if bundle.manifest.lam.mode == "input":
+            return LambdaInput(self._cuda)
+        if weights is None:
+            return None
+        if bundle.manifest.lam.mode == "bound":
+            return BoundWeights(bundle, weights, self._engines[None], self._cuda)
+        return RefittedWeights(bundle, weights, self._engines[None], self._trt, self._cuda)
 
     def close(self) -> None:
+        for engine in self._engines.values():
+            if engine.kernels is not None:
+                engine.kernels.keep()
         self._lambda = None  # a refitter must go before its engine
         self._engines.clear()
         self._cuda.close()
@@ -362,7 +133,7 @@ class TrtPredictor(Predictor):
             self._run(engine, images[start : start + largest], logits[start : start + largest])
         return logits
 
-    def _run(self, engine: _Loaded, images: Images, logits: Logits) -> None:
+    def _run(self, engine: LoadedEngine, images: Images, logits: Logits) -> None:
         """Fill ``logits`` ``[n, classes]`` from ``images`` ``[n, C, H, W]``, n up to the largest batch."""
         # Below the smallest batch, what an earlier one left in the buffer makes up the number: images are independent.
         rows = max(len(images), engine.batch[0])

@@ -1,5 +1,6 @@
 """Every lambda mode at every precision: within its gate on ONNX Runtime, and as a real TensorRT-RTX plan."""
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from click.testing import CliRunner
 
 from floats_edge.artifacts.bundle import Bundle, open_bundle
 from floats_edge.cli.main import cli
+from floats_edge.deploy.tensorrt_builder import mark_refittable
 from floats_edge.evaluate.parity import GATES
+from floats_edge.runtime.lambda_weights import bundle_weights
 
 MODES = {
     "fixed": ["--lambda", "0.3"],
@@ -54,6 +57,8 @@ def test_it_is_exported_within_its_gate_and_built(
     assert len(manifest.engines) == len(manifest.graphs) == (2 if mode == "bank" else 1)
     for engine in manifest.engines:
         assert (engine.flavour, engine.precision, engine.batch) == ("tensorrt_rtx", precision, (1, 2, 4))
+        assert engine.sparse is not None
+        assert engine.sparse.unknown, "TensorRT-RTX does not tell, and these masks are irregular"
         assert manifest.files[engine.file].bytes > 100_000
         assert b"Detected" in (out / engine.file.replace(".plan", ".log")).read_bytes()
     if precision == "int8":
@@ -68,12 +73,27 @@ def test_it_is_exported_within_its_gate_and_built(
         assert {prop.key: prop.value for prop in model.metadata_props}["floats_edge.lambda_mode"] == mode
 
 
+def assert_rtx_can_mark(folder: Path) -> None:
+    """The real parser knows every weight that depends on lambda, and marks those and no others."""
+    rtx = importlib.import_module("tensorrt_rtx")
+    bundle = open_bundle(folder)
+    logger = rtx.Logger(rtx.Logger.ERROR)
+    parsed = rtx.Builder(logger).create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    assert rtx.OnnxParser(parsed, logger).parse(bundle.read("model.onnx"))
+    names = {f"{layer.name}.{kind}" for layer in bundle.manifest.layers for kind in ("weight", "bias")}
+    varying = set(bundle_weights(bundle).varying)
+    mark_refittable(parsed, tuple(varying))
+    assert varying
+    assert {name for name in names if parsed.are_weights_marked_refittable(name)} == varying
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_refit_is_exported_for_a_machine_that_can_build_it(
     rtx: None, bundles: Callable[..., Bundle], tmp_path: Path, precision: str
 ) -> None:
     out = tmp_path / "bundle"
     run("export", bundles("bound").path, "-o", out, *MODES["refit"], "--precision", precision)
+    assert_rtx_can_mark(out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     result = CliRunner().invoke(cli, ["export", str(out), "-o", str(out), "--trt"])
     assert result.exit_code == 1

@@ -1,12 +1,19 @@
 """Real engines on a real GPU; every test here is skipped, saying why, where there is none."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from fixtures.tiny_bundle import MODES_AND_PRECISIONS, build_engines, write_bundle
 
 from floats_edge.artifacts.bundle import Bundle
-from floats_edge.runtime.trt import preferred_tensorrt, trt_unavailable_reason
+from floats_edge.artifacts.manifest import Mode, Precision
+from floats_edge.deploy.engine_request import EngineOptions
+from floats_edge.runtime.tensorrt_library import preferred_tensorrt
+from floats_edge.runtime.trt import trt_unavailable_reason
 
-BATCH = (1, 4, 8)
+OPTIONS = EngineOptions(batch=(1, 4, 8))
+LAMBDAS = {"fixed": (0.3,), "bank": (0.0, 0.5, 1.0)}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -16,14 +23,31 @@ def gpu() -> None:
         pytest.skip(reason)
 
 
+@pytest.fixture
+def full_tensorrt(gpu: None) -> None:
+    flavour, _ = preferred_tensorrt()
+    if flavour != "tensorrt":
+        pytest.skip("TensorRT-RTX has no such thing: this is about the full TensorRT")
+
+
+@pytest.fixture
+def build(gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Bundle]:
+    """``build(mode, precision, options)``: a bundle with engines built now; caches go to a folder of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def made(mode: Mode, precision: Precision, options: EngineOptions = OPTIONS) -> Bundle:
+        return build_engines(write_bundle(tmp_path / "bundle", LAMBDAS.get(mode), precision, mode), options)
+
+    return made
+
+
 @pytest.fixture(scope="session")
 def bundles(gpu: None, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Bundle]:
     """Bundles with engines built here, by mode and precision; TensorRT-RTX refits none."""
     flavour, _ = preferred_tensorrt()
-    lambdas = {"fixed": (0.3,), "bank": (0.0, 0.5, 1.0)}
     return {
         (mode, precision): build_engines(
-            write_bundle(tmp_path_factory.mktemp(f"{mode}-{precision}"), lambdas.get(mode), precision, mode), BATCH
+            write_bundle(tmp_path_factory.mktemp(f"{mode}-{precision}"), LAMBDAS.get(mode), precision, mode), OPTIONS
         )
         for mode, precision in MODES_AND_PRECISIONS
         if mode != "refit" or flavour == "tensorrt"

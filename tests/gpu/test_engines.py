@@ -1,11 +1,25 @@
+import json
+import os
+import platform
+from pathlib import Path
+
 import numpy as np
 import pytest
-from fixtures.tiny_bundle import MODES_AND_PRECISIONS, images
+from fixtures.tiny_bundle import MODES_AND_PRECISIONS, build_engines, images
+from onnx import TensorProto, helper, numpy_helper
 
+from floats_edge.artifacts.cache import read_cache
+from floats_edge.deploy.engine_request import BuildRequest, EngineOptions
+from floats_edge.deploy.tensorrt_engine import build_engine
+from floats_edge.deploy.two_of_four import holds_two_of_four, sparse_tactics
+from floats_edge.runtime import trt_lambda
 from floats_edge.runtime.cuda import open_cuda
+from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.ort import open_ort
+from floats_edge.runtime.tensorrt_library import preferred_tensorrt, tensorrt_logger
 from floats_edge.runtime.trt import open_trt
 
+OPTIONS = EngineOptions(batch=(1, 4, 8))
 pytestmark = pytest.mark.gpu
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 3e-2, "int8": 5e-2}
 """Largest logit error over the range of the logits, against ONNX Runtime on the CPU."""
@@ -65,3 +79,113 @@ def test_closing_gives_the_memory_back(bundles):
                 predictor.predict(images(8))
         after, total = cuda.memory_info()
     assert before - after < 16 * 2**20 < total
+
+
+# Refitting
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("memory", ["DEVICE", "HOST"])
+def test_weights_are_refitted_from_device_and_from_host_memory(bundles, monkeypatch, precision, memory):
+    bundle = of(bundles, "refit", precision)
+    if memory == "HOST":
+        monkeypatch.setattr(trt_lambda._DeviceMemory, "location", "HOST")
+        monkeypatch.setattr(trt_lambda._DeviceMemory, "hold", trt_lambda._HostMemory.hold)
+    with open_trt(bundle, 0.0) as predictor, open_ort(bundle, "ort-cpu", 0.0) as reference:
+        assert predictor._lambda._memory.location == memory
+        for lam in (1.0, 0.25, 0.0):
+            predictor.set_lambda(lam)
+            reference.set_lambda(lam)
+            assert error(predictor.predict(images(8)), reference.predict(images(8))) <= TOLERANCE[precision]
+
+
+def test_an_engine_refits_the_weights_that_depend_on_lambda_and_no_others(full_tensorrt, bundles):
+    bundle = bundles["refit", "fp32"]
+    with open_trt(bundle, 0.0) as predictor:
+        assert set(predictor._lambda._refitter.get_all_weights()) == set(bundle_weights(bundle).varying)
+
+
+# What can be asked of an engine
+
+
+def test_an_engine_comes_with_the_details_of_its_layers(bundles):
+    bundle = bundles["fixed", "fp16"]
+    (engine,) = bundle.manifest.engines
+    layers = json.loads(bundle.read(engine.file.replace(".plan", ".layers.json")))["Layers"]
+    assert layers
+    assert all(isinstance(layer, dict) and "Name" in layer for layer in layers)
+
+
+def test_tactics_are_timed_once(full_tensorrt, build):
+    bundle = build("fixed", "fp16")
+    (file,) = Path(os.environ["XDG_CACHE_HOME"], "floats-edge").glob("timing-*.cache")
+    timed = read_cache(file)
+    assert timed
+    (engine,) = build_engines(bundle, OPTIONS).manifest.engines
+    assert (
+        f"timing cache {file}: {len(timed)} bytes" in (bundle.path / engine.file.replace(".plan", ".log")).read_text()
+    )
+
+
+def test_kernels_of_rtx_are_compiled_once(build):
+    if preferred_tensorrt()[0] != "tensorrt_rtx":
+        pytest.skip("the full TensorRT compiles kernels when it builds")
+    bundle = build("fixed", "fp16")
+    for _ in range(2):
+        with open_trt(bundle, 0.3) as predictor:
+            predictor.predict(images(8))
+        (file,) = Path(os.environ["XDG_CACHE_HOME"], "floats-edge").glob("kernels-*.cache")
+        assert read_cache(file)
+
+
+def test_a_version_compatible_engine_runs_and_says_so(full_tensorrt, build):
+    bundle = build("fixed", "fp16", EngineOptions(batch=(1, 4, 8), compatibility=("version",)))
+    assert bundle.manifest.engines[0].compatibility == ("version",)
+    with open_trt(bundle, 0.3) as predictor, open_ort(bundle, "ort-cpu", 0.3) as reference:
+        assert error(predictor.predict(images(8)), reference.predict(images(8))) <= TOLERANCE["fp16"]
+
+
+def test_a_hardware_compatible_engine_runs_here(full_tensorrt, build):
+    if platform.machine() == "aarch64":
+        pytest.skip("a Jetson builds no hardware-compatible engines")
+    bundle = build("fixed", "fp16", EngineOptions(batch=(1, 4, 8), compatibility=("ampere+",)))
+    with open_trt(bundle, 0.3) as predictor, open_ort(bundle, "ort-cpu", 0.3) as reference:
+        assert error(predictor.predict(images(8)), reference.predict(images(8))) <= TOLERANCE["fp16"]
+
+
+def test_a_dla_computes_the_same(full_tensorrt, build):
+    _, trt = preferred_tensorrt()
+    if trt.Runtime(tensorrt_logger(trt)).num_DLA_cores == 0:
+        pytest.skip("this GPU has no DLA beside it")
+    bundle = build("fixed", "fp16", EngineOptions(batch=(4, 4, 4), dla=0))
+    with open_trt(bundle, 0.3) as predictor, open_ort(bundle, "ort-cpu", 0.3) as reference:
+        assert error(predictor.predict(images(8)), reference.predict(images(8))) <= TOLERANCE["fp16"]
+
+
+def test_tensorrt_tells_of_sparse_layers(full_tensorrt, build, tmp_path):
+    """A convolution of 256 channels, of the size from which NVIDIA expects sparse kernels to pay."""
+    onnx_file, plan = tmp_path / "sparse.onnx", tmp_path / "sparse.plan"
+    weight = np.random.default_rng(0).normal(size=(256, 256, 3, 3)).astype(np.float16)
+    weight[:, np.arange(256) % 4 >= 2] = 0
+    assert holds_two_of_four(weight)
+    onnx_file.write_bytes(convolution(weight))
+    built = build_engine(BuildRequest(onnx_file, plan, EngineOptions((8, 8, 8)), sparse=True))
+    tactics = sparse_tactics(("conv",), built.log)
+    assert tactics.eligible == 1
+    assert tactics.chosen in (0, 1)
+
+
+def convolution(weight: np.ndarray) -> bytes:
+    """images -> fp16 -> convolution of ``weight`` -> float32, as ONNX."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["half"], to=TensorProto.FLOAT16),
+        helper.make_node("Conv", ["half", "weight"], ["conv"], pads=[1] * 4),
+        helper.make_node("Cast", ["conv"], ["logits"], to=TensorProto.FLOAT),
+    ]
+    out, channels = weight.shape[:2]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", count, 56, 56])
+        for name, count in (("images", channels), ("logits", out))
+    ]
+    graph = helper.make_graph(nodes, "one", ends[:1], ends[1:], [numpy_helper.from_array(weight, "weight")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()

@@ -4,15 +4,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from fixtures.tiny_bundle import CLASSES, IMAGE_SHAPE, add_engine, write_bundle
+from fixtures.tiny_bundle import CLASSES, IMAGE_SHAPE, add_engine, engine_entry, write_bundle
 
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, save_run
-from floats_edge.artifacts.manifest import Engine
+from floats_edge.artifacts.manifest import Engine, SparseTactics
 from floats_edge.artifacts.records import Evaluation, LambdaResult, Share, bundle_subject, save_record
 from floats_edge.cli.main import cli
 from floats_edge.models.spec import ModelSpec
@@ -36,6 +37,24 @@ def bundle(tmp_path: Path) -> Bundle:
         batch=(1, 8, 32),
     )
     return add_engine(write_bundle(tmp_path / "bundle", None), engine, b"not for loading")
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({}, "not recorded"),
+        ({"compatibility": ("version", "ampere+")}, "tensorrt 10.3.0 or newer"),
+        ({"compatibility": ("version", "ampere+")}, "sm_86, sm_87, Ampere or newer"),
+        ({"dla": 1}, "sm_86, sm_87, DLA 1"),
+        ({"sparse": SparseTactics(layers=("stem", "classifier"), eligible=2, chosen=0, unknown=None)}, "2, 2, 0"),
+        ({"sparse": SparseTactics(layers=(), eligible=None, chosen=None, unknown="why")}, "0, unknown, unknown: why"),
+    ],
+)
+def test_says_what_an_engine_is_for(tmp_path: Path, fields: dict[str, Any], told: str) -> None:
+    bundle = add_engine(write_bundle(tmp_path / "bundle", None), engine_entry(**fields), b"not for loading")
+    result = CliRunner(env={"COLUMNS": "300"}).invoke(cli, ["inspect", str(bundle.path)])
+    assert result.exit_code == 0, result.output
+    assert told in result.stdout
 
 
 @pytest.fixture

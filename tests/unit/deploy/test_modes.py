@@ -8,7 +8,9 @@ import pytest
 from fixtures.tiny_bundle import MODES_AND_PRECISIONS, affine_layers, graph_bytes, images, network, write_bundle
 
 from floats_edge.artifacts.bundle import Bundle, file_entries, open_bundle, write_manifest
-from floats_edge.deploy.tensorrt_engine import BuildRequest, build_engine, mark_refittable
+from floats_edge.deploy.engine_request import BuildRequest, EngineOptions
+from floats_edge.deploy.tensorrt_builder import mark_refittable
+from floats_edge.deploy.tensorrt_engine import build_engine
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.evaluate.parity import GATES
 from floats_edge.method.fold import weights_at
@@ -139,7 +141,7 @@ def rtx(monkeypatch, tmp_path):
 @pytest.mark.parametrize("mode", ["fixed", "bound", "input"])
 def test_rtx_builds_every_mode_at_every_precision(rtx, tmp_path, mode, precision):
     (tmp_path / "model.onnx").write_bytes(graph_bytes(0.3 if mode == "fixed" else None, precision, mode))
-    built = build_engine(BuildRequest(tmp_path / "model.onnx", tmp_path / "model.plan", (1, 4, 16)))
+    built = build_engine(BuildRequest(tmp_path / "model.onnx", tmp_path / "model.plan", EngineOptions((1, 4, 16))))
     assert (tmp_path / "model.plan").stat().st_size > 100_000
     inputs = {"fixed": 1, "bound": 5, "input": 2}[mode]
     assert f"Detected {inputs} inputs and 1 output" in built.log
@@ -160,7 +162,7 @@ def test_the_real_parser_knows_the_weights_to_be_refitted(rtx, precision):
 
 def test_rtx_refuses_a_refittable_engine_with_the_remedy(rtx, tmp_path):
     (tmp_path / "model.onnx").write_bytes(graph_bytes(None, "fp32", "refit"))
-    request = BuildRequest(tmp_path / "model.onnx", tmp_path / "model.plan", (1, 1, 1), ("stem.weight",))
+    request = BuildRequest(tmp_path / "model.onnx", tmp_path / "model.plan", refittable=("stem.weight",))
     with pytest.raises(BackendError, match="TensorRT-RTX builds no refittable engine") as caught:
         build_engine(request)
     assert "--switch bound" in caught.value.fix
@@ -169,16 +171,17 @@ def test_rtx_refuses_a_refittable_engine_with_the_remedy(rtx, tmp_path):
 
 def test_the_full_tensorrt_marks_what_it_is_told_to(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(FAKE_GPU))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "model.onnx").write_bytes(graph_bytes(None, "fp32", "refit"))
-    build_engine(
-        BuildRequest(tmp_path / "model.onnx", tmp_path / "model.plan", (1, 2, 4), ("stem.weight", "stem.bias"))
-    )
+    names = ("stem.weight", "stem.bias")
+    build_engine(BuildRequest(tmp_path / "model.onnx", tmp_path / "model.plan", EngineOptions((1, 2, 4)), names))
     header = (tmp_path / "model.plan").read_bytes().partition(b"\n")[0]
     assert json.loads(header) == [1, 4, ["stem.weight", "stem.bias"]]
 
 
 def test_tactics_may_work_in_half_of_the_memory_that_is_free(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(FAKE_GPU))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "model.onnx").write_bytes(graph_bytes(0.3, "fp32"))
-    built = build_engine(BuildRequest(tmp_path / "model.onnx", tmp_path / "model.plan", (1, 2, 4)))
+    built = build_engine(BuildRequest(tmp_path / "model.onnx", tmp_path / "model.plan", EngineOptions((1, 2, 4))))
     assert "building in 1536 MiB" in built.log, "the stand-in has 3 GiB free"

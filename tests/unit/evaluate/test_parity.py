@@ -4,14 +4,10 @@ import numpy as np
 import pytest
 
 from floats_edge.artifacts.bundle import Bundle
-from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.artifacts.manifest import Parity
-from floats_edge.data import Splits
 from floats_edge.errors import ParityError
-from floats_edge.evaluate.parity import GATES, check_golden, check_parity, measure_parity
-from floats_edge.runtime.backends import open_predictor
+from floats_edge.evaluate.parity import GATES, check_parity, measure_parity
 from floats_edge.runtime.base import Images, Logits, Predictor
-from floats_edge.runtime.torch import run_predictor
 
 
 class Table(Predictor):
@@ -111,30 +107,3 @@ def test_real_bundles_carry_their_figures(bundles: Callable[..., Bundle], mode: 
     assert all(parity.images == 500 and parity.backend == "ort-cpu" for parity in manifest.parity)
     if precision == "fp16":
         assert all(parity.max_error > 1e-6 for parity in manifest.parity), "half precision differs, if by little"
-
-
-class TestGolden:
-    def test_holds_real_images_and_the_trained_networks_logits(
-        self, bundles: Callable[..., Bundle], digits_run: TrainingRun, digits: Splits
-    ) -> None:
-        bundle = bundles("bound")
-        tensors = bundle.tensors(bundle.manifest.golden.file)
-        np.testing.assert_array_equal(tensors["images"], digits.test.as_float(slice(8)))
-        network = run_predictor(digits_run)
-        for index, lam in enumerate(bundle.manifest.golden.lambdas):
-            network.set_lambda(lam)
-            np.testing.assert_allclose(tensors[f"logits_{index}"], network.predict(tensors["images"]), atol=1e-4)
-
-    @pytest.mark.parametrize("mode", ["bound", "fixed", "bank"])
-    @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-    def test_bundle_passes_its_own(self, bundles: Callable[..., Bundle], mode: str, precision: str) -> None:
-        bundle = bundles(mode, precision)
-        with open_predictor(bundle, "ort-cpu", bundle.manifest.golden.lambdas[0]) as engine:
-            check_golden(engine, bundle)
-
-    def test_an_engine_whose_switch_does_nothing_fails(self, bundles: Callable[..., Bundle]) -> None:
-        bundle = bundles("bound")
-        with open_predictor(bundle, "ort-cpu", 0.0) as engine:
-            engine._switch = lambda lam: None
-            with pytest.raises(ParityError, match=r"ort-cpu at lambda 0\.5 differs from the golden logits"):
-                check_golden(engine, bundle)

@@ -1,23 +1,19 @@
+import dataclasses
 import importlib
 import json
 import sys
 
 import numpy as np
 import pytest
-from fixtures.tiny_bundle import add_engine, images, write_bundle
+from fixtures.tiny_bundle import add_engine, affine_layers, engine_entry, images, write_bundle
 
-from floats_edge.artifacts.bundle import Bundle
-from floats_edge.artifacts.manifest import Engine
+from floats_edge.artifacts.bundle import Bundle, file_entries, open_bundle, write_manifest
+from floats_edge.artifacts.files import pack_tensors, write_atomic
+from floats_edge.artifacts.weights import pack_weights
 from floats_edge.errors import ArtifactError, BackendError, LambdaError
 from floats_edge.runtime.ort import open_ort
-from floats_edge.runtime.trt import (
-    fitting_engines,
-    host_platform,
-    load_tensorrt,
-    open_trt,
-    preferred_tensorrt,
-    trt_unavailable_reason,
-)
+from floats_edge.runtime.tensorrt_library import load_tensorrt, preferred_tensorrt
+from floats_edge.runtime.trt import open_trt, trt_unavailable_reason
 
 
 @pytest.fixture
@@ -26,24 +22,11 @@ def trt(fake_driver):
     return importlib.import_module("tensorrt")
 
 
-def engine(file="a.plan", **changes) -> Engine:
-    fits = {
-        "lam": None,
-        "flavour": "tensorrt",
-        "version": "10.3.0",
-        "platform": host_platform(),
-        "targets": ("sm_86", "sm_87"),
-        "precision": "fp32",
-        "batch": (1, 4, 8),
-    }
-    return Engine(file=file, **(fits | changes))
-
-
 def with_engines(bundle: Bundle, batch: tuple[int, int, int]) -> Bundle:
     """The bundle with a plan of the stand-in for each graph."""
     for graph in bundle.manifest.graphs:
         plan = json.dumps([batch[0], batch[2]]).encode() + b"\n" + bundle.read(graph.file)
-        bundle = add_engine(bundle, engine(f"{graph.file}.plan", lam=graph.lam, batch=batch), plan)
+        bundle = add_engine(bundle, engine_entry(f"{graph.file}.plan", lam=graph.lam, batch=batch), plan)
     return bundle
 
 
@@ -140,77 +123,21 @@ def test_batches_smaller_than_the_engine_takes_are_filled_up(trt, tmp_path):
     assert [shape[0] for shape in trt.LAUNCHES] == [4, 8, 4]
 
 
-def test_a_lambda_that_is_not_served_frees_the_gpu(trt, tmp_path):
+@pytest.mark.parametrize(
+    ("lam", "message"), [(0.5, r"serves lambda 0.3, not 0.5"), (1.5, "1.5"), (float("nan"), "nan")]
+)
+def test_a_lambda_that_is_not_served_is_refused_before_anything_is_deserialised(trt, tmp_path, lam, message):
     bundle = with_engines(write_bundle(tmp_path / "bundle", (0.3,)), (1, 1, 1))
-    with pytest.raises(LambdaError, match=r"serves lambda 0.3, not 0.5"):
-        open_trt(bundle, 0.5)
+    with pytest.raises(LambdaError, match=message):
+        open_trt(bundle, lam)
+    assert trt.DESERIALISED == []
 
 
 def test_an_engine_that_takes_less_than_the_manifest_says(bound):
     plan = b"[1, 2]\n" + bound.read("model.onnx")
-    bundle = add_engine(write_bundle(bound.path.with_name("other"), None), engine(batch=(1, 4, 8)), plan)
+    bundle = add_engine(write_bundle(bound.path.with_name("other"), None), engine_entry(), plan)
     with open_trt(bundle, 0.5) as predictor, pytest.raises(BackendError, match="failed to take a batch of 3"):
         predictor.predict(images(3))
-
-
-# Choosing
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"version": "10.13.0.35"}, r"a.plan: built by tensorrt 10.13.0.35; here is 10.3.0."),
-        ({"version": "10.3.0.1"}, r"built by tensorrt 10.3.0.1; here is 10.3.0."),
-        ({"platform": "windows-amd64"}, f"built for windows-amd64; this is {host_platform()}."),
-        ({"targets": ("sm_86", "sm_120")}, r"built for sm_86, sm_120; this GPU is sm_87."),
-        ({"flavour": "tensorrt_rtx"}, r"tensorrt_rtx cannot be imported"),
-    ],
-    ids=["other version", "other build of the version", "other platform", "other GPU", "flavour not installed"],
-)
-def test_an_engine_for_another_host_is_refused_before_it_is_deserialised(trt, tmp_path, monkeypatch, change, reason):
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    bundle = add_engine(write_bundle(tmp_path / "bundle", None), engine(**change), b"never read")
-    with pytest.raises(BackendError, match=reason) as caught:
-        open_trt(bundle, 0.5)
-    assert caught.value.fix == f"floats-edge export {bundle.path} -o {bundle.path} --trt"
-    assert trt.DESERIALISED == []
-    assert str(bundle.path) in (trt_unavailable_reason(bundle) or "")
-
-
-def test_every_engine_that_does_not_fit_is_explained(trt, tmp_path):
-    bundle = write_bundle(tmp_path / "bundle", None)
-    bundle = add_engine(bundle, engine("old.plan", version="10.0.1"), b"")
-    bundle = add_engine(bundle, engine("desktop.plan", targets=("sm_89",)), b"")
-    with pytest.raises(BackendError, match=r"old.plan: .*10.0.1.* desktop.plan: .*sm_89"):
-        fitting_engines(bundle, "sm_87")
-
-
-def test_the_first_engine_that_fits_is_taken(trt, tmp_path):
-    bundle = write_bundle(tmp_path / "bundle", None)
-    for file, change in {"old": {"version": "10.0.1"}, "fits": {}, "fits too": {}}.items():
-        bundle = add_engine(bundle, engine(file, **change), b"")
-    assert fitting_engines(bundle, "sm_87")[None].file == "fits"
-    assert trt_unavailable_reason(bundle) is None
-
-
-def test_each_lambda_of_a_bank_needs_an_engine(trt, tmp_path):
-    bundle = write_bundle(tmp_path / "bundle", (0.0, 0.5))
-    bundle = add_engine(bundle, engine("zero.plan", lam=0.0), b"")
-    with pytest.raises(BackendError, match=r"no engine for lambda 0.5 that runs here. There is none."):
-        fitting_engines(bundle, "sm_87")
-    bundle = add_engine(bundle, engine("half.plan", lam=0.5), b"")
-    assert {lam: found.file for lam, found in fitting_engines(bundle, "sm_87").items()} == {
-        0.0: "zero.plan",
-        0.5: "half.plan",
-    }
-
-
-def test_a_bundle_without_engines(trt, tmp_path):
-    bundle = write_bundle(tmp_path / "bundle", None)
-    with pytest.raises(BackendError, match="holds no TensorRT engine") as caught:
-        open_trt(bundle, 0.5)
-    assert "--trt" in caught.value.fix
-    assert trt_unavailable_reason(bundle) == f"{bundle.path} holds no TensorRT engine"
 
 
 # Trusting
@@ -232,6 +159,33 @@ def test_a_truncated_plan_is_refused_before_it_is_deserialised(bound, trt):
     assert trt.DESERIALISED == []
 
 
+def test_no_plan_of_a_bank_is_deserialised_before_every_one_was_checked(trt, tmp_path):
+    bundle = with_engines(write_bundle(tmp_path / "bundle", (0.0, 0.5, 1.0)), (1, 4, 8))
+    (bundle.path / bundle.manifest.engines[-1].file).write_bytes(b"altered")
+    with pytest.raises(ArtifactError, match="altered"):
+        open_trt(bundle, 0.0)
+    assert trt.DESERIALISED == []
+
+
+def test_a_switch_copies_what_depends_on_lambda_and_nothing_else(trt, fake_driver, monkeypatch, tmp_path):
+    layers = affine_layers()
+    stem = layers["stem"]
+    layers["stem"] = dataclasses.replace(stem, bias_adv=stem.bias_clean)
+    bundle = with_engines(write_bundle(tmp_path / "bundle", None), (1, 4, 8))
+    write_atomic(bundle.path / "weights.safetensors", pack_tensors(pack_weights(layers)))
+    write_manifest(bundle.path, bundle.manifest.model_copy(update={"files": file_entries(bundle.path)}))
+    bundle, copied, copy = open_bundle(bundle.path), [], fake_driver.memcpy_htod_async
+    monkeypatch.setattr(fake_driver, "memcpy_htod_async", lambda *call: (copied.append(call[0]), copy(*call)))
+    with open_trt(bundle, 0.5) as predictor, open_ort(bundle, "ort-cpu", 0.5) as reference:
+        addresses = predictor._lambda.addresses
+        assert set(addresses.values()) <= set(copied)
+        copied.clear()
+        predictor.set_lambda(0.9)
+        reference.set_lambda(0.9)
+        assert sorted(copied) == sorted(address for name, address in addresses.items() if name != "stem.bias")
+        assert_same(predictor.predict(images(2)), reference.predict(images(2)))
+
+
 def test_a_plan_that_tensorrt_rejects(bound, trt, monkeypatch):
     monkeypatch.setenv("FAKE_TENSORRT", "undeserialisable")
     with pytest.raises(BackendError, match="could not load") as caught:
@@ -242,7 +196,7 @@ def test_a_plan_that_tensorrt_rejects(bound, trt, monkeypatch):
 def test_an_engine_that_takes_other_weights_is_refused(trt, tmp_path):
     fixed = with_engines(write_bundle(tmp_path / "fixed", (0.3,)), (1, 1, 1))
     plan = (fixed.path / fixed.manifest.engines[0].file).read_bytes()
-    bundle = add_engine(write_bundle(tmp_path / "bound", None), engine(), plan)
+    bundle = add_engine(write_bundle(tmp_path / "bound", None), engine_entry(), plan)
     with pytest.raises(ArtifactError, match=r"classifier.bias, classifier.weight, stem.bias, stem.weight differ"):
         open_trt(bundle, 0.5)
 
@@ -287,7 +241,7 @@ def test_an_old_tensorrt_is_refused(fake_driver, monkeypatch):
 
 def test_what_tensorrt_says_goes_to_the_log(bound, trt, caplog):
     with open_trt(bound, 0.5) as predictor:
-        logger = importlib.import_module("floats_edge.runtime.trt").tensorrt_logger(trt)
+        logger = importlib.import_module("floats_edge.runtime.tensorrt_library").tensorrt_logger(trt)
         logger.log(trt.Severity.ERROR, "100 % broken")
         predictor.predict(images(1))
     assert ("floats_edge.tensorrt", 40, "100 % broken") in caplog.record_tuples

@@ -6,14 +6,14 @@ import json
 import numpy as np
 import onnx
 import pytest
-from fixtures.tiny_bundle import MODES_AND_PRECISIONS, add_engine, affine_layers, images, write_bundle
+from fixtures.tiny_bundle import MODES_AND_PRECISIONS, add_engine, affine_layers, engine_entry, images, write_bundle
 
-from floats_edge.artifacts.bundle import Bundle
-from floats_edge.artifacts.manifest import Engine
-from floats_edge.errors import ArtifactError, BackendError
+from floats_edge.artifacts.bundle import Bundle, file_entries, open_bundle, write_manifest
+from floats_edge.artifacts.files import pack_tensors, write_atomic
+from floats_edge.errors import ArtifactError, BackendError, ParityError
 from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.ort import open_ort
-from floats_edge.runtime.trt import host_platform, open_trt
+from floats_edge.runtime.trt import open_trt
 
 LAMBDAS = (0.0, 0.3, 1.0, 0.0, 0.7)
 VALUES = {"fixed": (0.3,), "bank": (0.0, 0.3, 1.0)}
@@ -35,16 +35,7 @@ def with_engines(bundle: Bundle, refittable: tuple[str, ...] | None = None) -> B
         header.append(list(bundle_weights(bundle).varying if refittable is None else refittable))
     for graph in bundle.manifest.graphs:
         plan = json.dumps(header).encode() + b"\n" + bundle.read(graph.file)
-        engine = Engine(
-            file=f"{graph.file}.plan",
-            lam=graph.lam,
-            flavour="tensorrt",
-            version="10.3.0",
-            platform=host_platform(),
-            targets=("sm_87",),
-            precision=bundle.manifest.precision,
-            batch=(1, 4, 8),
-        )
+        engine = engine_entry(f"{graph.file}.plan", lam=graph.lam, precision=bundle.manifest.precision)
         bundle = add_engine(bundle, engine, plan)
     return bundle
 
@@ -66,6 +57,69 @@ def test_refitting_keeps_the_mask(trt, tmp_path):
         model = predictor._engines[None].engine.model
         weight = next(t for t in model.graph.initializer if t.name == "stem.weight")
         assert np.array_equal(onnx.numpy_helper.to_array(weight) != 0, affine_layers()["stem"].mask)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize(("behaviour", "location"), [("", "DEVICE"), ("host only", "HOST")])
+def test_weights_are_handed_over_in_device_memory_where_tensorrt_takes_them_there(
+    trt, tmp_path, monkeypatch, caplog, fake_driver, behaviour, location, precision
+):
+    monkeypatch.setenv("FAKE_TENSORRT", behaviour)
+    bundle = with_engines(make(tmp_path / "bundle", "refit", precision))
+    with open_trt(bundle, 0.3) as predictor, open_ort(bundle, "ort-cpu", 0.3) as reference:
+        live = dict(fake_driver.live)
+        for lam in LAMBDAS:
+            predictor.set_lambda(lam)
+            reference.set_lambda(lam)
+            wanted = reference.predict(images(3))
+            assert np.abs(predictor.predict(images(3)) - wanted).max() <= 1e-5 * np.ptp(wanted)
+        assert fake_driver.live == live
+    assert trt.LOCATIONS
+    assert all(places == {location} for places in trt.LOCATIONS)
+    assert ("refitting through host memory" in caplog.text) == (location == "HOST")
+
+
+def with_golden(bundle: Bundle) -> Bundle:
+    """The bundle with the true logits of two lambdas as golden ones."""
+    tensors = {"images": images(4)}
+    with open_ort(bundle, "ort-cpu", 0.0) as reference:
+        for index, lam in enumerate((0.0, 0.5)):
+            reference.set_lambda(lam)
+            tensors[f"logits_{index}"] = reference.predict(images(4))
+    write_atomic(bundle.path / "golden.safetensors", pack_tensors(tensors))
+    golden = bundle.manifest.golden.model_copy(update={"lambdas": (0.0, 0.5)})
+    update = {"golden": golden, "files": file_entries(bundle.path)}
+    write_manifest(bundle.path, bundle.manifest.model_copy(update=update))
+    return open_bundle(bundle.path)
+
+
+def test_an_engine_that_refits_in_part_and_says_nothing_is_found_out_when_it_is_opened(trt, tmp_path, monkeypatch):
+    bundle = with_golden(with_engines(make(tmp_path / "bundle", "refit", "fp32")))
+    with open_trt(bundle, 1.0) as predictor:
+        assert predictor.lam == 1.0
+    monkeypatch.setenv("FAKE_TENSORRT", "refit in part")
+    with pytest.raises(ParityError, match=r"trt at lambda 0.5 differs from the golden logits") as caught:
+        open_trt(bundle, 0.0)
+    assert "--trt" in caught.value.fix
+
+
+@pytest.mark.parametrize("mode", ["bound", "refit"])
+@pytest.mark.parametrize("damage", ["missing", "extra", "other shape"])
+def test_weights_that_do_not_fit_are_refused_before_an_engine_is_deserialised(trt, tmp_path, mode, damage):
+    """The file is listed with its right hash: whoever wrote it made the mistake."""
+    bundle = with_engines(make(tmp_path / "bundle", mode, "fp32"))
+    tensors = bundle.tensors("weights.safetensors")
+    if damage == "missing":
+        del tensors["stem.gain_adv"]
+    elif damage == "extra":
+        tensors["stem.gain_other"] = tensors["stem.gain_adv"]
+    else:
+        tensors["stem.gain_adv"] = tensors["stem.gain_adv"][:-1]
+    write_atomic(bundle.path / "weights.safetensors", pack_tensors(tensors))
+    write_manifest(bundle.path, bundle.manifest.model_copy(update={"files": file_entries(bundle.path)}))
+    with pytest.raises(ArtifactError, match=r"the weights do not fit the manifest: stem\.gain_"):
+        open_trt(open_bundle(bundle.path), 0.5)
+    assert trt.DESERIALISED == []
 
 
 @pytest.mark.parametrize(
@@ -96,3 +150,11 @@ def test_an_engine_that_refits_other_weights_is_refused(trt, tmp_path, marked):
     with pytest.raises(ArtifactError, match=r"cannot be refitted to another lambda: .*classifier.bias") as caught:
         open_trt(bundle, 0.3)
     assert "--trt" in caught.value.fix
+    assert trt.LOCATIONS == []
+
+
+def test_an_engine_whose_weights_are_of_another_size_is_refused(trt, tmp_path, monkeypatch):
+    bundle = with_engines(make(tmp_path / "bundle", "refit", "fp32"))
+    monkeypatch.setenv("FAKE_TENSORRT", "other size")
+    with pytest.raises(ArtifactError, match=r"classifier.bias, .* of another size or type"):
+        open_trt(bundle, 0.3)

@@ -1,0 +1,101 @@
+"""The engines of a bundle: built into its folder, listed in its manifest, checked where this machine can run them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from floats_edge.artifacts.bundle import Bundle, open_bundle
+from floats_edge.artifacts.files import write_atomic
+from floats_edge.artifacts.manifest import Engine, Graph, Manifest, Mode, Precision
+from floats_edge.deploy.engine_request import BuildRequest, BuiltEngine, EngineOptions
+from floats_edge.deploy.tensorrt_engine import build_engine
+from floats_edge.deploy.two_of_four import sparse_layers, sparse_tactics
+from floats_edge.errors import BackendError
+from floats_edge.runtime.backends import open_predictor, unavailable_reason
+from floats_edge.runtime.golden import check_golden
+from floats_edge.runtime.lambda_weights import bundle_weights
+
+_DLA_MODES: tuple[Mode, ...] = ("fixed", "bank")
+_DLA_PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
+
+Say = Callable[[str], None]
+
+
+def check_options(options: EngineOptions, mode: Mode, precision: Precision) -> None:
+    """Refuse what no engine of this mode and precision can be, before anything is built.
+
+    Raises:
+        BackendError: a DLA computes in fp16 and int8 only, and with constant weights only.
+    """
+    if options.dla is not None and (mode not in _DLA_MODES or precision not in _DLA_PRECISIONS):
+        raise BackendError(
+            f"a DLA cannot run mode {mode} in {precision}: it takes constant weights, in fp16 or int8.",
+            fix="export with --lambda 0.3 (or several) --precision fp16, or leave --dla out",
+        )
+
+
+def with_engines(folder: Path, manifest: Manifest, options: EngineOptions, say: Say) -> Manifest:
+    """Build an engine of every graph of a bundle into its folder; the manifest lists the newest engines first.
+
+    Raises:
+        ArtifactError: a file of the bundle is not what was exported.
+        BackendError: TensorRT is missing or cannot build an engine.
+    """
+    bundle = Bundle(folder, manifest)
+    engines = tuple(_add_engine(bundle, graph, options, say) for graph in manifest.graphs)
+    replaced = {engine.file for engine in engines}
+    kept = tuple(engine for engine in manifest.engines if engine.file not in replaced)
+    return manifest.model_copy(update={"engines": engines + kept})
+
+
+def check_engines(folder: Path, say: Say) -> None:
+    """Let the engines of a bundle pass that this machine cannot run, or that give the golden outputs.
+
+    Raises:
+        BackendError: an engine fits this machine and does not run.
+        ParityError: it runs and gives something else.
+    """
+    bundle = open_bundle(folder)
+    if unavailable_reason("trt", bundle) is None:
+        say("checking the engine's golden outputs")
+        with open_predictor(bundle, "trt", bundle.manifest.golden.lambdas[0]) as engine:
+            check_golden(engine, bundle)
+
+
+def _add_engine(bundle: Bundle, graph: Graph, options: EngineOptions, say: Say) -> Engine:
+    say(f"building the TensorRT engine of {graph.file}")
+    folder, manifest = bundle.path, bundle.manifest
+    sparse = sparse_layers(bundle, graph)
+    refittable = bundle_weights(bundle).varying if manifest.lam.mode == "refit" else ()
+    request = BuildRequest(folder / graph.file, folder / "engine.plan", options, refittable, bool(sparse))
+    built = build_engine(request)
+    plan = folder / "engines" / f"{_name(built, graph, manifest.precision, options)}.plan"
+    plan.parent.mkdir(exist_ok=True)
+    request.plan.replace(plan)
+    write_atomic(plan.with_suffix(".log"), built.log.encode())
+    plan.with_suffix(".layers.json").unlink(missing_ok=True)
+    if built.layers is not None:
+        write_atomic(plan.with_suffix(".layers.json"), built.layers.encode())
+    return Engine(
+        file=plan.relative_to(folder).as_posix(),
+        lam=graph.lam,
+        flavour=built.flavour,
+        version=built.version,
+        platform=built.platform,
+        targets=built.targets,
+        precision=manifest.precision,
+        batch=options.batch,
+        compatibility=options.compatibility,
+        dla=options.dla,
+        sparse=sparse_tactics(sparse, built.log),
+    )
+
+
+def _name(built: BuiltEngine, graph: Graph, precision: Precision, options: EngineOptions) -> str:
+    """One name for each kind of host, precision and lambda: a bundle holds one engine of each."""
+    targets = "+".join(built.targets) if options.targets or len(built.targets) == 1 else "portable"
+    words = [built.flavour, built.version, targets, precision, *options.compatibility]
+    if options.dla is not None:
+        words.append(f"dla{options.dla}")
+    if graph.lam is not None:
+        words.append(f"lam{graph.lam!r}")
+    return "-".join(words)

@@ -1,0 +1,217 @@
+"""Which engine of a bundle is taken and how it is loaded. The host is a stand-in: TensorRT 10.3.0 on an Orin."""
+
+import importlib
+import sys
+
+import numpy as np
+import pytest
+from fixtures.tiny_bundle import add_engine, engine_entry, images, write_bundle
+
+from floats_edge.artifacts.cache import read_cache, write_cache
+from floats_edge.errors import BackendError
+from floats_edge.runtime.ort import open_ort
+from floats_edge.runtime.tensorrt_library import host_platform
+from floats_edge.runtime.trt import open_trt, trt_unavailable_reason
+from floats_edge.runtime.trt_engines import fitting_engines
+
+
+@pytest.fixture
+def trt(fake_driver):
+    return importlib.import_module("tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"version": "10.13.0.35"}, r"a.plan: built by tensorrt 10.13.0.35; here is 10.3.0."),
+        ({"version": "10.3.0.1"}, r"built by tensorrt 10.3.0.1; here is 10.3.0."),
+        ({"platform": "windows-amd64"}, f"built for windows-amd64; this is {host_platform()}."),
+        ({"targets": ("sm_86", "sm_120")}, r"built for sm_86, sm_120; this GPU is sm_87."),
+        ({"flavour": "tensorrt_rtx"}, r"tensorrt_rtx cannot be imported"),
+    ],
+    ids=["other version", "other build of the version", "other platform", "other GPU", "flavour not installed"],
+)
+def test_an_engine_for_another_host_is_refused_before_it_is_deserialised(trt, tmp_path, monkeypatch, change, reason):
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    bundle = add_engine(write_bundle(tmp_path / "bundle", None), engine_entry(**change), b"never read")
+    with pytest.raises(BackendError, match=reason) as caught:
+        open_trt(bundle, 0.5)
+    assert caught.value.fix == f"floats-edge export {bundle.path} -o {bundle.path} --trt --batch 1:4:8"
+    assert trt.DESERIALISED == []
+    assert str(bundle.path) in (trt_unavailable_reason(bundle) or "")
+
+
+def test_every_engine_that_does_not_fit_is_explained(trt, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", None)
+    bundle = add_engine(bundle, engine_entry("old.plan", version="10.0.1"), b"")
+    bundle = add_engine(bundle, engine_entry("desktop.plan", targets=("sm_89",)), b"")
+    with pytest.raises(BackendError, match=r"old.plan: .*10.0.1.* desktop.plan: .*sm_89"):
+        fitting_engines(bundle, "sm_87")
+
+
+def test_the_first_engine_that_fits_is_taken(trt, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", None)
+    for file, change in {"old": {"version": "10.0.1"}, "fits": {}, "fits too": {}}.items():
+        bundle = add_engine(bundle, engine_entry(file, **change), b"")
+    assert fitting_engines(bundle, "sm_87")[None].file == "fits"
+    assert trt_unavailable_reason(bundle) is None
+
+
+def test_each_lambda_of_a_bank_needs_an_engine(trt, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", (0.0, 0.5))
+    bundle = add_engine(bundle, engine_entry("zero.plan", lam=0.0), b"")
+    with pytest.raises(BackendError, match=r"no engine for lambda 0.5 that runs here. There is none."):
+        fitting_engines(bundle, "sm_87")
+    bundle = add_engine(bundle, engine_entry("half.plan", lam=0.5), b"")
+    assert {lam: found.file for lam, found in fitting_engines(bundle, "sm_87").items()} == {
+        0.0: "zero.plan",
+        0.5: "half.plan",
+    }
+
+
+def test_a_bundle_without_engines(trt, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", None)
+    with pytest.raises(BackendError, match="holds no TensorRT engine") as caught:
+        open_trt(bundle, 0.5)
+    assert "--trt" in caught.value.fix
+    assert trt_unavailable_reason(bundle) == f"{bundle.path} holds no TensorRT engine"
+
+
+@pytest.mark.parametrize(
+    "versions", [("10.3.0", "10.3.0"), ("10.3.0", "10.13.3.9"), ("10.9.0", "10.10.0"), ("10.3", "11.4")]
+)
+def test_a_version_compatible_engine_runs_on_its_version_and_on_newer_ones(
+    fake_driver, monkeypatch, tmp_path, versions
+):
+    built, here = versions
+    monkeypatch.setenv("FAKE_TENSORRT_VERSION", here)
+    bundle = write_bundle(tmp_path / "bundle", (0.3,))
+    plan = b'[1, 8, [], "host code"]\n' + bundle.read("model-lam0.3.onnx")
+    bundle = add_engine(bundle, engine_entry(lam=0.3, version=built, compatibility=("version",)), plan)
+    with open_trt(bundle, 0.3) as predictor, open_ort(bundle, "ort-cpu", 0.3) as reference:
+        wanted = reference.predict(images(3))
+        assert np.abs(predictor.predict(images(3)) - wanted).max() <= 1e-5 * np.ptp(wanted)
+
+
+@pytest.mark.parametrize("versions", [("10.13.0", "10.3.0"), ("11.0.0", "10.13.0"), ("10.3.0", "12.0.0")])
+def test_it_runs_on_no_older_one_and_not_across_two_major_versions(fake_driver, monkeypatch, tmp_path, versions):
+    built, here = versions
+    monkeypatch.setenv("FAKE_TENSORRT_VERSION", here)
+    trt = importlib.import_module("tensorrt")
+    entry = engine_entry(version=built, compatibility=("version",))
+    bundle = add_engine(write_bundle(tmp_path / "bundle", None), entry, b"never read")
+    with pytest.raises(BackendError, match=f"built by tensorrt {built} for it and newer ones; here is {here}"):
+        open_trt(bundle, 0.3)
+    assert trt.DESERIALISED == []
+
+
+def test_host_code_is_allowed_to_version_compatible_engines_alone(trt, tmp_path):
+    """A plan that brings a library which would be run, though its manifest says nothing of it."""
+    bundle = write_bundle(tmp_path / "bundle", (0.3,))
+    plan = b'[1, 8, [], "host code"]\n' + bundle.read("model-lam0.3.onnx")
+    bundle = add_engine(bundle, engine_entry(lam=0.3), plan)
+    with pytest.raises(BackendError, match="could not load"):
+        open_trt(bundle, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("compatibility", "target", "reason"),
+    [
+        (("ampere+",), "sm_120", None),
+        (("ampere+",), "sm_75", "built for sm_86, and runs on Ampere or newer; this GPU is sm_75"),
+        (("same-cc",), "sm_86", None),
+        (("same-cc",), "sm_89", "built for sm_86; this GPU is sm_89"),
+        (("version",), "sm_89", "built for sm_86; this GPU is sm_89"),
+    ],
+)
+def test_a_hardware_compatible_engine_runs_on_what_it_says(trt, tmp_path, compatibility, target, reason):
+    entry = engine_entry(targets=("sm_86",), compatibility=compatibility)
+    bundle = add_engine(write_bundle(tmp_path / "bundle", None), entry, b"")
+    if reason is None:
+        assert fitting_engines(bundle, target)[None] == entry
+    else:
+        with pytest.raises(BackendError, match=reason):
+            fitting_engines(bundle, target)
+
+
+def test_an_engine_for_a_dla_needs_one(trt, tmp_path, monkeypatch):
+    bundle = write_bundle(tmp_path / "bundle", (0.3,))
+    plan = b"[1, 8]\n" + bundle.read("model-lam0.3.onnx")
+    bundle = add_engine(bundle, engine_entry("dla.plan", lam=0.3, dla=1), plan)
+    with pytest.raises(BackendError, match=r"dla.plan: built for DLA 1; TensorRT finds 0 here"):
+        open_trt(bundle, 0.3)
+    assert trt.DESERIALISED == []
+    monkeypatch.setenv("FAKE_DLA_CORES", "2")
+    with open_trt(bundle, 0.3) as predictor:
+        assert predictor.predict(images(1)).shape == (1, 5)
+    assert trt.DLA_USED == [1]
+
+
+def test_the_rebuild_command_keeps_the_batches_and_can_be_pasted(trt, tmp_path):
+    bundle = write_bundle(tmp_path / "my bundle", None)
+    assert_rebuilds(bundle, f"floats-edge export '{bundle.path}' -o '{bundle.path}' --trt")
+    bundle = add_engine(bundle, engine_entry(version="9", batch=(1, 8, 32)), b"")
+    assert_rebuilds(bundle, f"floats-edge export '{bundle.path}' -o '{bundle.path}' --trt --batch 1:8:32")
+
+
+def assert_rebuilds(bundle, command):
+    with pytest.raises(BackendError) as caught:
+        open_trt(bundle, 0.5)
+    assert caught.value.fix == command
+
+
+# TensorRT-RTX
+
+
+@pytest.fixture
+def rtx_bundle(trt, tmp_path, monkeypatch):
+    """A bundle for the stand-in, which passes for TensorRT-RTX as well; caches go to a folder of the test's own."""
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", trt)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bundle = write_bundle(tmp_path / "bundle", (0.3,))
+    plan = b"[1, 8]\n" + bundle.read("model-lam0.3.onnx")
+    return add_engine(bundle, engine_entry(lam=0.3, flavour="tensorrt_rtx"), plan)
+
+
+def run(bundle, count):
+    with open_trt(bundle, 0.3) as predictor:
+        return predictor.predict(images(count))
+
+
+def test_rtx_compiles_kernels_once(rtx_bundle, trt, tmp_path):
+    first = run(rtx_bundle, 2)
+    assert trt.COMPILED == [2]
+    assert np.array_equal(run(rtx_bundle, 2), first)
+    assert trt.COMPILED == [2]
+    run(rtx_bundle, 3)
+    run(rtx_bundle, 2)
+    run(rtx_bundle, 3)
+    assert trt.COMPILED == [2, 3]
+    (file,) = (tmp_path / "cache" / "floats-edge").iterdir()
+    assert rtx_bundle.manifest.files["a.plan"].sha256[:16] in file.name
+
+
+@pytest.mark.parametrize("kernels", [b"for another GPU: 2", None], ids=["of another GPU", "damaged"])
+def test_kernels_that_do_not_fit_are_compiled_again_and_replaced(rtx_bundle, trt, tmp_path, kernels):
+    first = run(rtx_bundle, 2)
+    (file,) = (tmp_path / "cache" / "floats-edge").iterdir()
+    if kernels is None:
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        write_cache(file, kernels)
+    assert np.array_equal(run(rtx_bundle, 2), first)
+    assert trt.COMPILED == [2, 2]
+    assert read_cache(file) == b"for Orin: 2"
+
+
+def test_without_a_place_for_caches_rtx_runs_all_the_same(rtx_bundle, tmp_path):
+    (tmp_path / "cache").write_bytes(b"a file where the folder should be")
+    assert run(rtx_bundle, 2).shape == (2, 5)
+
+
+def test_the_real_tensorrt_rtx_has_runtime_caches():
+    rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (x86-64 only)")
+    assert {"create_runtime_cache", "set_runtime_cache"} <= set(dir(rtx.IRuntimeConfig))
+    assert {"deserialize", "serialize"} <= set(dir(rtx.IRuntimeCache))
+    assert "runtime_config" in (rtx.ICudaEngine.create_execution_context.__doc__ or "")
+    assert hasattr(rtx.ICudaEngine, "create_runtime_config")
