@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.manifest import Parity, Precision
 from floats_edge.errors import ParityError
-from floats_edge.runtime.base import Images, Predictor
+from floats_edge.runtime.base import Images, Logits, Predictor
 
 BATCH = 128
 # Smallest top-1 agreement and largest logit error (over the range of the reference's logits) per precision.
@@ -59,16 +60,26 @@ def _parity(engine: Predictor, reference: Predictor, images: Images, lam: float)
             f"at lambda {lam:g} the exported network gives logits that are no numbers. Nothing was exported.",
             fix="export with --precision fp32",
         )
-    error = np.abs(got - wanted).max(axis=1) / (wanted.max() - wanted.min())
+    error = logit_errors(got, wanted)
     return Parity(
         lam=lam,
         backend=engine.backend,
         reference=reference.backend,
         images=len(images),
-        top1_agreement=float((got.argmax(1) == wanted.argmax(1)).mean()),
+        top1_agreement=top1_agreement(got, wanted),
         max_error=float(error.max()),
         p99_error=float(np.percentile(error, 99)),
     )
+
+
+def logit_errors(got: Logits, wanted: Logits) -> NDArray[np.float32]:
+    """Largest absolute error of each image's logits ``[N, classes]``, over the range of those wanted: ``[N]``."""
+    return np.abs(got - wanted).max(axis=1) / np.ptp(wanted)
+
+
+def top1_agreement(got: Logits, wanted: Logits) -> float:
+    """Share of images with the same first class."""
+    return float((got.argmax(1) == wanted.argmax(1)).mean())
 
 
 def check_golden(engine: Predictor, bundle: Bundle) -> None:
