@@ -1,11 +1,14 @@
 """``floats-edge export``: from a trained run to a bundle of ONNX graphs and TensorRT engines."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from floats_edge.cli.parameters import BatchRange, LambdaValue
+
+if TYPE_CHECKING:
+    from floats_edge.artifacts.bundle import Bundle
 
 
 @click.command()
@@ -84,15 +87,9 @@ def export(
     The bundle is a folder with a manifest.json that names and hashes every file. It appears only if the exported
     network agrees with the trained one; otherwise what stood there stays.
     """
-    from rich.console import Console
-
-    from floats_edge.artifacts.files import read_json
-    from floats_edge.artifacts.sensitivity import SENSITIVITY, Sensitivity
     from floats_edge.cli.console import status_console
     from floats_edge.deploy import export as stage
     from floats_edge.deploy.calibrate import Int8Request
-    from floats_edge.report.console import print_tables
-    from floats_edge.report.sensitivity import sensitivity_table
 
     if "runtime" in lambdas and len(lambdas) > 1:
         raise click.UsageError("--lambda runtime serves every lambda: give no other value with it.")
@@ -112,6 +109,17 @@ def export(
     )
     with status_console().status("export") as status:
         bundle = stage.export(path, out, request, data_dir, lambda text: status.update(f"export: {text}"))
+    _print(bundle)
+
+
+def _print(bundle: "Bundle") -> None:
+    from rich.console import Console
+
+    from floats_edge.artifacts.files import read_json
+    from floats_edge.artifacts.sensitivity import SENSITIVITY, Sensitivity
+    from floats_edge.report.console import print_tables
+    from floats_edge.report.sensitivity import sensitivity_table
+
     manifest = bundle.manifest
     if SENSITIVITY in manifest.files:
         report = read_json(bundle.path / SENSITIVITY, Sensitivity, "export again")
