@@ -26,6 +26,14 @@ FAKE_GPU = Path(__file__).parent / "fixtures" / "fake_gpu"
 CIFAR_ZIP = REPOSITORY.parent / "shared" / "data" / "cifar10-subset.zip"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads what an earlier run of the suite, or the user, has cached."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def cifar_folder() -> Path:
     """Real CIFAR-10 images as an image folder: 20,000 in train/, 4,000 in test/, sorted by class.

@@ -131,6 +131,7 @@ class Calibration(Section):
     images: int = Field(gt=0, description="different images, each of them clean and attacked at each lambda")
     lambdas: tuple[Lambda, ...]
     attack: Attack
+    kept: tuple[str, ...] = Field(default=(), description="layers whose convolution stays float32")
 
 
 class Golden(Section):

@@ -1,11 +1,14 @@
 """``floats-edge export``: from a trained run to a bundle of ONNX graphs and TensorRT engines."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from floats_edge.cli.parameters import BatchRange, LambdaValue
+
+if TYPE_CHECKING:
+    from floats_edge.artifacts.bundle import Bundle
 
 
 @click.command()
@@ -30,9 +33,24 @@ from floats_edge.cli.parameters import BatchRange, LambdaValue
 @click.option(
     "--calibration",
     type=click.Choice(["minmax", "entropy", "percentile"]),
-    default="entropy",
+    default="minmax",
     show_default=True,
     help="How int8 finds the ranges of the activations.",
+)
+@click.option(
+    "--keep", multiple=True, metavar="LAYER", help="int8: this layer stays float32; may be repeated. See --sensitivity."
+)
+@click.option(
+    "--keep-worst",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="int8: the N other layers that cost most stay float32.  [default: 0]",
+)
+@click.option(
+    "--sensitivity",
+    is_flag=True,
+    help="int8: quantise each layer alone, print what it costs on validation images, write sensitivity.json.",
 )
 @click.option("--allow-mismatch", is_flag=True, help="Export even what fails its gate; the manifest says so.")
 @click.option("--trt", is_flag=True, help="Also build TensorRT engines, with the TensorRT that is installed.")
@@ -65,6 +83,9 @@ def export(
     switch: Literal["bound", "input", "refit"] | None,
     precision: Literal["fp32", "fp16", "bf16", "int8"] | None,
     calibration: Literal["minmax", "entropy", "percentile"],
+    keep: tuple[str, ...],
+    keep_worst: int,
+    sensitivity: bool,
     allow_mismatch: bool,
     trt: bool,
     batch: tuple[int, int, int],
@@ -83,6 +104,7 @@ def export(
         floats-edge export runs/quickstart -o bundle --lambda 0.3 --trt       # one lambda, plain convolutions
         floats-edge export runs/quickstart -o bundle --lambda 0 --lambda 1    # a bank of two
         floats-edge export runs/quickstart -o bundle --precision int8 --trt   # calibrated on training images
+        floats-edge export runs/quickstart -o bundle --precision int8 --sensitivity --keep-worst 2
         floats-edge export bundle -o bundle --trt --batch 1:8:32              # on the board: engines only
         floats-edge export bundle -o bundle --trt --target sm_86 --target sm_120   # TensorRT-RTX, two kinds of GPU
 
@@ -91,10 +113,13 @@ def export(
     """
     from floats_edge.cli.console import status_console
     from floats_edge.deploy import export as stage
+    from floats_edge.deploy.calibrate import Int8Request
     from floats_edge.deploy.engine_request import EngineOptions
 
     if "runtime" in lambdas and len(lambdas) > 1:
         raise click.UsageError("--lambda runtime serves every lambda: give no other value with it.")
+    if precision != "int8" and (keep or keep_worst or sensitivity):
+        raise click.UsageError("--keep, --keep-worst and --sensitivity go with --precision int8.")
     values = tuple(sorted({value for value in lambdas if value != "runtime"}))
     if switch and values:
         raise click.UsageError("--switch goes with --lambda runtime: a bundle for fixed lambdas switches by itself.")
@@ -106,12 +131,26 @@ def export(
         trt=trt,
         engine=EngineOptions(batch, tuple(dict.fromkeys(targets)), tuple(dict.fromkeys(compatibility)), dla),
         switch=switch or "bound",
-        calibration=calibration,
+        int8=Int8Request(calibration, keep, keep_worst, sensitivity),
         allow_mismatch=allow_mismatch,
     )
     with status_console().status("export") as status:
         bundle = stage.export(path, out, request, data_dir, lambda text: status.update(f"export: {text}"))
+    _print(bundle)
+
+
+def _print(bundle: "Bundle") -> None:
+    from rich.console import Console
+
+    from floats_edge.artifacts.files import read_json
+    from floats_edge.artifacts.sensitivity import SENSITIVITY, Sensitivity
+    from floats_edge.report.console import print_tables
+    from floats_edge.report.sensitivity import sensitivity_table
+
     manifest = bundle.manifest
+    if SENSITIVITY in manifest.files:
+        report = read_json(bundle.path / SENSITIVITY, Sensitivity, "export again")
+        print_tables([sensitivity_table(report)], Console(highlight=False))
     for parity in manifest.parity:
         click.echo(
             f"lambda {parity.lam:<4g}  top-1 agreement {100 * parity.top1_agreement:.2f} % on {parity.images} images, "

@@ -8,12 +8,14 @@ from typing import Any
 
 from floats_edge.artifacts.bundle import MANIFEST, Bundle, is_bundle, open_bundle
 from floats_edge.artifacts.checkpoint import CHECKPOINT, TrainingRun, is_run, open_run
-from floats_edge.artifacts.files import FileEntry
+from floats_edge.artifacts.files import FileEntry, read_json
 from floats_edge.artifacts.manifest import Engine, Manifest, Parity, SparseTactics
 from floats_edge.artifacts.records import load_record
+from floats_edge.artifacts.sensitivity import SENSITIVITY, Sensitivity
 from floats_edge.errors import ArtifactError
 from floats_edge.models.spec import ModelSpec
 from floats_edge.report.profile_tables import record_tables
+from floats_edge.report.sensitivity import sensitivity_table
 from floats_edge.report.tables import Table, clean, label_records
 
 
@@ -69,6 +71,8 @@ def _bundle(bundle: Bundle) -> Summary:
     if manifest.parity:
         columns = ("lambda", "backend", "against", "images", "top-1 agreement", "largest error", "p99 error")
         tables.append(_table("Parity; errors over the range of the logits", columns, map(_parity, manifest.parity)))
+    if SENSITIVITY in manifest.files:
+        tables.append(sensitivity_table(read_json(bundle.path / SENSITIVITY, Sensitivity, "export it again")))
     tables.append(_file_table(manifest.files))
     values = manifest.model_dump(mode="json")
     return Summary(
@@ -85,6 +89,8 @@ def _bundle_facts(manifest: Manifest) -> Iterable[tuple[str, str]]:
     yield "lambda", "any in [0, 1]" if served is None else ", ".join(f"{lam:g}" for lam in served)
     yield "lambda mode", f"{manifest.lam.mode}, rule {manifest.lam.rule}, noise seed {manifest.lam.noise_seed}"
     yield "precision", manifest.precision
+    if manifest.calibration is not None:
+        yield "kept in float32", ", ".join(manifest.calibration.kept) or "no convolution"
     yield "density", f"{manifest.density:.2%}"
     yield "recipe", manifest.recipe.name
     yield "trained weights", f"sha256 begins {manifest.checkpoint_sha256[:16]}"

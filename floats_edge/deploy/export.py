@@ -20,8 +20,6 @@ from floats_edge.artifacts.checkpoint import TrainingRun, open_run
 from floats_edge.artifacts.files import pack_tensors, write_atomic
 from floats_edge.artifacts.manifest import (
     WEIGHTS_APART,
-    Calibration,
-    CalibrationMethod,
     Golden,
     Graph,
     InputSpec,
@@ -32,14 +30,14 @@ from floats_edge.artifacts.manifest import (
     OutputSpec,
     Precision,
 )
+from floats_edge.artifacts.sensitivity import SENSITIVITY
 from floats_edge.artifacts.weights import pack_scales, pack_weights, unpack_weights
-from floats_edge.data import Images as LabelledImages
-from floats_edge.data import load_data
+from floats_edge.data import Splits, load_data
 from floats_edge.deploy import onnx_graph
+from floats_edge.deploy.calibrate import Int8Request, Quantisation, quantisation
 from floats_edge.deploy.engine_request import EngineOptions
 from floats_edge.deploy.engines import check_engines, check_options, with_engines
 from floats_edge.deploy.lambda_graph import Network
-from floats_edge.deploy.quantize import calibrate
 from floats_edge.errors import ArtifactError, BackendError, ParityError
 from floats_edge.evaluate.parity import GATES, check_parity, measure_parity
 from floats_edge.method.fold import check_lambda
@@ -54,8 +52,6 @@ if TYPE_CHECKING:
 PARITY_IMAGES = 512
 GOLDEN_IMAGES = 8
 GOLDEN_LAMBDAS = (0.0, 0.5)
-CALIBRATION_IMAGES = 512
-CALIBRATION_LAMBDAS = (0.0, 0.5, 1.0)
 
 WEIGHTS = "weights.safetensors"
 
@@ -81,7 +77,7 @@ class ExportRequest:
         trt: also build TensorRT engines.
         engine: how these are built.
         switch: mode of a bundle for any lambda: how it changes from one to another.
-        calibration: how int8 finds its activation ranges.
+        int8: how to quantise, if that is the precision.
         allow_mismatch: export even what fails its gate; the manifest says so.
     """
 
@@ -90,7 +86,7 @@ class ExportRequest:
     trt: bool = False
     engine: EngineOptions = field(default_factory=EngineOptions)
     switch: Switch = "bound"
-    calibration: CalibrationMethod = "entropy"
+    int8: Int8Request = field(default_factory=Int8Request)
     allow_mismatch: bool = False
 
     def __post_init__(self) -> None:
@@ -178,9 +174,9 @@ def _export(source: _Source, out: Path, request: ExportRequest, data_dir: Path |
     splits = load_data(source.recipe.data, source.recipe.seed, data_dir)
     images = splits.test.as_float(slice(PARITY_IMAGES))
     with staged_bundle(out) as folder:
-        calibrated = _calibrate(source, request, splits.train, say) if request.precision == "int8" else None
+        int8 = _quantisation(source, folder, request, splits, say) if request.precision == "int8" else None
         say("writing ONNX")
-        manifest = _write_graphs(source, folder, request, images, calibrated)
+        manifest = _write_graphs(source, folder, request, images, int8)
         write_manifest(folder, manifest)
         say(f"comparing with the trained network on {len(images)} images")
         lambdas = manifest.lam.values or source.recipe.evaluate.lambdas
@@ -202,21 +198,13 @@ def _gate(check: Callable[[], None], request: ExportRequest) -> str | None:
     return None
 
 
-def _calibrate(
-    source: _Source, request: ExportRequest, images: LabelledImages, say: Say
-) -> tuple[dict[str, float], Calibration]:
-    """Activation ranges over clean and attacked training images at several lambdas, and how they were found."""
-    from floats_edge.evaluate.robustness import attacked_images
-
-    lambdas = request.lambdas if isinstance(request.lambdas, tuple) else CALIBRATION_LAMBDAS
-    chosen, twin, attack = images.first(CALIBRATION_IMAGES), source.twin(), source.recipe.attack
-    say(f"calibrating on {len(chosen)} training images, clean and attacked, at lambda {', '.join(map(str, lambdas))}")
-    clean = chosen.as_float()
-    by_lambda = {
-        lam: np.concatenate([clean, attacked_images(twin, chosen, lam, attack, source.recipe.seed)]) for lam in lambdas
-    }
-    ranges = calibrate(source.network.constant, by_lambda, request.calibration)
-    return ranges, Calibration(method=request.calibration, images=len(chosen), lambdas=lambdas, attack=attack)
+def _quantisation(source: _Source, folder: Path, request: ExportRequest, splits: Splits, say: Say) -> Quantisation:
+    """How the graphs become int8; what each layer costs is written into ``folder`` if it was measured."""
+    lambdas = request.lambdas if isinstance(request.lambdas, tuple) else None
+    found = quantisation(source.network, source.twin, splits, lambdas, source.recipe, request.int8, say)
+    if found.sensitivity is not None:
+        write_atomic(folder / SENSITIVITY, (found.sensitivity.model_dump_json(indent=2) + "\n").encode())
+    return found
 
 
 def _finish(folder: Path, manifest: Manifest, request: ExportRequest, say: Say) -> None:
@@ -233,12 +221,13 @@ def _write_graphs(
     folder: Path,
     request: ExportRequest,
     images: NDArray[np.float32],
-    calibrated: tuple[dict[str, float], Calibration] | None,
+    int8: Quantisation | None,
 ) -> Manifest:
     """Write graphs, weights and golden outputs into ``folder``; returns the manifest, without parity or engines."""
     precision = request.precision or "fp32"
     network = source.network
-    ranges, calibration = calibrated or ({}, None)
+    ranges, calibration = ({}, None) if int8 is None else (int8.ranges, int8.record)
+    kept = () if calibration is None else calibration.kept
     lam = LambdaSpec(
         mode=request.mode,
         values=request.lambdas if isinstance(request.lambdas, tuple) else None,
@@ -247,12 +236,12 @@ def _write_graphs(
     )
     graphs: list[Graph] = []
     for value in lam.values or (None,):
-        model = network.graph(lam.mode, value, precision, ranges)
+        model = network.graph(lam.mode, value, precision, ranges, kept)
         graph = Graph(file="model.onnx" if lam.mode != "bank" else f"model-lam{value!r}.onnx", lam=value)
         write_atomic(folder / graph.file, onnx_graph.finished(model, _metadata(source, lam, value, precision)))
         graphs.append(graph)
     if lam.mode in WEIGHTS_APART:
-        scales = network.scales(None) if precision == "int8" else {}
+        scales = network.scales(None, kept) if precision == "int8" else {}
         write_atomic(folder / WEIGHTS, pack_tensors(pack_weights(network.layers) | pack_scales(scales)))
     golden = _write_golden(source.reference, folder, lam, precision, images[:GOLDEN_IMAGES])
     return Manifest(

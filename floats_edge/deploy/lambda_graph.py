@@ -1,6 +1,6 @@
 """The graph of a network in each lambda mode at each precision: which passes, in which order."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -41,13 +41,23 @@ class Network:
         """The float32 graph at ``lam``."""
         return onnx_graph.with_weights(self.template, self.weights_at(lam))
 
-    def scales(self, lam: float | None) -> dict[str, Array]:
-        """Scales of the int8 weights that hold at ``lam``, or at any lambda if that is None."""
+    @property
+    def quantisable(self) -> tuple[str, ...]:
+        """The layers that int8 quantises: the convolutions, in the order of the graph."""
+        return tuple(weight.removesuffix(".weight") for weight in conv_weights(self.template))
+
+    def scales(self, lam: float | None, kept: Collection[str] = ()) -> dict[str, Array]:
+        """Scales of int8 weights that hold at ``lam``, at any lambda if that is None; none of layers ``kept``."""
         ends = end_weights(self.layers, self.rule) if lam is None else (self.weights_at(lam),)
-        return weight_scales(ends, conv_weights(self.template))
+        return weight_scales(ends, [f"{layer}.weight" for layer in self.quantisable if layer not in kept])
 
     def graph(
-        self, mode: Mode, lam: float | None, precision: Precision, ranges: Mapping[str, float]
+        self,
+        mode: Mode,
+        lam: float | None,
+        precision: Precision,
+        ranges: Mapping[str, float],
+        kept: Collection[str] = (),
     ) -> onnx.ModelProto:
         """The graph to deploy.
 
@@ -56,13 +66,14 @@ class Network:
             lam: the lambda it serves, None for any.
             precision: of the graph.
             ranges: int8 only: of the convolutions' inputs.
+            kept: int8 only: layers that stay float32.
         """
         model = self.constant(lam)
         if mode == "input":
             affine = affine_in_lambda(self.layers, self.rule)
             model = onnx_graph.with_lambda_input(model, clean_weights(self.layers), affine)
         if precision == "int8":
-            model = quantize(model, ranges, self.scales(lam))
+            model = quantize(model, ranges, self.scales(lam, kept))
         elif precision == "fp16":
             model = onnx_graph.to_fp16(model)
         elif precision == "bf16":

@@ -45,8 +45,13 @@ def weight_scales(ends: Iterable[Weights], names: Iterable[str]) -> dict[str, Ar
 
 
 def conv_weights(model: onnx.ModelProto) -> list[str]:
-    """Names of the weights that are quantised: those of the convolutions. The classifier stays float."""
+    """Names of the weights that can be quantised: those of the convolutions. The classifier stays float."""
     return [node.input[1] for node in model.graph.node if node.op_type == "Conv"]
+
+
+def conv_inputs(model: onnx.ModelProto) -> list[str]:
+    """Names of the tensors that the convolutions read, each once: those that have a range."""
+    return list(dict.fromkeys(node.input[0] for node in model.graph.node if node.op_type == "Conv"))
 
 
 def calibrate(model_at: ModelAt, images: Mapping[float, Images], method: CalibrationMethod) -> dict[str, float]:
@@ -79,14 +84,15 @@ def calibrate(model_at: ModelAt, images: Mapping[float, Images], method: Calibra
 
 
 def quantize(model: onnx.ModelProto, ranges: Mapping[str, float], scales: Mapping[str, Array]) -> onnx.ModelProto:
-    """Quantise the inputs and weights of the convolutions of a float32 graph.
+    """Quantise the inputs and weights of those convolutions of a float32 graph whose weights have scales.
 
-    Constant weights become int8 constants; weights computed in the graph are quantised there.
+    Constant weights become int8 constants; weights computed in the graph are quantised there. The others stay as they
+    are.
 
     Args:
         model: the graph.
         ranges: of the convolutions' inputs, from :func:`calibrate`.
-        scales: of the convolutions' weights, from :func:`weight_scales`.
+        scales: of the weights to be quantised, from :func:`weight_scales`.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -95,7 +101,7 @@ def quantize(model: onnx.ModelProto, ranges: Mapping[str, float], scales: Mappin
     nodes: list[onnx.NodeProto] = []
     done: set[str] = set()
     for node in model.graph.node:
-        if node.op_type == "Conv":
+        if node.op_type == "Conv" and node.input[1] in scales:
             source, weight = node.input[:2]
             if source not in done:
                 scale = np.float32(max(ranges[source], np.finfo(np.float32).tiny * _LEVELS) / _LEVELS)
@@ -155,7 +161,7 @@ def _conv_inputs(model_at: ModelAt, images: Mapping[float, Images]) -> Iterator[
         model = onnx.ModelProto()
         model.CopyFrom(model_at(lam))
         image_name = model.graph.input[0].name
-        names = list(dict.fromkeys(node.input[0] for node in model.graph.node if node.op_type == "Conv"))
+        names = conv_inputs(model)
         del model.graph.output[:]
         model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
         session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -10,6 +10,7 @@ from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.manifest import WEIGHTS_APART, Precision
 from floats_edge.artifacts.weights import take_scales, unpack_weights
 from floats_edge.method.fold import AffineLayers, Rule, Weights, affine_in_lambda, clean_weights
+from floats_edge.runtime.graph_check import check_weights
 
 Array = NDArray[np.float32]
 
@@ -170,30 +171,27 @@ def lambda_graph_weights(bundle: Bundle) -> Line:
     """The weights of a bundle in mode ``input``, read from its graph and widened to float32.
 
     Raises:
-        ArtifactError: the graph is not what was exported.
+        ArtifactError: the graph is not what was exported, or not the one of the manifest.
     """
     tensors = _initializers(bundle, bundle.manifest.graphs[0].file)
-    base: Weights = {}
-    slope: Weights = {}
-    clean: Weights = {}
-    for name in _weight_names(bundle):
-        base[name] = _dequantized(tensors, name) if name in tensors else tensors[f"{name}.base"]
-        slope[name] = tensors.get(f"{name}.slope", np.zeros_like(base[name]))
-        clean[name] = tensors.get(f"{name}.clean", base[name])
-    return Line(clean, base, slope)
+    names = _weight_names(bundle)
+    base = _checked(bundle, {name: tensors.get(f"{name}.base", _dequantized(tensors, name)) for name in names})
+    slope = {name: tensors.get(f"{name}.slope", np.zeros_like(base[name])) for name in names}
+    clean = {name: tensors.get(f"{name}.clean", base[name]) for name in names}
+    return Line(_checked(bundle, clean), base, _checked(bundle, slope))
 
 
 def graph_weights(bundle: Bundle) -> GraphWeights:
     """The weights of a bundle in mode ``fixed`` or ``bank``, read from its graphs and widened to float32.
 
     Raises:
-        ArtifactError: a graph is not what was exported.
+        ArtifactError: a graph is not what was exported, or not the one of the manifest.
     """
     sets: dict[float, dict[str, Array]] = {}
     for graph in bundle.manifest.graphs:
         assert graph.lam is not None, "a graph of mode fixed or bank has its lambda"
         tensors = _initializers(bundle, graph.file)
-        sets[graph.lam] = {name: _dequantized(tensors, name) for name in _weight_names(bundle)}
+        sets[graph.lam] = _checked(bundle, {name: _dequantized(tensors, name) for name in _weight_names(bundle)})
     return GraphWeights(sets)
 
 
@@ -209,10 +207,15 @@ def _initializers(bundle: Bundle, file: str) -> dict[str, Array]:
     return {tensor.name: numpy_helper.to_array(tensor).astype(np.float32) for tensor in model.graph.initializer}
 
 
-def _dequantized(tensors: Mapping[str, Array], name: str) -> Array:
-    scale = tensors.get(f"{name}.scale")
-    weight = tensors[name]
-    return weight if scale is None else weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+def _checked(bundle: Bundle, weights: Mapping[str, Array | None]) -> dict[str, Array]:
+    """Weights read from a graph, all there and of the manifest's shapes."""
+    check_weights(bundle, weights)
+    return {name: array for name, array in weights.items() if array is not None}
+
+
+def _dequantized(tensors: Mapping[str, Array], name: str) -> Array | None:
+    scale, weight = tensors.get(f"{name}.scale"), tensors.get(name)
+    return weight if scale is None or weight is None else weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
 
 
 def _flat(weights: Weights) -> Array:

@@ -12,6 +12,7 @@ from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.manifest import LAMBDA_INPUT
 from floats_edge.errors import BackendError
 from floats_edge.runtime.base import DEFAULT_HOST, Host, Images, Kernels, Logits, Predictor
+from floats_edge.runtime.graph_check import check_constants, check_session
 from floats_edge.runtime.lambda_weights import input_weights
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def open_ort(bundle: Bundle, backend: str, lam: float, host: Host = DEFAULT_HOST
         host: how it may use this machine.
 
     Raises:
-        ArtifactError: a file of the bundle is not what was exported.
+        ArtifactError: a file of the bundle is not what was exported, or a graph is not the one of its manifest.
         BackendError: ONNX Runtime cannot load it, or would run it on another provider.
     """
     manifest = bundle.manifest
@@ -65,6 +66,8 @@ class FixedOrtPredictor(Predictor):
     ) -> None:
         lambdas = tuple(sessions)
         super().__init__(_backend_name(bundle, backend), bundle.manifest.input.shape, lambdas, lambdas[0])
+        for each in sessions.values():
+            check_session(each, bundle)
         self._sessions = sessions
         self._names = (bundle.manifest.input.name, bundle.manifest.output.name)
         self._session = sessions[lambdas[0]]
@@ -89,6 +92,7 @@ class BoundOrtPredictor(Predictor):
         self._session = session
         self._names = (bundle.manifest.input.name, bundle.manifest.output.name)
         self._weights = input_weights(bundle)
+        check_session(session, bundle, self._weights.at(0.0))
         self._on_device = backend != "ort-cpu"
         self._binding = session.io_binding()
         self._values: dict[str, ort.OrtValue] = {}
@@ -122,6 +126,7 @@ class InputOrtPredictor(Predictor):
         self._session = session
         self._names = (bundle.manifest.input.name, bundle.manifest.output.name)
         self._lambda = np.zeros((), dtype=np.float32)
+        check_session(session, bundle, {LAMBDA_INPUT: self._lambda})
         self.set_lambda(lam)
 
     def _switch(self, lam: float) -> None:
@@ -147,7 +152,9 @@ class RefitOrtPredictor(Predictor):
         self._names = (bundle.manifest.input.name, bundle.manifest.output.name)
         self._weights = input_weights(bundle)
         self._model = onnx.load_model_from_string(bundle.read(bundle.manifest.graphs[0].file))
+        check_constants(self._model, bundle, self._weights.at(0.0))
         self._switch(self.lam)
+        check_session(self._session, bundle)
         self.set_lambda(lam)
 
     def _switch(self, lam: float) -> None:

@@ -63,7 +63,7 @@ def test_it_is_exported_within_its_gate_and_built(
         assert b"Detected" in (out / engine.file.replace(".plan", ".log")).read_bytes()
     if precision == "int8":
         assert manifest.calibration is not None
-        assert (manifest.calibration.method, manifest.calibration.images) == ("entropy", 512)
+        assert (manifest.calibration.method, manifest.calibration.images) == ("minmax", 512)
     else:
         assert manifest.calibration is None
     for graph in manifest.graphs:

@@ -11,7 +11,15 @@ from torch import nn
 
 from floats_edge.method.batchnorm import DualBatchNorm2d
 from floats_edge.method.conditioning import conditioned_weights, draw_noise
-from floats_edge.method.fold import Rule, check_lambda, clean_weights, fold_network, masked_noise, weights_at
+from floats_edge.method.fold import (
+    Rule,
+    check_lambda,
+    clean_weights,
+    end_weights,
+    fold_network,
+    masked_noise,
+    weights_at,
+)
 from floats_edge.method.noise import standard_normal
 from floats_edge.models.build import build, load_weights
 from floats_edge.models.layers import FLOAT, FOLDED
@@ -77,16 +85,29 @@ def test_interpolation_is_the_straight_line_between_the_ends(seed: int, lam: flo
 
 @settings(max_examples=10, deadline=None)
 @given(seed=SEEDS, lam=st.floats(0, 1))
-def test_the_largest_weight_of_a_channel_is_at_an_end(seed: int, lam: float) -> None:
-    """Convexity: ranges measured at lambda 0 and 1 hold in between, for every channel."""
+@pytest.mark.parametrize("rule", ["interpolate", "paper"])
+def test_no_weight_is_larger_than_at_an_end(seed: int, lam: float, rule: Rule) -> None:
+    """Of each entry, and so of the largest of a channel: what holds at the ends holds at every lambda."""
     layers = fold_network(network_of(seed))
-    peak = {at: weights_at(layers, at, "interpolate") for at in (0.0, lam, 1.0)}
-    for name in peak[lam]:
-        first, inner, last = (
-            peak[at][name].abs().flatten(1) if peak[at][name].ndim > 1 else peak[at][name].abs()[:, None]
-            for at in (0.0, lam, 1.0)
-        )
-        assert bool((inner.amax(1) <= torch.maximum(first.amax(1), last.amax(1)) * (1 + 1e-5) + 1e-6).all())
+    ends = end_weights(layers, rule)
+    for name, weight in weights_at(layers, lam, rule).items():
+        largest = torch.stack([end[name].abs() for end in ends]).amax(0)
+        assert bool((weight.abs() <= largest * (1 + 1e-5) + 1e-6).all()), name
+
+
+@pytest.mark.parametrize("rule", ["interpolate", "paper"])
+def test_each_end_is_needed(rule: Rule) -> None:
+    """Some channel peaks at each: with one of them left out, int8 would clip."""
+    layers = fold_network(network_of(0))
+    ends = [
+        {name: weight.abs().flatten(1).amax(1) for name, weight in end.items() if weight.ndim > 1}
+        for end in end_weights(layers, rule)
+    ]
+    if rule == "interpolate":  # the line starts at the clean weights
+        ends = [ends[0], ends[2]]
+    for index, end in enumerate(ends):
+        others = [other for i, other in enumerate(ends) if i != index]
+        assert any(bool((end[name] > torch.stack([other[name] for other in others]).amax(0)).any()) for name in end)
 
 
 @pytest.mark.parametrize("rule", ["interpolate", "paper"])

@@ -1,0 +1,209 @@
+"""How an export becomes int8: activation ranges from attacked training images, and the layers that stay float32.
+
+Ranges are expensive and depend on nothing but what goes into them, so they are kept in the user's cache under a hash of
+all of it. A cached file is a stranger's: it counts only if it is valid and states the key that is looked for.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from pydantic import Field
+
+from floats_edge import __version__
+from floats_edge.artifacts.files import read_json, write_atomic
+from floats_edge.artifacts.manifest import Calibration, CalibrationMethod
+from floats_edge.artifacts.sensitivity import Sensitivity
+from floats_edge.data import Images, Splits
+from floats_edge.deploy.lambda_graph import Network
+from floats_edge.deploy.quantize import calibrate, conv_inputs
+from floats_edge.deploy.sensitivity import measure_sensitivity
+from floats_edge.errors import ArtifactError, OutputError
+from floats_edge.recipe import Recipe, Section
+
+if TYPE_CHECKING:
+    from floats_edge.runtime.torch import TorchPredictor
+
+IMAGES = 512
+"""Training images to calibrate on, and validation images at most to measure sensitivity on."""
+LAMBDAS = (0.0, 0.5, 1.0)
+"""Where a bundle for any lambda is calibrated."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Int8Request:
+    """How to quantise.
+
+    Attributes:
+        method: how the ranges of the activations are found.
+        keep: layers that stay float32.
+        keep_worst: so many of the others that cost most stay float32 too.
+        sensitivity: measure what each layer costs, also if no choice depends on it.
+    """
+
+    method: CalibrationMethod = "minmax"
+    keep: tuple[str, ...] = ()
+    keep_worst: int = 0
+    sensitivity: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Quantisation:
+    """What int8 graphs are made with: ranges by tensor name, how they were found, and the report if one was made."""
+
+    ranges: dict[str, float]
+    record: Calibration
+    sensitivity: Sensitivity | None
+
+
+class _Cached(Section):
+    """A file of the cache."""
+
+    key: str
+    ranges: dict[str, Annotated[float, Field(ge=0)]]
+
+
+def quantisation(
+    network: Network,
+    twin: Callable[[], "TorchPredictor"],
+    splits: Splits,
+    lambdas: tuple[float, ...] | None,
+    recipe: Recipe,
+    request: Int8Request,
+    say: Say,
+) -> Quantisation:
+    """Find the ranges of the activations, and the layers to keep, without looking at a test image.
+
+    Args:
+        network: to be quantised.
+        twin: makes the network that the images are attacked on; called only if the ranges are not known yet.
+        splits: training images are calibrated on, validation images show what each layer costs.
+        lambdas: that the bundle is to serve; None: any.
+        recipe: whose training attack and seed are used.
+        request: how to quantise.
+        say: told what is being done.
+
+    Raises:
+        ArtifactError: a layer to be kept is no convolution of the network, or none would be left to quantise.
+        DataError: too few images, or of another shape than the network takes.
+    """
+    _check_kept(request.keep, request.keep_worst, network.quantisable)
+    images = splits.train.first(IMAGES)
+    record = Calibration(
+        method=request.method,
+        images=len(images),
+        lambdas=lambdas or LAMBDAS,
+        attack=recipe.attack,
+        kept=tuple(layer for layer in network.quantisable if layer in request.keep),
+    )
+    ranges = activation_ranges(network, twin, images, record, recipe.seed, say)
+    if not (request.sensitivity or request.keep_worst):
+        return Quantisation(ranges, record, None)
+    held_out = splits.validation.first(IMAGES).as_float()
+    say(f"quantising each layer alone, on {len(held_out)} validation images")
+    report = measure_sensitivity(
+        network, ranges, lambda lam: network.scales(lam if lambdas else None), held_out, record.lambdas
+    )
+    others = [cost.layer for cost in report.layers if cost.layer not in request.keep]
+    kept = {*request.keep, *others[: request.keep_worst]}
+    record = record.model_copy(update={"kept": tuple(layer for layer in network.quantisable if layer in kept)})
+    return Quantisation(ranges, record, report)
+
+
+def activation_ranges(
+    network: Network,
+    twin: Callable[[], "TorchPredictor"],
+    images: Images,
+    record: Calibration,
+    seed: int,
+    say: Say,
+) -> dict[str, float]:
+    """Ranges of the convolutions' inputs over ``images``, clean and attacked at each lambda: remembered or measured.
+
+    Raises:
+        DataError: too few images, or of another shape than the network takes.
+    """
+    key = _key(network, images, record, seed)
+    file = cache_folder() / f"{key}.json"
+    ranges = _remembered(file, key, conv_inputs(network.template))
+    if ranges is not None:
+        say("taking the ranges of the activations from the cache")
+        return ranges
+    lambdas = ", ".join(map(str, record.lambdas))
+    say(f"calibrating on {len(images)} training images, clean and attacked, at lambda {lambdas}")
+    ranges = _measured(network, twin(), images, record, seed)
+    try:
+        write_atomic(file, (_Cached(key=key, ranges=ranges).model_dump_json(indent=2) + "\n").encode())
+    except OutputError as error:
+        logging.getLogger(__name__).warning("the next export will calibrate again: %s", error.what)
+    return ranges
+
+
+def cache_folder() -> Path:
+    """Where calibrations are kept: below ``XDG_CACHE_HOME`` (freedesktop.org's base directories), or ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "floats-edge" / "calibration"
+
+
+def _check_kept(keep: Sequence[str], keep_worst: int, quantisable: Sequence[str]) -> None:
+    unknown = sorted(set(keep) - set(quantisable))
+    if unknown:
+        raise ArtifactError(
+            f"int8 cannot keep {', '.join(unknown)}: the layers that it quantises are {', '.join(quantisable)}.",
+            fix="name some of these with --keep, or let --keep-worst N choose",
+        )
+    if len(set(keep)) + keep_worst >= len(quantisable):
+        raise ArtifactError(
+            f"nothing is left to quantise if {len(set(keep)) + keep_worst} of {len(quantisable)} layers stay float32.",
+            fix="keep fewer layers, or export with --precision fp16",
+        )
+
+
+def _measured(
+    network: Network, twin: "TorchPredictor", images: Images, record: Calibration, seed: int
+) -> dict[str, float]:
+    from floats_edge.evaluate.robustness import attacked_images
+
+    clean = images.as_float()
+    by_lambda = {
+        lam: np.concatenate([clean, attacked_images(twin, images, lam, record.attack, seed)]) for lam in record.lambdas
+    }
+    return calibrate(network.constant, by_lambda, record.method)
+
+
+def _key(network: Network, images: Images, record: Calibration, seed: int) -> str:
+    """A hash of all that the ranges depend on: graphs with their weights, images, and what is done with them."""
+    facts = {
+        "floats_edge": __version__,
+        "calibration": record.model_dump(mode="json", exclude={"kept"}),
+        "seed": seed,
+        "shape": images.pixels.shape,
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for lam in record.lambdas:
+        digest.update(network.constant(lam).graph.SerializeToString(deterministic=True))
+    digest.update(images.pixels.tobytes())
+    digest.update(images.labels.tobytes())
+    return digest.hexdigest()
+
+
+def _remembered(file: Path, key: str, names: Sequence[str]) -> dict[str, float] | None:
+    """The ranges of a cached file that is valid, states ``key`` and has a range for each of ``names``."""
+    if not file.exists():
+        return None
+    try:
+        cached = read_json(file, _Cached, "")
+    except ArtifactError as error:
+        logging.getLogger(__name__).warning("calibrating again: %s", error.what)
+        return None
+    if cached.key != key or cached.ranges.keys() != set(names):
+        logging.getLogger(__name__).warning("calibrating again: %s holds another calibration.", file)
+        return None
+    return cached.ranges
