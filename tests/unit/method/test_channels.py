@@ -154,3 +154,18 @@ def test_before_the_cut_nothing_is_hidden(network: Residual) -> None:
     train(network, masks, optimizer, steps=1)
     assert all(bool(parameter.grad.any()) for parameter in network.parameters() if parameter.grad is not None)
     assert all(bool(unit.weight.mask.all()) for unit in network.children())
+
+
+def test_gradients_of_what_is_cut_are_hidden_whatever_they_are(network: Residual) -> None:
+    """In this network they are zero by themselves, as ReLU passes none at zero; another activation would."""
+    masks, optimizer = subject(network)
+    masks.cut(optimizer)
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    masks.mask_gradients()
+    for conv in (network.stem, network.conv1, network.conv2):
+        left = conv.weight.mask.flatten(1).any(1).float()
+        for parameter in (*conv.norm.clean.parameters(), *conv.norm.adv.parameters()):
+            assert torch.equal(parameter.grad, left)
+    for unit in network.children():
+        assert torch.equal(unit.weight.theta.grad, unit.weight.mask.float())
