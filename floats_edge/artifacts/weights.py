@@ -24,6 +24,8 @@ from floats_edge.method.fold import AffineLayer, AffineLayers, drawn_noise, mask
 
 _REMEDY = "export it again: floats-edge export CHECKPOINT -o DIR"
 _VECTORS = ("gain_clean", "gain_adv", "bias_clean", "bias_adv")
+_Take = Callable[[str, type[np.generic], tuple[int, ...]], NDArray[Any]]
+"""Hands out the tensor of a name, once its type and shape are found to be these."""
 
 
 def layer_specs(layers: AffineLayers) -> tuple[LayerSpec, ...]:
@@ -105,22 +107,7 @@ def unpack_weights(
 
     layers: dict[str, AffineLayer] = {}
     for index, spec in enumerate(specs):
-        if spec.drawn is not None:
-            drawn = _mask(take, spec, spec.drawn)
-            theta = take(f"{spec.name}.theta", np.float32, (spec.nonzeros,)).reshape(spec.shape)
-            mask, noise = np.ones(spec.shape, dtype=bool), drawn_noise(noise_seed, index, drawn, spec.shape)
-        elif spec.nonzeros < math.prod(spec.shape):
-            drawn, mask = None, _mask(take, spec, spec.shape)
-            theta = np.zeros(spec.shape, dtype=np.float32)
-            theta[mask] = take(f"{spec.name}.theta", np.float32, (spec.nonzeros,))
-            noise = masked_noise(noise_seed, index, mask)
-        else:
-            theta = take(f"{spec.name}.theta", np.float32, spec.shape)
-            drawn, mask = None, np.ones(spec.shape, dtype=bool)
-            noise = masked_noise(noise_seed, index, mask)
-        noise_scale = take(f"{spec.name}.noise_scale", np.float32, (1,))
-        vectors = {vector: take(f"{spec.name}.{vector}", np.float32, spec.shape[:1]) for vector in _VECTORS}
-        layers[spec.name] = AffineLayer(theta, mask, noise, noise_scale, **vectors, drawn=drawn)
+        layers[spec.name] = _unpack_layer(take, spec, index, noise_seed)
     if left:
         raise ArtifactError(
             f"the weights do not fit the manifest: {', '.join(sorted(left))} belongs to no layer.",
@@ -129,9 +116,27 @@ def unpack_weights(
     return layers
 
 
-def _mask(
-    take: Callable[[str, type[np.generic], tuple[int, ...]], NDArray[Any]], spec: LayerSpec, shape: tuple[int, ...]
-) -> NDArray[np.bool_]:
+def _unpack_layer(take: _Take, spec: LayerSpec, index: int, noise_seed: int) -> AffineLayer:
+    drawn = None
+    if spec.drawn is not None:
+        drawn = _mask(take, spec, spec.drawn)
+        theta = take(f"{spec.name}.theta", np.float32, (spec.nonzeros,)).reshape(spec.shape)
+        mask, noise = np.ones(spec.shape, dtype=bool), drawn_noise(noise_seed, index, drawn, spec.shape)
+    elif spec.nonzeros < math.prod(spec.shape):
+        mask = _mask(take, spec, spec.shape)
+        theta = np.zeros(spec.shape, dtype=np.float32)
+        theta[mask] = take(f"{spec.name}.theta", np.float32, (spec.nonzeros,))
+        noise = masked_noise(noise_seed, index, mask)
+    else:
+        theta = take(f"{spec.name}.theta", np.float32, spec.shape)
+        mask = np.ones(spec.shape, dtype=bool)
+        noise = masked_noise(noise_seed, index, mask)
+    noise_scale = take(f"{spec.name}.noise_scale", np.float32, (1,))
+    vectors = {vector: take(f"{spec.name}.{vector}", np.float32, spec.shape[:1]) for vector in _VECTORS}
+    return AffineLayer(theta, mask, noise, noise_scale, **vectors, drawn=drawn)
+
+
+def _mask(take: _Take, spec: LayerSpec, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """The mask of a layer, over ``shape``, with as many entries set as the manifest states."""
     size = math.prod(shape)
     bits = take(f"{spec.name}.mask", np.uint8, ((size + 7) // 8,))
