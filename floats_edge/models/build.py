@@ -30,7 +30,11 @@ def build_method(spec: ModelSpec, method: Method, oat: Oat, seed: int) -> nn.Mod
 
 
 def channel_groups(spec: ModelSpec) -> ChannelGroups:
-    """Which layers of the network ``spec`` describes share channels."""
+    """Which layers of the network ``spec`` describes share channels.
+
+    Raises:
+        ValueError: this is not known of its architecture.
+    """
     return resnet.channel_groups(spec)
 
 

@@ -79,7 +79,13 @@ class ModelSpec(BaseModel):
 
 
 def own_widths(arch: str, width: int) -> Widths:
-    """The widths of a ResNet of which no channel was removed: each later stage doubles them."""
+    """The widths of a ResNet of which no channel was removed: each later stage doubles them.
+
+    Raises:
+        ValueError: of another architecture it is not known which layers share channels.
+    """
+    if arch not in DEPTHS:
+        raise ValueError(f"{arch} cannot be narrowed; {', '.join(DEPTHS)} can")
     streams = tuple(width * 2**stage for stage in range(len(DEPTHS[arch])))
     inner = tuple(channels for channels, depth in zip(streams, DEPTHS[arch], strict=True) for _ in range(depth))
     return Widths(streams=streams, inner=inner)

@@ -125,7 +125,7 @@ class Trainer:
         if recipe.condition.alpha != "trained":
             fix_alpha(self.network, recipe.condition.alpha)
         self.weights_by_layer = conditioned_weights(self.network)
-        self.masks = make_masks(self.network, self.spec, recipe, self.steps_per_epoch)
+        self.updater = make_masks(self.network, self.spec, recipe, self.steps_per_epoch)
         self.step = make_step(self.network, self.spec, recipe)
         self.optimizer = self._make_optimizer()
 
@@ -159,7 +159,7 @@ class Trainer:
                     f"training diverged: the loss of step {step + 1} is {loss:g}.",
                     fix="lower train.lr or raise train.warmup; the last epoch that was saved is kept",
                 )
-            swapped += self.masks.after_step(step + 1, self.optimizer)
+            swapped += self.updater.after_step(step + 1, self.optimizer)
             speed = losses.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
             observer.on_step(step + 1, total, loss, speed)
         if isinstance(self.step, ResampledFloatStep):
@@ -190,7 +190,7 @@ class Trainer:
         losses = self.step.losses(images, labels, self.attack, generator)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
-        self.masks.mask_gradients()
+        self.updater.mask_gradients()
         self.optimizer.step()
         return losses
 
@@ -231,7 +231,7 @@ class Trainer:
         condition, falls_back = self.recipe.condition, self.recipe.train.overfitting == "pgd"
         remedy = "PGD takes over" if falls_back else "train with attack.kind=pgd, or with train.overfitting=pgd"
         remarks = (
-            self.masks.remark(epoch),
+            self.updater.remark(epoch),
             check.overfitting_remark(result, remedy),
             check.collapsed_remark(alpha) if condition.alpha == "trained" else None,
         )
@@ -255,7 +255,7 @@ class Trainer:
 
     def state(self) -> Tensors:
         """What resuming needs besides the weights, to save."""
-        tensors = {f"gradient/{name}": gradient for name, gradient in self.masks.gradient.items()}
+        tensors = {f"gradient/{name}": gradient for name, gradient in self.updater.gradient.items()}
         for name, parameter in self._trained():
             tensors[f"momentum/{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
         return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
@@ -268,7 +268,7 @@ class Trainer:
         """
         try:
             self.network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-            for name, gradient in self.masks.gradient.items():
+            for name, gradient in self.updater.gradient.items():
                 gradient.copy_(torch.from_numpy(state[f"gradient/{name}"]))
             for name, parameter in self._trained():
                 momentum = torch.empty_like(parameter).copy_(torch.from_numpy(state[f"momentum/{name}"]))

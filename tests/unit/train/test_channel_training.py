@@ -14,6 +14,7 @@ from floats_edge.models.spec import Widths
 from floats_edge.recipe import Recipe, override_recipe
 from floats_edge.runtime.torch import deployed_layers, trained_layers
 from floats_edge.train.loop import Observer, Trainer, train
+from floats_edge.train.sparsity import make_masks
 
 OPTIONS = (
     "sparsity.pattern=channel",
@@ -130,6 +131,14 @@ def test_what_cannot_be_cut(recipe: Recipe, few: Splits, options: list[str], mes
     with pytest.raises(RecipeError, match=message) as caught:
         Trainer(override_recipe(recipe, tuple(options)), few, torch.device("cpu"))
     assert fix in caught.value.fix
+
+
+def test_an_architecture_whose_channels_are_not_known(recipe: Recipe, few: Splits) -> None:
+    trainer = Trainer(recipe, few, torch.device("cpu"))
+    unknown = trainer.spec.model_copy(update={"arch": "vgg"})
+    with pytest.raises(RecipeError, match=r"vgg cannot be narrowed; resnet8, .* can") as caught:
+        make_masks(trainer.network, unknown, recipe, 5)
+    assert "model.arch" in caught.value.fix
 
 
 @pytest.mark.parametrize(
