@@ -21,9 +21,10 @@ def complexity(run: TrainingRun) -> Complexity:
     layers, spec = ({}, run.checkpoint.model) if recipe.method == "oat" else deployed_layers(run)
     network = build_method(spec, recipe.method, recipe.oat, seed=0).eval()
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    masked = sum(int((~layer.mask).sum()) for layer in layers.values())
+    masks = {name: layer.mask for name, layer in layers.items() if not layer.mask.all()}
+    masked = sum(int((~mask).sum()) for mask in masks.values())
     macs = layer_macs(build(spec, FOLDED) if layers else network, spec.image_shape)
-    idle = sum(macs[name] * (1 - float(layer.mask.mean())) for name, layer in layers.items())
+    idle = sum(macs[name] * (1 - float(mask.mean())) for name, mask in masks.items())
     return Complexity(
         parameters=parameters,
         nonzeros=parameters - masked,
