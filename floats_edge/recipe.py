@@ -61,7 +61,7 @@ def _base_60(value: Any) -> Any:
     return "2:4" if value == 2 * 60 + 4 else value
 
 
-Pattern = Annotated[Literal["irregular", "2:4"], BeforeValidator(_base_60)]
+Pattern = Annotated[Literal["irregular", "2:4", "channel"], BeforeValidator(_base_60)]
 """Where the zeros of a mask may lie."""
 
 VARIANTS = "variants"
@@ -119,20 +119,44 @@ class Sparsity(Section):
     """FLOATS masks."""
 
     pattern: Pattern = Field(
-        default="irregular", description="2:4: two of every four consecutive input channels, for sparse tensor cores"
+        default="irregular",
+        description="2:4: two of every four consecutive input channels, for sparse tensor cores; channel: whole "
+        "channels, which the export removes",
     )
-    density: float = Field(default=1.0, gt=0, le=1, description="irregular: share of active weights over all layers")
+    density: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="irregular: share of active weights over all layers; channel: share of the channels kept in the "
+        "residual stream of every stage and inside every block",
+    )
+    multiple: int = Field(default=8, gt=0, description="channel: the kept number is rounded up to a multiple of this")
     layer_densities: Literal["erk", "uniform", "importance"] = Field(
         default="erk", description="irregular: how layers share the density; importance: anew at every update"
     )
-    update_every: float = Field(default=0.5, gt=0, description="epochs between mask updates")
-    swap_rate: float = Field(default=0.3, ge=0, lt=1, description="share of active weights swapped at the first update")
+    update_every: float = Field(default=0.5, gt=0, description="irregular, 2:4: epochs between mask updates")
+    swap_rate: float = Field(
+        default=0.3, ge=0, lt=1, description="irregular, 2:4: share of active weights swapped at the first update"
+    )
 
     @model_validator(mode="after")
     def _pattern_sets_the_density(self) -> Self:
         if self.pattern == "2:4" and (self.density, self.layer_densities) != (1.0, "erk"):
             raise ValueError("pattern 2:4 sets the density itself; leave density and layer_densities out")
+        if self.pattern == "channel" and self.layer_densities != "erk":
+            raise ValueError("pattern channel keeps the same share everywhere; leave layer_densities out")
+        if self.pattern == "channel" and self.density == 1:
+            raise ValueError("pattern channel needs a density below 1: the share of the channels that are kept")
         return self
+
+    @property
+    def title(self) -> str:
+        """The masks, for people."""
+        if self.dense:
+            return "dense"
+        if self.pattern == "channel":
+            return f"channel, density {self.density:g}, multiples of {self.multiple}"
+        return "2:4" if self.pattern == "2:4" else f"irregular, density {self.density:g}, {self.layer_densities}"
 
     @property
     def dense(self) -> bool:

@@ -1,6 +1,7 @@
 """What a bundle says of itself: the schema of ``manifest.json``, shared with C++ as ``export/schema``."""
 
 import math
+import operator
 from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -71,6 +72,24 @@ class LayerSpec(Section):
     name: str
     shape: tuple[PositiveInt, ...] = Field(min_length=2, description="of the weight: [out, in, kh, kw] or [out, in]")
     nonzeros: int = Field(ge=0, description="weights inside the mask")
+    drawn: tuple[PositiveInt, ...] | None = Field(
+        default=None, description="shape that the noise was drawn for, where channels were removed"
+    )
+
+    @model_validator(mode="after")
+    def _is_part_of_what_was_drawn(self) -> Self:
+        if self.drawn is None:
+            return self
+        if len(self.drawn) != len(self.shape) or any(map(operator.gt, self.shape, self.drawn)):
+            raise ValueError(f"{self.name} of shape {self.shape} is no part of a layer of shape {self.drawn}")
+        if self.nonzeros != math.prod(self.shape):
+            raise ValueError(f"{self.name} has lost channels and must be dense, but states {self.nonzeros} non-zeros")
+        return self
+
+    @property
+    def trained_shape(self) -> tuple[int, ...]:
+        """Of the weight in training, before channels were removed."""
+        return self.drawn or self.shape
 
 
 class Graph(Section):
@@ -185,6 +204,6 @@ class Manifest(Section):
 
     @property
     def density(self) -> float:
-        """Share of weights inside the masks, over all layers."""
-        sizes = [math.prod(layer.shape) for layer in self.layers]
+        """Share of the weights of training that are inside the masks and not removed, over all layers."""
+        sizes = [math.prod(layer.trained_shape) for layer in self.layers]
         return sum(layer.nonzeros for layer in self.layers) / sum(sizes)

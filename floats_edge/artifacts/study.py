@@ -18,7 +18,7 @@ _REMEDY = "write it again: floats-edge compare RECIPE"
 class Complexity(Section):
     """What a trained network costs."""
 
-    parameters: int = Field(description="trained, BatchNorm and FiLM included")
+    parameters: int = Field(description="trained, BatchNorm and FiLM included, removed channels not")
     nonzeros: int = Field(description="parameters less masked weights")
     macs: int = Field(description="multiply-accumulates of one image, as served: folded unless it is OAT's")
     nonzero_macs: int = Field(description="the same without masked weights; hardware gains little by it")

@@ -5,10 +5,14 @@ order), ``L.mask`` (sparse only: the mask as bits, C order, least significant bi
 (float32, [1]) and ``L.gain_clean``, ``L.gain_adv``, ``L.bias_clean``, ``L.bias_adv`` (float32, [out]). The noise is
 regenerated from the manifest's seed and the layer's position in it: see ``method/noise.py`` and, for the arithmetic,
 ``method/fold.py``.
+
+A layer whose channels were removed has in the manifest, besides its shape, the one that its noise was drawn for. Its
+mask is over the latter and tells which of those entries are left; they fill the layer's shape in C order, theta and
+noise alike, and none of them is masked.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,17 +20,35 @@ from numpy.typing import NDArray
 
 from floats_edge.artifacts.manifest import LayerSpec
 from floats_edge.errors import ArtifactError
-from floats_edge.method.fold import AffineLayer, AffineLayers, masked_noise
+from floats_edge.method.fold import AffineLayer, AffineLayers, drawn_noise, masked_noise
 
 _REMEDY = "export it again: floats-edge export CHECKPOINT -o DIR"
 _VECTORS = ("gain_clean", "gain_adv", "bias_clean", "bias_adv")
+_Take = Callable[[str, type[np.generic], tuple[int, ...]], NDArray[Any]]
+"""Hands out the tensor of a name, once its type and shape are found to be these."""
+
+
+def layer_specs(layers: AffineLayers) -> tuple[LayerSpec, ...]:
+    """What a manifest says of layers of NumPy arrays."""
+    return tuple(
+        LayerSpec(
+            name=name,
+            shape=layer.mask.shape,
+            nonzeros=int(layer.mask.sum()),
+            drawn=None if layer.drawn is None else layer.drawn.shape,
+        )
+        for name, layer in layers.items()
+    )
 
 
 def pack_weights(layers: AffineLayers) -> dict[str, NDArray[Any]]:
     """Tensors to save, from layers of NumPy arrays."""
     tensors: dict[str, NDArray[Any]] = {}
     for name, layer in layers.items():
-        if layer.mask.all():
+        if layer.drawn is not None:
+            tensors[f"{name}.theta"] = layer.theta.reshape(-1)
+            tensors[f"{name}.mask"] = np.packbits(layer.drawn.reshape(-1), bitorder="little")
+        elif layer.mask.all():
             tensors[f"{name}.theta"] = layer.theta
         else:
             tensors[f"{name}.theta"] = layer.theta[layer.mask]
@@ -85,27 +107,43 @@ def unpack_weights(
 
     layers: dict[str, AffineLayer] = {}
     for index, spec in enumerate(specs):
-        size = math.prod(spec.shape)
-        if spec.nonzeros < size:
-            bits = take(f"{spec.name}.mask", np.uint8, ((size + 7) // 8,))
-            mask = np.unpackbits(bits, count=size, bitorder="little").astype(bool).reshape(spec.shape)
-            if int(mask.sum()) != spec.nonzeros:
-                raise ArtifactError(
-                    f"the weights do not fit the manifest: {spec.name}.mask holds {mask.sum()}, not {spec.nonzeros}.",
-                    fix=_REMEDY,
-                )
-            theta = np.zeros(spec.shape, dtype=np.float32)
-            theta[mask] = take(f"{spec.name}.theta", np.float32, (spec.nonzeros,))
-        else:
-            theta = take(f"{spec.name}.theta", np.float32, spec.shape)
-            mask = np.ones(spec.shape, dtype=bool)
-        noise_scale = take(f"{spec.name}.noise_scale", np.float32, (1,))
-        vectors = {vector: take(f"{spec.name}.{vector}", np.float32, spec.shape[:1]) for vector in _VECTORS}
-        noise = masked_noise(noise_seed, index, mask)
-        layers[spec.name] = AffineLayer(theta=theta, mask=mask, noise=noise, noise_scale=noise_scale, **vectors)
+        layers[spec.name] = _unpack_layer(take, spec, index, noise_seed)
     if left:
         raise ArtifactError(
             f"the weights do not fit the manifest: {', '.join(sorted(left))} belongs to no layer.",
             fix=_REMEDY,
         )
     return layers
+
+
+def _unpack_layer(take: _Take, spec: LayerSpec, index: int, noise_seed: int) -> AffineLayer:
+    drawn = None
+    if spec.drawn is not None:
+        drawn = _mask(take, spec, spec.drawn)
+        theta = take(f"{spec.name}.theta", np.float32, (spec.nonzeros,)).reshape(spec.shape)
+        mask, noise = np.ones(spec.shape, dtype=bool), drawn_noise(noise_seed, index, drawn, spec.shape)
+    elif spec.nonzeros < math.prod(spec.shape):
+        mask = _mask(take, spec, spec.shape)
+        theta = np.zeros(spec.shape, dtype=np.float32)
+        theta[mask] = take(f"{spec.name}.theta", np.float32, (spec.nonzeros,))
+        noise = masked_noise(noise_seed, index, mask)
+    else:
+        theta = take(f"{spec.name}.theta", np.float32, spec.shape)
+        mask = np.ones(spec.shape, dtype=bool)
+        noise = masked_noise(noise_seed, index, mask)
+    noise_scale = take(f"{spec.name}.noise_scale", np.float32, (1,))
+    vectors = {vector: take(f"{spec.name}.{vector}", np.float32, spec.shape[:1]) for vector in _VECTORS}
+    return AffineLayer(theta, mask, noise, noise_scale, **vectors, drawn=drawn)
+
+
+def _mask(take: _Take, spec: LayerSpec, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The mask of a layer, over ``shape``, with as many entries set as the manifest states."""
+    size = math.prod(shape)
+    bits = take(f"{spec.name}.mask", np.uint8, ((size + 7) // 8,))
+    mask = np.unpackbits(bits, count=size, bitorder="little").astype(bool).reshape(shape)
+    if int(mask.sum()) != spec.nonzeros:
+        raise ArtifactError(
+            f"the weights do not fit the manifest: {spec.name}.mask holds {mask.sum()}, not {spec.nonzeros}.",
+            fix=_REMEDY,
+        )
+    return mask

@@ -29,15 +29,17 @@ class Summary:
 
 @dataclass(frozen=True)
 class _Layer:
-    """One conditioned layer."""
+    """One conditioned layer; its shape is that of training where no channels were removed since."""
 
     name: str
     shape: tuple[int, ...]
+    trained_shape: tuple[int, ...]
     nonzeros: int
 
     @property
-    def size(self) -> int:
-        return math.prod(self.shape)
+    def density(self) -> float:
+        """Share of the weights of training that are left."""
+        return self.nonzeros / math.prod(self.trained_shape)
 
 
 def summarize(path: Path) -> Summary:
@@ -63,7 +65,7 @@ def summarize(path: Path) -> Summary:
 def _bundle(bundle: Bundle) -> Summary:
     bundle.files.verify()
     manifest = bundle.manifest
-    layers = [_Layer(layer.name, layer.shape, layer.nonzeros) for layer in manifest.layers]
+    layers = [_Layer(layer.name, layer.shape, layer.trained_shape, layer.nonzeros) for layer in manifest.layers]
     tables = [_table(f"Bundle {bundle.path}", ("property", "value"), _bundle_facts(manifest)), _layer_table(layers)]
     if manifest.engines:
         columns = ("file", "lambda", "built by", "runs on", "precision", "batch", "2:4: layers, eligible, chosen")
@@ -92,6 +94,7 @@ def _bundle_facts(manifest: Manifest) -> Iterable[tuple[str, str]]:
     if manifest.calibration is not None:
         yield "kept in float32", ", ".join(manifest.calibration.kept) or "no convolution"
     yield "density", f"{manifest.density:.2%}"
+    yield "sparsity", manifest.recipe.sparsity.title
     yield "recipe", manifest.recipe.name
     yield "trained weights", f"sha256 begins {manifest.checkpoint_sha256[:16]}"
     yield "written by", f"floats-edge {manifest.floats_edge_version}"
@@ -100,7 +103,10 @@ def _bundle_facts(manifest: Manifest) -> Iterable[tuple[str, str]]:
 def _run(run: TrainingRun) -> Summary:
     run.files.verify()
     masks = {name.removesuffix(".mask"): mask for name, mask in run.weights().items() if name.endswith(".mask")}
-    layers = [_Layer(name.removesuffix(".weight"), mask.shape, int(mask.sum())) for name, mask in sorted(masks.items())]
+    layers = [
+        _Layer(name.removesuffix(".weight"), mask.shape, mask.shape, int(mask.sum()))
+        for name, mask in sorted(masks.items())
+    ]
     tables = [
         _table(f"Run {run.path}", ("property", "value"), _run_facts(run)),
         _layer_table(layers),
@@ -115,6 +121,7 @@ def _run_facts(run: TrainingRun) -> Iterable[tuple[str, str]]:
     yield "labels", ", ".join(checkpoint.labels)
     yield "recipe", checkpoint.recipe.name
     yield "method", checkpoint.recipe.method
+    yield "sparsity", checkpoint.recipe.sparsity.title
     yield "epochs", f"{len(checkpoint.history)} of {checkpoint.recipe.train.epochs}"
     for last in checkpoint.history[-1:]:
         yield "loss", f"{last.loss:.3f}"
@@ -126,8 +133,12 @@ def _run_facts(run: TrainingRun) -> Iterable[tuple[str, str]]:
 
 
 def _layer_table(layers: list[_Layer]) -> Table:
-    rows = ((la.name, _dims(la.shape), f"{la.size:,}", f"{la.nonzeros / la.size:.2%}") for la in layers)
-    return _table("Layers", ("layer", "shape", "weights", "density"), rows)
+    rows = ((la.name, _dims(la.shape), f"{math.prod(la.shape):,}", f"{la.density:.2%}") for la in layers)
+    columns = ("layer", "shape", "weights", "density")
+    if all(la.shape == la.trained_shape for la in layers):
+        return _table("Layers", columns, rows)
+    rows = ((*row, _dims(la.trained_shape)) for row, la in zip(rows, layers, strict=True))
+    return _table("Layers; density: share of the weights of training", (*columns, "shape in training"), rows)
 
 
 def _file_table(files: Mapping[str, FileEntry]) -> Table:
@@ -160,7 +171,7 @@ def _parity(parity: Parity) -> tuple[str, ...]:
 
 
 def _model(model: ModelSpec) -> str:
-    return f"{model.arch}, width {model.width}, stem stride {model.stem_stride}, {model.classes} classes"
+    return f"{model.title}; stem stride {model.stem_stride}, {model.classes} classes"
 
 
 def _dims(shape: Iterable[int]) -> str:

@@ -24,6 +24,7 @@ def train(
     \b
         floats-edge train quickstart
         floats-edge train cifar10-floats-irregular -o sparsity.density=0.1 -o train.epochs=30
+        floats-edge train cifar10-floats-channel -o sparsity.density=0.25
         floats-edge train my.yaml --out runs/mine --resume
 
     After every epoch the run folder holds a checkpoint, metrics.jsonl and metrics.csv; robust accuracy is measured by

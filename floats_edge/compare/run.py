@@ -16,7 +16,7 @@ from floats_edge.compare.complexity import complexity
 from floats_edge.compare.plan import with_seed
 from floats_edge.data import Splits, load_data
 from floats_edge.evaluate.robustness import evaluate
-from floats_edge.recipe import Recipe, Sparsity
+from floats_edge.recipe import Recipe
 from floats_edge.runtime.torch import trained_predictor
 from floats_edge.train.loop import Observer, train
 
@@ -98,7 +98,7 @@ def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: st
     trial = Trial(
         variant=name,
         method=recipe.method,
-        sparsity=_sparsity(recipe.sparsity),
+        sparsity=recipe.sparsity.title,
         train_attack=recipe.attack,
         seed=recipe.seed,
         weights_sha256=run.weights_sha256,
@@ -111,14 +111,6 @@ def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: st
     )
     save_trial(trial, folder)
     return trial
-
-
-def _sparsity(sparsity: Sparsity) -> str:
-    if sparsity.dense:
-        return "dense"
-    if sparsity.pattern == "2:4":
-        return "2:4"
-    return f"irregular, density {sparsity.density:g}, {sparsity.layer_densities}"
 
 
 def _conditions(device: str) -> dict[str, str]:

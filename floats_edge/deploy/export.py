@@ -24,14 +24,13 @@ from floats_edge.artifacts.manifest import (
     Graph,
     InputSpec,
     LambdaSpec,
-    LayerSpec,
     Manifest,
     Mode,
     OutputSpec,
     Precision,
 )
 from floats_edge.artifacts.sensitivity import SENSITIVITY
-from floats_edge.artifacts.weights import pack_scales, pack_weights, unpack_weights
+from floats_edge.artifacts.weights import layer_specs, pack_scales, pack_weights, unpack_weights
 from floats_edge.data import Splits, load_data
 from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.calibrate import Int8Request, Quantisation, quantisation
@@ -45,6 +44,7 @@ from floats_edge.models.spec import ModelSpec
 from floats_edge.recipe import Recipe
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Predictor
+from floats_edge.runtime.lambda_weights import LambdaWeights
 
 if TYPE_CHECKING:
     from floats_edge.runtime.torch import TorchPredictor
@@ -109,7 +109,10 @@ class ExportRequest:
 
 @dataclass(frozen=True, eq=False)
 class _Source:
-    """A trained network, ready to be exported in any mode and precision."""
+    """A trained network, ready to be exported in any mode and precision.
+
+    ``reference`` computes what was trained, cut channels and all; ``network``, ``twin`` and ``model`` are what is left.
+    """
 
     network: Network
     reference: Predictor
@@ -251,10 +254,7 @@ def _write_graphs(
         output=OutputSpec(labels=source.labels),
         lam=lam,
         precision=precision,
-        layers=tuple(
-            LayerSpec(name=name, shape=layer.mask.shape, nonzeros=int(layer.mask.sum()))
-            for name, layer in network.layers.items()
-        ),
+        layers=layer_specs(network.layers),
         graphs=tuple(graphs),
         weights=WEIGHTS if lam.mode in WEIGHTS_APART else None,
         golden=golden,
@@ -292,23 +292,21 @@ def _metadata(source: _Source, lam: LambdaSpec, value: float | None, precision: 
 
 def _from_run(run: TrainingRun, say: Say) -> _Source:
     try:
-        from floats_edge.runtime.torch import run_predictor, trained_layers
+        from floats_edge.runtime.torch import TorchPredictor, deployed_layers, run_predictor
     except ImportError as error:
         raise BackendError(
             f"exporting a checkpoint needs PyTorch: {error}.",
             fix="pip install 'floats-edge[train]', or export a bundle elsewhere and add --trt to it here",
         ) from None
     say("tracing the network")
-    reference = run_predictor(run)
+    layers, model = deployed_layers(run)
+    rule = run.checkpoint.recipe.condition.rule
+    twin = TorchPredictor(model, LambdaWeights(layers, rule))
     return _Source(
-        network=Network(
-            template=onnx_graph.trace(reference.network, reference.image_shape),
-            layers=trained_layers(run),
-            rule=run.checkpoint.recipe.condition.rule,
-        ),
-        reference=reference,
-        twin=lambda: reference,
-        model=run.checkpoint.model,
+        network=Network(template=onnx_graph.trace(twin.network, twin.image_shape), layers=layers, rule=rule),
+        reference=run_predictor(run),
+        twin=lambda: twin,
+        model=model,
         labels=run.checkpoint.labels,
         recipe=run.checkpoint.recipe,
         checkpoint_sha256=run.weights_sha256,

@@ -43,10 +43,12 @@ class AffineLayer:
     gain_adv: Any  # [out]
     bias_clean: Any  # [out]
     bias_adv: Any  # [out]
+    drawn: Any = None  # where channels were removed: bool, of the shape the noise was drawn for, the weights left
 
     def numpy(self) -> "AffineLayer":
-        """The same layer as NumPy arrays, from torch tensors on any device."""
-        return AffineLayer(**{f.name: getattr(self, f.name).detach().cpu().numpy() for f in fields(self)})
+        """The same layer as NumPy arrays, from torch tensors on any device, none of whose channels was removed."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "drawn"}
+        return AffineLayer(**{name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()})
 
 
 AffineLayers = Mapping[str, AffineLayer]
@@ -164,3 +166,8 @@ def _per_channel(weight: Any, gain: Any) -> Any:
 def masked_noise(seed: int, layer_index: int, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     """``m * eta`` of one layer from its seed, as :class:`AffineLayer` wants it."""
     return np.where(mask, standard_normal(seed, layer_index, mask.shape), np.float32(0))
+
+
+def drawn_noise(seed: int, layer_index: int, drawn: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """``eta`` of one layer whose channels were removed: of the draw for the whole layer, what ``drawn`` left."""
+    return standard_normal(seed, layer_index, drawn.shape)[drawn].reshape(shape)

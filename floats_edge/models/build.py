@@ -5,18 +5,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from floats_edge.method.channels import ChannelGroups
+from floats_edge.models import resnet
 from floats_edge.models.layers import FLOAT, PLAIN, Layers, film
 from floats_edge.models.oat import OatNetwork
-from floats_edge.models.resnet import ResNet
 from floats_edge.models.spec import Method, ModelSpec, Oat
-
-DEPTHS: dict[str, tuple[int, ...]] = {
-    "resnet8": (1, 1, 1),
-    "resnet14": (2, 2, 2),
-    "resnet20": (3, 3, 3),
-    "resnet18": (2, 2, 2, 2),
-    "resnet34": (3, 4, 6, 3),
-}
 
 
 def build(spec: ModelSpec, layers: Layers) -> nn.Module:
@@ -25,7 +18,7 @@ def build(spec: ModelSpec, layers: Layers) -> nn.Module:
     With :data:`~floats_edge.models.layers.FOLDED` it is the network as deployed, the one that training and evaluation
     attack and that is exported; its weights are loaded for one lambda at a time.
     """
-    return ResNet(spec, layers, DEPTHS[spec.arch]).to(memory_format=torch.channels_last)
+    return resnet.ResNet(spec, layers).to(memory_format=torch.channels_last)
 
 
 def build_method(spec: ModelSpec, method: Method, oat: Oat, seed: int) -> nn.Module:
@@ -34,6 +27,15 @@ def build_method(spec: ModelSpec, method: Method, oat: Oat, seed: int) -> nn.Mod
         dimensions = 1 if oat.encoding == "none" else oat.dimensions
         return OatNetwork(build(spec, film(oat.batchnorm, dimensions)), oat, seed)
     return build(spec, FLOAT if method == "float" else PLAIN)
+
+
+def channel_groups(spec: ModelSpec) -> ChannelGroups:
+    """Which layers of the network ``spec`` describes share channels.
+
+    Raises:
+        ValueError: this is not known of its architecture.
+    """
+    return resnet.channel_groups(spec)
 
 
 @torch.no_grad()

@@ -1,19 +1,22 @@
 """ResNets for small images: He et al., CVPR 2016, section 4.2, with 1x1 projections where the shape changes."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
+from floats_edge.method.channels import ChannelGroup, ChannelGroups
 from floats_edge.models.layers import Layers
-from floats_edge.models.spec import ModelSpec
+from floats_edge.models.spec import DEPTHS, ModelSpec, own_widths
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut. ``[N, in, H, W]`` to ``[N, out, H/stride, W/stride]``."""
 
-    def __init__(self, layers: Layers, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(self, layers: Layers, in_channels: int, inner: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = layers.conv(in_channels, out_channels, 3, stride)
-        self.conv2 = layers.conv(out_channels, out_channels, 3, 1)
+        self.conv1 = layers.conv(in_channels, inner, 3, stride)
+        self.conv2 = layers.conv(inner, out_channels, 3, 1)
         changes = stride != 1 or in_channels != out_channels
         self.shortcut = layers.conv(in_channels, out_channels, 1, stride) if changes else None
 
@@ -41,18 +44,17 @@ class Normalize(nn.Module):
 class ResNet(nn.Module):
     """Stem, stages of basic blocks (each later stage doubles the channels and halves the size), mean, linear head."""
 
-    def __init__(self, spec: ModelSpec, layers: Layers, depths: tuple[int, ...]) -> None:
+    def __init__(self, spec: ModelSpec, layers: Layers) -> None:
         super().__init__()
+        widths = spec.widths or own_widths(spec.arch, spec.width)
         self.normalize = Normalize(spec.mean, spec.std)
-        self.stem = layers.conv(spec.image_shape[0], spec.width, 3, spec.stem_stride)
+        self.stem = layers.conv(spec.image_shape[0], widths.streams[0], 3, spec.stem_stride)
         blocks: list[nn.Module] = []
-        channels = spec.width
-        for stage, depth in enumerate(depths):
-            for position in range(depth):
-                out_channels = spec.width * 2**stage
-                stride = 2 if stage > 0 and position == 0 else 1
-                blocks.append(BasicBlock(layers, channels, out_channels, stride))
-                channels = out_channels
+        channels = widths.streams[0]
+        for (stage, position), inner in zip(_blocks(spec.arch), widths.inner, strict=True):
+            stride = 2 if stage > 0 and position == 0 else 1
+            blocks.append(BasicBlock(layers, channels, inner, widths.streams[stage], stride))
+            channels = widths.streams[stage]
         self.blocks = nn.ModuleList(blocks)
         self.head = layers.linear(channels, spec.classes)
 
@@ -62,3 +64,37 @@ class ResNet(nn.Module):
         for block in self.blocks:
             x = block(x, lam)
         return self.head(x.mean(dim=(2, 3)), lam)
+
+
+def channel_groups(spec: ModelSpec) -> ChannelGroups:
+    """Which layers of a :class:`ResNet` share channels.
+
+    All that is added to the residual stream of a stage shares its channels: what the stem or the projection of the
+    first block writes, and what the second convolution of every block adds. The stem's images and the classes stay.
+    """
+    widths = spec.widths or own_widths(spec.arch, spec.width)
+    writers: list[list[str]] = [[] for _ in widths.streams]
+    readers: list[list[str]] = [[] for _ in widths.streams]
+    writers[0].append("stem")
+    inner = []
+    for index, (stage, position) in enumerate(_blocks(spec.arch)):
+        block = f"blocks.{index}"
+        projects = stage > 0 and position == 0
+        source = stage - 1 if projects else stage
+        readers[source].append(f"{block}.conv1")
+        writers[stage].append(f"{block}.conv2")
+        if projects:
+            readers[source].append(f"{block}.shortcut")
+            writers[stage].append(f"{block}.shortcut")
+        inner.append(ChannelGroup(block, widths.inner[index], (f"{block}.conv1",), (f"{block}.conv2",)))
+    readers[-1].append("head")
+    streams = (
+        ChannelGroup(f"stream {stage}", size, tuple(writers[stage]), tuple(readers[stage]))
+        for stage, size in enumerate(widths.streams)
+    )
+    return ChannelGroups(tuple(streams), tuple(inner))
+
+
+def _blocks(arch: str) -> Iterator[tuple[int, int]]:
+    """Stage, and position therein, of every block."""
+    return ((stage, position) for stage, depth in enumerate(DEPTHS[arch]) for position in range(depth))

@@ -1,5 +1,7 @@
 """What must be known to build a network: a value that recipes, checkpoints and bundles share. Imports no torch."""
 
+import operator
+from itertools import groupby
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
@@ -8,6 +10,33 @@ from typing_extensions import Self
 Architecture = Literal["resnet8", "resnet14", "resnet20", "resnet18", "resnet34"]
 Method = Literal["float", "oat", "pgd-at", "standard"]
 Encoding = Literal["none", "random-orthogonal", "dct", "onehot"]
+
+DEPTHS: dict[str, tuple[int, ...]] = {
+    "resnet8": (1, 1, 1),
+    "resnet14": (2, 2, 2),
+    "resnet20": (3, 3, 3),
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+}
+"""Blocks of each stage of a ResNet."""
+
+
+class Widths(BaseModel):
+    """How many channels a residual network has where."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    streams: tuple[PositiveInt, ...] = Field(description="in the residual stream of each stage")
+    inner: tuple[PositiveInt, ...] = Field(description="between the two convolutions of each block")
+
+    def __str__(self) -> str:
+        return f"{_runs(self.streams)}, inside blocks {_runs(self.inner)}"
+
+
+def _runs(widths: tuple[int, ...]) -> str:
+    """``64, 64, 128`` as ``2×64, 128``."""
+    counted = ((width, len(list(equal))) for width, equal in groupby(widths))
+    return ", ".join(f"{width}" if count == 1 else f"{count}×{width}" for width, count in counted)
 
 
 class ModelSpec(BaseModel):
@@ -22,12 +51,44 @@ class ModelSpec(BaseModel):
     classes: int = Field(gt=1)
     mean: tuple[float, ...] = Field(description="per channel, subtracted from the images inside the network")
     std: tuple[float, ...] = Field(description="per channel, divides the images inside the network")
+    widths: Widths | None = Field(
+        default=None, description="where channels were removed, what is left; None: the architecture's own"
+    )
 
     @model_validator(mode="after")
     def _statistics_match(self) -> Self:
         if not len(self.mean) == len(self.std) == self.image_shape[0] or min(self.std) <= 0:
             raise ValueError("mean and std need one entry per channel, std positive")
         return self
+
+    @model_validator(mode="after")
+    def _widths_fit(self) -> Self:
+        if self.widths is None:
+            return self
+        own = own_widths(self.arch, self.width)
+        pairs = ((self.widths.streams, own.streams), (self.widths.inner, own.inner))
+        if any(len(left) != len(whole) or any(map(operator.gt, left, whole)) for left, whole in pairs):
+            raise ValueError(f"widths do not fit {self.arch} of width {self.width}, which has {own}")
+        return self
+
+    @property
+    def title(self) -> str:
+        """Architecture and width, for people."""
+        narrowed = "" if self.widths is None else f", narrowed to {self.widths}"
+        return f"{self.arch}, width {self.width}{narrowed}"
+
+
+def own_widths(arch: str, width: int) -> Widths:
+    """The widths of a ResNet of which no channel was removed: each later stage doubles them.
+
+    Raises:
+        ValueError: of another architecture it is not known which layers share channels.
+    """
+    if arch not in DEPTHS:
+        raise ValueError(f"{arch} cannot be narrowed; {', '.join(DEPTHS)} can")
+    streams = tuple(width * 2**stage for stage in range(len(DEPTHS[arch])))
+    inner = tuple(channels for channels, depth in zip(streams, DEPTHS[arch], strict=True) for _ in range(depth))
+    return Widths(streams=streams, inner=inner)
 
 
 class Oat(BaseModel):

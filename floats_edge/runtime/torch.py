@@ -15,6 +15,7 @@ from floats_edge.method.conditioning import draw_noise
 from floats_edge.method.fold import AffineLayer, fold_network
 from floats_edge.models.build import build, build_method, load_weights
 from floats_edge.models.layers import FOLDED
+from floats_edge.models.narrow import narrowed
 from floats_edge.models.oat import OatNetwork
 from floats_edge.models.spec import ModelSpec
 from floats_edge.runtime.base import Images, Logits, Predictor
@@ -110,6 +111,16 @@ def trained_layers(run: TrainingRun) -> dict[str, AffineLayer]:
     network = trained_network(run)
     draw_noise(network, recipe.condition.noise_seed)
     return {name: layer.numpy() for name, layer in fold_network(network).items()}
+
+
+def deployed_layers(run: TrainingRun) -> tuple[dict[str, AffineLayer], ModelSpec]:
+    """The affine form of a trained network as it is deployed, the channels that were cut removed, and its topology.
+
+    Raises:
+        ArtifactError: as for :func:`trained_layers`.
+    """
+    layers, spec = trained_layers(run), run.checkpoint.model
+    return narrowed(layers, spec) if run.checkpoint.recipe.sparsity.pattern == "channel" else (layers, spec)
 
 
 def trained_network(run: TrainingRun) -> nn.Module:

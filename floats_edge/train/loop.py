@@ -20,12 +20,11 @@ from floats_edge.artifacts.files import Tensors
 from floats_edge.data import Splits
 from floats_edge.errors import ArtifactError, OutputError, RecipeError
 from floats_edge.method.conditioning import conditioned_weights, draw_noise, fix_alpha
-from floats_edge.method.masks import MaskUpdater, swap_fraction
 from floats_edge.models.build import build_method
 from floats_edge.models.spec import ModelSpec
 from floats_edge.recipe import Recipe
 from floats_edge.train import check
-from floats_edge.train.sparsity import draw_masks, left_dense, mask_move
+from floats_edge.train.sparsity import make_masks
 from floats_edge.train.steps import Losses, ResampledFloatStep, make_step
 
 
@@ -126,9 +125,8 @@ class Trainer:
         if recipe.condition.alpha != "trained":
             fix_alpha(self.network, recipe.condition.alpha)
         self.weights_by_layer = conditioned_weights(self.network)
-        draw_masks(self.weights_by_layer, recipe.sparsity, recipe.seed)
+        self.updater = make_masks(self.network, self.spec, recipe, self.steps_per_epoch)
         self.step = make_step(self.network, self.spec, recipe)
-        self.updater = MaskUpdater(self.weights_by_layer, mask_move(recipe.sparsity))
         self.optimizer = self._make_optimizer()
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
@@ -161,7 +159,7 @@ class Trainer:
                     f"training diverged: the loss of step {step + 1} is {loss:g}.",
                     fix="lower train.lr or raise train.warmup; the last epoch that was saved is kept",
                 )
-            swapped += self._move_masks(step + 1, total)
+            swapped += self.updater.after_step(step + 1, self.optimizer)
             speed = losses.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
             observer.on_step(step + 1, total, loss, speed)
         if isinstance(self.step, ResampledFloatStep):
@@ -196,14 +194,6 @@ class Trainer:
         self.optimizer.step()
         return losses
 
-    def _move_masks(self, step: int, total: int) -> int:
-        """Swap weights where the recipe's schedule says so; returns how many."""
-        sparsity = self.recipe.sparsity
-        every = max(1, round(sparsity.update_every * self.steps_per_epoch))
-        if sparsity.dense or step % every != 0:
-            return 0
-        return self.updater.update(swap_fraction(sparsity.swap_rate, step / total), self.optimizer)
-
     def _set_learning_rate(self, progress: float) -> float:
         """Linear warm-up to the recipe's peak, then cosine to 0."""
         train = self.recipe.train
@@ -237,11 +227,11 @@ class Trainer:
         return check.check(self.step, images, self._labels(self.validation.labels[:count]), self.attack, generator)
 
     def _remarks(self, epoch: int, alpha: dict[str, float], result: check.Check) -> tuple[str, ...]:
-        """What an epoch should tell the user; the layers that stay dense are named once."""
+        """What an epoch should tell the user."""
         condition, falls_back = self.recipe.condition, self.recipe.train.overfitting == "pgd"
         remedy = "PGD takes over" if falls_back else "train with attack.kind=pgd, or with train.overfitting=pgd"
         remarks = (
-            left_dense(self.weights_by_layer, self.recipe.sparsity) if epoch == 0 else None,
+            self.updater.remark(epoch),
             check.overfitting_remark(result, remedy),
             check.collapsed_remark(alpha) if condition.alpha == "trained" else None,
         )

@@ -1,20 +1,149 @@
 """A recipe's sparsity, put into the masks of a network and moved while it trains."""
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
+from torch import Tensor, nn
 
 from floats_edge.errors import RecipeError
 from floats_edge.method import semi_structured
-from floats_edge.method.conditioning import ConditionedWeight
-from floats_edge.method.masks import Move, layer_counts, random_mask, swap_across_layers, swap_within_layers
-from floats_edge.recipe import Sparsity
+from floats_edge.method.channels import DENSE_SHARE, ChannelGroups, ChannelMasks, kept_count
+from floats_edge.method.conditioning import ConditionedWeight, conditioned_weights
+from floats_edge.method.masks import (
+    MaskUpdater,
+    Move,
+    layer_counts,
+    random_mask,
+    swap_across_layers,
+    swap_fraction,
+    swap_within_layers,
+)
+from floats_edge.models.build import channel_groups
+from floats_edge.models.spec import ModelSpec, Widths
+from floats_edge.recipe import Recipe, Sparsity
 
 MOVES: dict[str, Move] = {
     "erk": swap_within_layers,
     "uniform": swap_within_layers,
     "importance": swap_across_layers,
 }
+
+
+class Masks(Protocol):
+    """What holds the masks of a network in training."""
+
+    gradient: dict[str, Tensor]
+    """Running means that a resumed run needs, by name of layer."""
+
+    def mask_gradients(self) -> None:
+        """After backward, before the optimiser step: hide what the masks exclude."""
+
+    def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> int:
+        """Change the masks if it is time to after step ``step``, counted from 1; returns how many weights moved."""
+        ...
+
+    def remark(self, epoch: int) -> str | None:
+        """What the user should know of the masks after an epoch, counted from 0."""
+        ...
+
+
+class MovingMasks(MaskUpdater):
+    """Masks of the recipe's pattern and density from the first step on, moved at its pace.
+
+    Args:
+        network: of conditioned layers.
+        recipe: of the run.
+        steps_per_epoch: of training.
+
+    Raises:
+        RecipeError: as :func:`draw_masks`.
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe, steps_per_epoch: int) -> None:
+        self.sparsity = recipe.sparsity
+        super().__init__(conditioned_weights(network), mask_move(recipe.sparsity))
+        draw_masks(self.weights, recipe.sparsity, recipe.seed)
+        self.every = max(1, round(recipe.sparsity.update_every * steps_per_epoch))
+        self.steps = recipe.train.epochs * steps_per_epoch
+
+    def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> int:
+        if self.sparsity.dense or step % self.every != 0:
+            return 0
+        return self.update(swap_fraction(self.sparsity.swap_rate, step / self.steps), optimizer)
+
+    def remark(self, epoch: int) -> str | None:
+        return left_dense(self.weights, self.sparsity) if epoch == 0 else None
+
+
+class CutChannels(ChannelMasks):
+    """Dense until the cut, then the recipe's share of the channels.
+
+    Args:
+        network: of conditioned layers.
+        spec: its topology.
+        recipe: of the run.
+        steps_per_epoch: of training.
+
+    Raises:
+        RecipeError: the architecture cannot be narrowed, or as :func:`channel_counts`.
+    """
+
+    def __init__(self, network: nn.Module, spec: ModelSpec, recipe: Recipe, steps_per_epoch: int) -> None:
+        try:
+            groups = channel_groups(spec)
+        except ValueError as error:
+            raise RecipeError(
+                f"pattern channel: {error}.", fix="choose another model.arch or sparsity.pattern"
+            ) from None
+        super().__init__(network, groups, channel_counts(groups, recipe.sparsity))
+        self.last_dense_step = max(1, round(DENSE_SHARE * recipe.train.epochs * steps_per_epoch))
+        self.epoch = (self.last_dense_step - 1) // steps_per_epoch
+
+    def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> int:
+        if step == self.last_dense_step:
+            self.cut(optimizer)
+        return 0
+
+    def remark(self, epoch: int) -> str | None:
+        if epoch != self.epoch:
+            return None
+        streams, inner = (
+            tuple(self.counts[group.name] for group in groups) for groups in (self.groups.streams, self.groups.inner)
+        )
+        return f"channels cut after step {self.last_dense_step} to {Widths(streams=streams, inner=inner)}"
+
+
+def make_masks(network: nn.Module, spec: ModelSpec, recipe: Recipe, steps_per_epoch: int) -> Masks:
+    """The masks of a network about to be trained.
+
+    Raises:
+        RecipeError: the recipe's sparsity does not fit the network.
+    """
+    if recipe.sparsity.pattern == "channel":
+        return CutChannels(network, spec, recipe, steps_per_epoch)
+    return MovingMasks(network, recipe, steps_per_epoch)
+
+
+def channel_counts(groups: ChannelGroups, sparsity: Sparsity) -> dict[str, int]:
+    """How many channels of each group are kept, by its name.
+
+    Raises:
+        RecipeError: a group is too narrow for the hardware multiple, or nothing would be removed.
+    """
+    narrow = [f"{group.name} has {group.size}" for group in groups if group.size <= sparsity.multiple]
+    if narrow:
+        raise RecipeError(
+            f"pattern channel keeps channels in multiples of {sparsity.multiple}, but {', '.join(narrow)}.",
+            fix="raise model.width or lower sparsity.multiple",
+        )
+    counts = {group.name: kept_count(group.size, sparsity.density, sparsity.multiple) for group in groups}
+    if all(counts[group.name] == group.size for group in groups):
+        raise RecipeError(
+            f"a share of {sparsity.density:g}, rounded up to multiples of {sparsity.multiple}, is every channel.",
+            fix="lower sparsity.density or sparsity.multiple",
+        )
+    return counts
 
 
 def mask_move(sparsity: Sparsity) -> Move:

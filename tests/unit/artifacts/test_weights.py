@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from floats_edge.artifacts.files import pack_tensors
 from floats_edge.artifacts.manifest import LayerSpec
-from floats_edge.artifacts.weights import pack_weights, unpack_weights
+from floats_edge.artifacts.weights import layer_specs, pack_weights, unpack_weights
 from floats_edge.errors import ArtifactError
 from floats_edge.method.fold import AffineLayer, masked_noise
 
@@ -31,8 +31,20 @@ def layer(shape: tuple[int, ...], density: float, index: int = 0) -> AffineLayer
     )
 
 
-def specs(layers: dict[str, AffineLayer]) -> list[LayerSpec]:
-    return [LayerSpec(name=n, shape=lay.mask.shape, nonzeros=int(lay.mask.sum())) for n, lay in layers.items()]
+def narrow_layer(outputs: list[int], inputs: list[int], shape: tuple[int, ...], index: int = 0) -> AffineLayer:
+    """What is left of a dense layer of ``shape`` without all but these channels."""
+    whole = layer(shape, 1, index)
+    left = np.ix_(outputs, inputs)
+    drawn = np.zeros(shape, dtype=bool)
+    drawn[left] = True
+    return AffineLayer(
+        theta=whole.theta[left],
+        mask=whole.mask[left],
+        noise=whole.noise[left],
+        noise_scale=whole.noise_scale,
+        **{name: getattr(whole, name)[outputs] for name in ("gain_clean", "gain_adv", "bias_clean", "bias_adv")},
+        drawn=drawn,
+    )
 
 
 @pytest.fixture
@@ -42,9 +54,8 @@ def layers() -> dict[str, AffineLayer]:
 
 def assert_equal(first: AffineLayer, second: AffineLayer) -> None:
     for field in fields(AffineLayer):
-        np.testing.assert_array_equal(
-            np.reshape(getattr(first, field.name), -1), np.reshape(getattr(second, field.name), -1), field.name
-        )
+        one, other = getattr(first, field.name), getattr(second, field.name)
+        np.testing.assert_array_equal(np.reshape(one, -1), np.reshape(other, -1), field.name)
     assert first.theta.shape == second.theta.shape
 
 
@@ -54,7 +65,7 @@ def assert_equal(first: AffineLayer, second: AffineLayer) -> None:
 )
 def test_round_trip(shape: tuple[int, ...], density: float) -> None:
     layers = {"first": layer((3, 3), 1, 0), "second": layer(shape, density, 1)}
-    read = unpack_weights(pack_weights(layers), specs(layers), SEED)
+    read = unpack_weights(pack_weights(layers), layer_specs(layers), SEED)
     assert list(read) == ["first", "second"]
     for name in layers:
         assert_equal(read[name], layers[name])
@@ -94,7 +105,7 @@ def test_a_sparse_file_is_small() -> None:
 
 
 def test_another_seed_is_another_noise(layers: dict[str, AffineLayer]) -> None:
-    read = unpack_weights(pack_weights(layers), specs(layers), SEED + 1)
+    read = unpack_weights(pack_weights(layers), layer_specs(layers), SEED + 1)
     np.testing.assert_array_equal(read["conv"].theta, layers["conv"].theta)
     assert not np.array_equal(read["conv"].noise, layers["conv"].noise)
 
@@ -104,7 +115,7 @@ def test_missing_tensor(layers: dict[str, AffineLayer], name: str) -> None:
     tensors = pack_weights(layers)
     del tensors[name]
     with pytest.raises(ArtifactError, match=rf"{name}: .* stated, missing found"):
-        unpack_weights(tensors, specs(layers), SEED)
+        unpack_weights(tensors, layer_specs(layers), SEED)
 
 
 @pytest.mark.parametrize("name", ["conv.theta", "conv.mask", "conv.noise_scale", "conv.bias_adv", "head.theta"])
@@ -113,20 +124,20 @@ def test_tensor_of_another_shape_or_type(layers: dict[str, AffineLayer], name: s
         tensors = pack_weights(layers)
         tensors[name] = change(tensors[name])
         with pytest.raises(ArtifactError, match=f"do not fit the manifest: {name}"):
-            unpack_weights(tensors, specs(layers), SEED)
+            unpack_weights(tensors, layer_specs(layers), SEED)
 
 
 def test_superfluous_tensor(layers: dict[str, AffineLayer]) -> None:
     tensors = pack_weights(layers) | {"conv.eta": np.zeros(3, np.float32)}
     with pytest.raises(ArtifactError, match=r"conv\.eta belongs to no layer"):
-        unpack_weights(tensors, specs(layers), SEED)
+        unpack_weights(tensors, layer_specs(layers), SEED)
 
 
 def test_mask_with_another_number_of_weights(layers: dict[str, AffineLayer]) -> None:
     tensors = pack_weights(layers)
     tensors["conv.mask"] = ~tensors["conv.mask"]
     with pytest.raises(ArtifactError, match=r"conv\.mask holds"):
-        unpack_weights(tensors, specs(layers), SEED)
+        unpack_weights(tensors, layer_specs(layers), SEED)
 
 
 def test_a_shape_that_fits_in_no_memory_is_refused_before_it_is_allocated(layers: dict[str, AffineLayer]) -> None:
@@ -136,3 +147,59 @@ def test_a_shape_that_fits_in_no_memory_is_refused_before_it_is_allocated(layers
     dense = huge.model_copy(update={"nonzeros": math.prod(huge.shape)})
     with pytest.raises(ArtifactError, match="do not fit the manifest"):
         unpack_weights(pack_weights(layers), [dense], SEED)
+
+
+class TestRemovedChannels:
+    @pytest.fixture
+    def narrow(self) -> dict[str, AffineLayer]:
+        return {
+            "conv": narrow_layer([0, 2, 5], [1, 3], (6, 4, 3, 3), 0),
+            "head": narrow_layer([0, 1], [0, 4], (2, 6), 1),
+        }
+
+    def test_round_trip(self, narrow: dict[str, AffineLayer]) -> None:
+        """The noise is that of the whole layer, at the places that are left."""
+        read = unpack_weights(pack_weights(narrow), layer_specs(narrow), SEED)
+        for name in narrow:
+            assert_equal(read[name], narrow[name])
+        assert read["conv"].noise.shape == (3, 2, 3, 3)
+        assert read["conv"].mask.all()
+
+    def test_layout(self, narrow: dict[str, AffineLayer]) -> None:
+        tensors = pack_weights(narrow)
+        assert tensors["conv.theta"].shape == (54,)
+        bits = [int(tensors["conv.mask"][i // 8]) >> (i % 8) & 1 for i in range(6 * 4 * 9)]
+        assert np.flatnonzero(np.array(bits).reshape(6, 4, 9).all(-1)[2]).tolist() == [1, 3]
+        assert sum(bits) == 54
+        (conv, _) = layer_specs(narrow)
+        assert (conv.shape, conv.drawn, conv.nonzeros) == ((3, 2, 3, 3), (6, 4, 3, 3), 54)
+
+    @pytest.mark.parametrize("name", ["conv.mask", "conv.theta", "head.bias_adv"])
+    def test_missing_or_of_another_shape(self, narrow: dict[str, AffineLayer], name: str) -> None:
+        tensors = pack_weights(narrow)
+        with pytest.raises(ArtifactError, match=f"do not fit the manifest: {name}"):
+            unpack_weights({**tensors, name: tensors[name][:-1]}, layer_specs(narrow), SEED)
+        del tensors[name]
+        with pytest.raises(ArtifactError, match=rf"{name}: .* missing found"):
+            unpack_weights(tensors, layer_specs(narrow), SEED)
+
+    def test_mask_with_another_number_of_weights(self, narrow: dict[str, AffineLayer]) -> None:
+        tensors = pack_weights(narrow)
+        tensors["conv.mask"] = ~tensors["conv.mask"]
+        with pytest.raises(ArtifactError, match=r"conv\.mask holds 162, not 54"):
+            unpack_weights(tensors, layer_specs(narrow), SEED)
+
+    def test_a_draw_that_fits_in_no_memory_is_refused_before_it_is_made(self, narrow: dict[str, AffineLayer]) -> None:
+        huge = layer_specs(narrow)[0].model_copy(update={"drawn": (2**31, 2**31, 3, 3)})
+        with pytest.raises(ArtifactError, match="do not fit the manifest"):
+            unpack_weights(pack_weights(narrow), [huge], SEED)
+
+    @pytest.mark.parametrize(
+        "changes", [{"drawn": (6, 4, 3)}, {"drawn": (2, 4, 3, 3)}, {"drawn": (0, 4, 3, 3)}, {"nonzeros": 53}]
+    )
+    def test_a_layer_that_is_no_part_of_what_was_drawn(
+        self, narrow: dict[str, AffineLayer], changes: dict[str, object]
+    ) -> None:
+        values = layer_specs(narrow)[0].model_dump()
+        with pytest.raises(ValueError, match="validation error"):
+            LayerSpec.model_validate({**values, **changes})

@@ -94,5 +94,6 @@ def test_compare_small_holds_what_the_claims_need() -> None:
     plan = load_plan(["compare-small"])
     assert {recipe.method for recipe in plan.values()} == {"oat", "pgd-at", "float"}
     assert plan["float-alpha-0"].condition.alpha == 0
-    assert {recipe.sparsity.density for recipe in plan.values()} == {1.0, 0.1}
+    assert {recipe.sparsity.density for recipe in plan.values()} == {1.0, 0.1, 0.5}
     assert plan["floats-2-4"].sparsity.pattern == "2:4"
+    assert plan["floats-channel-0.5"].sparsity.pattern == "channel"

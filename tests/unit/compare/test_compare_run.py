@@ -29,6 +29,7 @@ SMALL = (
     "train.batch_size=32",
     "model.width=8",
     "model.stem_stride=1",
+    "sparsity.multiple=2",
     "evaluate.images=20",
     "evaluate.attack.steps=2",
 )
@@ -98,6 +99,10 @@ def test_cost(study: Study) -> None:
     assert sparse.nonzero_macs < 0.35 * dense.macs
     assert cost["floats-2-4"].nonzero_macs == pytest.approx(0.5 * dense.macs, rel=0.05)
     assert sparse.bytes < 0.4 * dense.bytes
+    narrow = cost["floats-channel-0.5"]
+    assert narrow.parameters == narrow.nonzeros < 0.3 * dense.parameters
+    assert narrow.macs == narrow.nonzero_macs < 0.3 * dense.macs
+    assert narrow.bytes < 0.35 * dense.bytes
     assert plain.bytes < dense.bytes < 1.3 * plain.bytes
 
 

@@ -33,6 +33,7 @@ VARIANTS = {
     "oat": OAT,
     "oat-single-bare": (*OAT, "oat.encoding=none", "oat.batchnorm=single"),
     "2:4": (*DENSE, "sparsity.pattern='2:4'", "sparsity.update_every=0.4"),
+    "channel": ("train.epochs=2", "sparsity.pattern=channel", "sparsity.density=0.5", "sparsity.multiple=2"),
     "importance": ("train.epochs=2", "sparsity.layer_densities=importance", "sparsity.update_every=0.4"),
     "resample": ("train.epochs=2", "condition.noise=resample"),
     "alpha-0": (*DENSE, "condition.alpha=0"),

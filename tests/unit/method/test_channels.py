@@ -1,0 +1,171 @@
+"""Channels: how many are kept, which, and that a cut one is zero and stays zero."""
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from floats_edge.method.channels import ChannelGroup, ChannelGroups, ChannelMasks, importance, kept_count, strongest
+from floats_edge.method.conditioning import FloatConv, FloatLinear
+
+STREAM = ChannelGroup("stream", 6, ("stem", "conv2"), ("conv1", "head"))
+INNER = ChannelGroup("inner", 5, ("conv1",), ("conv2",))
+
+
+class Residual(nn.Module):
+    """Stem, one block and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = FloatConv(3, 6, 3)
+        self.conv1 = FloatConv(6, 5, 3)
+        self.conv2 = FloatConv(5, 6, 3)
+        self.head = FloatLinear(6, 4)
+
+    def forward(self, x: Tensor, lam: float) -> Tensor:
+        return self.head(self.features(x, lam)[1].mean((2, 3)), lam)
+
+    def features(self, x: Tensor, lam: float) -> tuple[Tensor, Tensor]:
+        """Inside the block, and after it."""
+        x = torch.relu(self.stem(x, lam))
+        inner = torch.relu(self.conv1(x, lam))
+        return inner, torch.relu(self.conv2(inner, lam) + x)
+
+
+@pytest.fixture
+def network() -> Residual:
+    torch.manual_seed(0)
+    network = Residual()
+    for name, parameter in network.named_parameters():
+        if "norm" in name:
+            nn.init.normal_(parameter)
+    for unit in network.children():
+        unit.weight.eta.normal_()
+    return network
+
+
+def train(network: Residual, masks: ChannelMasks, optimizer: torch.optim.Optimizer, steps: int = 3) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        images, labels = torch.rand(8, 3, 6, 6), torch.randint(4, (8,))
+        losses = [nn.functional.cross_entropy(network(images, lam), labels) for lam in (0.0, 1.0)]
+        torch.stack(losses).sum().backward()
+        masks.mask_gradients()
+        optimizer.step()
+
+
+def subject(network: Residual) -> tuple[ChannelMasks, torch.optim.SGD]:
+    masks = ChannelMasks(network, ChannelGroups((STREAM,), (INNER,)), {"stream": 4, "inner": 2})
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3)
+    return masks, optimizer
+
+
+@given(st.integers(1, 512), st.floats(0.01, 1), st.integers(1, 32))
+@example(100, 0.07, 1)
+def test_the_kept_number_is_the_share_rounded_up_to_the_multiple(size: int, density: float, multiple: int) -> None:
+    count = kept_count(size, density, multiple)
+    assert 1 <= count <= size
+    assert count == size or count % multiple == 0
+    assert count >= size * density - 1e-6
+    assert count - multiple < size * density
+
+
+def test_a_share_that_is_a_whole_number_is_not_rounded_up() -> None:
+    """In binary 0.07 * 100 is a little more than 7."""
+    assert 0.07 * 100 > 7
+    assert kept_count(100, 0.07, 1) == 7
+
+
+def test_importance_by_hand() -> None:
+    weight = torch.zeros(3, 2, 1, 1)
+    weight[0, :, 0, 0] = torch.tensor([3.0, -4.0])
+    weight[1, 0, 0, 0] = 1
+    scores = importance(weight, torch.tensor([0.5, -2.0, 9.0]), torch.tensor([-0.5, 0.25, 9.0]))
+    assert scores.tolist() == [5.0, 2.25, 0.0]
+
+
+def test_of_equal_channels_the_first_is_kept() -> None:
+    assert strongest(torch.tensor([1.0, 2.0, 1.0, 1.0]), 2).tolist() == [True, True, False, False]
+
+
+def test_importance_of_the_stream_is_summed_over_what_writes_it(network: Residual) -> None:
+    masks, optimizer = subject(network)
+    with torch.no_grad():
+        for conv in (network.stem, network.conv2):
+            for norm in (conv.norm.clean, conv.norm.adv):
+                norm.weight.fill_(1.0)
+        network.stem.weight.theta.fill_(0.01)
+        network.conv2.weight.theta.fill_(0.01)
+        network.stem.weight.theta[1] = 1.0
+        network.conv2.weight.theta[4] = 1.0
+        network.stem.norm.adv.weight[0] = -50.0
+        network.conv2.norm.clean.weight[2] = 50.0
+    masks.cut(optimizer)
+    rows = network.stem.weight.mask.flatten(1).any(1).nonzero().flatten()
+    assert rows.tolist() == [0, 1, 2, 4]
+
+
+def test_a_cut_takes_all_that_a_channel_has(network: Residual) -> None:
+    masks, optimizer = subject(network)
+    train(network, masks, optimizer)
+    masks.cut(optimizer)
+    stream = network.stem.weight.mask.flatten(1).any(1)
+    inner = network.conv1.weight.mask.flatten(1).any(1)
+    assert (int(stream.sum()), int(inner.sum())) == (4, 2)
+    for weight, outputs, inputs in (
+        (network.stem.weight, stream, torch.ones(3, dtype=torch.bool)),
+        (network.conv1.weight, inner, stream),
+        (network.conv2.weight, stream, inner),
+        (network.head.weight, torch.ones(4, dtype=torch.bool), stream),
+    ):
+        expected = (outputs[:, None] & inputs).view(len(outputs), len(inputs), *[1] * (weight.mask.ndim - 2))
+        assert torch.equal(weight.mask, expected.expand_as(weight.mask))
+
+
+def test_what_is_cut_is_zero_at_every_lambda_and_never_grows_again(network: Residual) -> None:
+    masks, optimizer = subject(network)
+    train(network, masks, optimizer)
+    masks.cut(optimizer)
+    train(network, masks, optimizer)
+    cut = {"stream": ~network.stem.weight.mask.flatten(1).any(1), "inner": ~network.conv1.weight.mask.flatten(1).any(1)}
+    for conv, channels in ((network.stem, "stream"), (network.conv1, "inner"), (network.conv2, "stream")):
+        for norm in (conv.norm.clean, conv.norm.adv):
+            for parameter in (norm.weight, norm.bias):
+                momentum = optimizer.state[parameter]["momentum_buffer"]
+                assert not parameter[cut[channels]].any()
+                assert not momentum[cut[channels]].any()
+                assert bool(parameter[~cut[channels]].all()), "the others are still trained"
+    for unit in network.children():
+        outside = ~unit.weight.mask
+        momentum = optimizer.state[unit.weight.theta]["momentum_buffer"]
+        for tensor in (unit.weight.theta, momentum, unit.weight(0.0), unit.weight(1.0)):
+            assert not tensor[outside].any()
+    network.eval()
+    for lam in (0.0, 0.4, 1.0):
+        inner, stream = network.features(torch.rand(4, 3, 6, 6), lam)
+        assert not inner[:, cut["inner"]].any()
+        assert not stream[:, cut["stream"]].any()
+        assert bool(stream[:, ~cut["stream"]].any())
+
+
+def test_before_the_cut_nothing_is_hidden(network: Residual) -> None:
+    masks, optimizer = subject(network)
+    train(network, masks, optimizer, steps=1)
+    assert all(bool(parameter.grad.any()) for parameter in network.parameters() if parameter.grad is not None)
+    assert all(bool(unit.weight.mask.all()) for unit in network.children())
+
+
+def test_gradients_of_what_is_cut_are_hidden_whatever_they_are(network: Residual) -> None:
+    """In this network they are zero by themselves, as ReLU passes none at zero; another activation would."""
+    masks, optimizer = subject(network)
+    masks.cut(optimizer)
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    masks.mask_gradients()
+    for conv in (network.stem, network.conv1, network.conv2):
+        left = conv.weight.mask.flatten(1).any(1).float()
+        for parameter in (*conv.norm.clean.parameters(), *conv.norm.adv.parameters()):
+            assert torch.equal(parameter.grad, left)
+    for unit in network.children():
+        assert torch.equal(unit.weight.theta.grad, unit.weight.mask.float())

@@ -1,0 +1,155 @@
+"""Channels cut in a real training run: when, how many, across a resume, and what recipes are refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run
+from floats_edge.data import Splits
+from floats_edge.errors import RecipeError
+from floats_edge.models.spec import Widths
+from floats_edge.recipe import Recipe, override_recipe
+from floats_edge.runtime.torch import deployed_layers, trained_layers
+from floats_edge.train.loop import Observer, Trainer, train
+from floats_edge.train.sparsity import make_masks
+
+OPTIONS = (
+    "sparsity.pattern=channel",
+    "sparsity.density=0.5",
+    "sparsity.multiple=2",
+    "train.epochs=6",
+    "data.crop=1",
+)
+
+
+class StopAfter:
+    """An observer with a finger on Ctrl-C."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
+        pass
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        if epoch.epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def few(digits: Splits) -> Splits:
+    """Five steps an epoch: the cut comes after the sixth of thirty, the first of the second epoch."""
+    return replace(digits, train=digits.train.first(80), validation=digits.validation.first(40))
+
+
+@pytest.fixture(scope="module")
+def recipe(digits_recipe: Recipe) -> Recipe:
+    return override_recipe(digits_recipe, OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def run(recipe: Recipe, few: Splits, silent: Observer, tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
+    return train(recipe, few, tmp_path_factory.mktemp("channel") / "run", silent)
+
+
+def test_dense_for_a_fifth_then_cut_once(run: TrainingRun, few: Splits, recipe: Recipe) -> None:
+    trainer, densities = Trainer(recipe, few, torch.device("cpu")), []
+
+    class Watch:
+        def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
+            densities.append(trainer.density())
+
+        def on_epoch(self, epoch: Epoch) -> None:
+            pass
+
+    for epoch in range(2):
+        trainer.run_epoch(epoch, Watch())
+    assert densities[:5] == [1.0] * 5
+    assert len(set(densities[5:])) == 1
+    assert 0.2 < densities[5] < 0.3
+    history = run.checkpoint.history
+    assert [epoch.density for epoch in history] == [1.0, *[densities[5]] * 5]
+    assert not any(epoch.swapped for epoch in history)
+
+
+def test_the_cut_is_remarked_once(run: TrainingRun) -> None:
+    remarks = [(epoch.epoch, remark) for epoch in run.checkpoint.history for remark in epoch.remarks]
+    cuts = [(epoch, remark) for epoch, remark in remarks if "channels" in remark]
+    assert cuts == [(2, "channels cut after step 6 to 4, 8, 16, inside blocks 4, 8, 16")]
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4])
+def test_resume_is_bit_for_bit_before_in_and_after_the_cut(
+    stop: int, recipe: Recipe, few: Splits, silent: Observer, run: TrainingRun, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, few, tmp_path / "run", StopAfter(stop))
+    torch.manual_seed(99)
+    resumed = train(recipe, few, tmp_path / "run", silent, resume=True)
+    for one, other in ((resumed.weights(), run.weights()), (resumed.state(), run.state())):
+        assert one.keys() == other.keys()
+        assert all(one[name].tobytes() == other[name].tobytes() for name in one)
+    times = {"seconds", "images_per_s"}
+    assert [epoch.model_dump(exclude=times) for epoch in resumed.checkpoint.history] == [
+        epoch.model_dump(exclude=times) for epoch in run.checkpoint.history
+    ]
+
+
+def test_a_run_keeps_its_topology_and_is_deployed_narrower(run: TrainingRun) -> None:
+    assert run.checkpoint.model.widths is None
+    layers, topology = deployed_layers(run)
+    assert topology.widths == Widths(streams=(4, 8, 16), inner=(4, 8, 16))
+    trained = trained_layers(run)
+    for name, layer in layers.items():
+        assert np.count_nonzero(trained[name].mask) == layer.mask.size
+        assert not trained[name].theta[~trained[name].mask].any()
+        removed = ~trained[name].mask.any(axis=tuple(range(1, layer.mask.ndim)))
+        for vector in ("gain_clean", "gain_adv", "bias_clean", "bias_adv"):
+            assert not getattr(trained[name], vector)[removed].any()
+
+
+def test_a_run_that_was_not_yet_cut_is_deployed_as_it_is(recipe: Recipe, few: Splits, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, few, tmp_path / "run", StopAfter(1))
+    layers, topology = deployed_layers(open_run(tmp_path / "run"))
+    assert topology.widths is None
+    assert all(layer.drawn is None for layer in layers.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "fix"),
+    [
+        (["sparsity.multiple=8"], r"multiples of 8, but stream 0 has 8, blocks\.0 has 8", "model.width"),
+        (["sparsity.multiple=8", "model.width=4"], r"blocks\.0 has 4, blocks\.1 has 8", "sparsity.multiple"),
+        (["sparsity.density=0.99"], "is every channel", "sparsity.density"),
+    ],
+)
+def test_what_cannot_be_cut(recipe: Recipe, few: Splits, options: list[str], message: str, fix: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        Trainer(override_recipe(recipe, tuple(options)), few, torch.device("cpu"))
+    assert fix in caught.value.fix
+
+
+def test_an_architecture_whose_channels_are_not_known(recipe: Recipe, few: Splits) -> None:
+    trainer = Trainer(recipe, few, torch.device("cpu"))
+    unknown = trainer.spec.model_copy(update={"arch": "vgg"})
+    with pytest.raises(RecipeError, match=r"vgg cannot be narrowed; resnet8, .* can") as caught:
+        make_masks(trainer.network, unknown, recipe, 5)
+    assert "model.arch" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["sparsity.density=1"], "needs a density below 1"),
+        (["sparsity.layer_densities=uniform"], "leave layer_densities out"),
+        (["sparsity.multiple=0"], "sparsity.multiple"),
+        (["method=pgd-at"], "dense baseline"),
+    ],
+)
+def test_recipes_that_are_refused(recipe: Recipe, options: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        override_recipe(recipe, tuple(options))
