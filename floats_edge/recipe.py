@@ -97,7 +97,9 @@ class Model(Section):
     """The backbone."""
 
     arch: Architecture = "resnet8"
-    width: int = Field(default=16, gt=0, description="channels of the first stage")
+    width: int = Field(
+        default=16, gt=0, description="channels of the first stage; of a wide ResNet, of its stem: 16 as published"
+    )
     stem_stride: Literal[1, 2] = 1
 
 

@@ -66,7 +66,10 @@ class LayerSpec(Section):
     """One conditioned layer; its position in the manifest is the noise's layer index."""
 
     name: str
-    shape: tuple[PositiveInt, ...] = Field(min_length=2, description="of the weight: [out, in, kh, kw] or [out, in]")
+    shape: tuple[PositiveInt, ...] = Field(
+        min_length=1,
+        description="of the weight: [out, in, kh, kw], [out, in], or [channels], a scale with the bias as shift",
+    )
     nonzeros: int = Field(ge=0, description="weights inside the mask")
 
 
@@ -166,6 +169,6 @@ class Manifest(Section):
 
     @property
     def density(self) -> float:
-        """Share of weights inside the masks, over all layers."""
-        sizes = [math.prod(layer.shape) for layer in self.layers]
-        return sum(layer.nonzeros for layer in self.layers) / sum(sizes)
+        """Share of weights inside the masks, over all layers that can be masked: scales cannot."""
+        maskable = [layer for layer in self.layers if len(layer.shape) > 1]
+        return sum(layer.nonzeros for layer in maskable) / sum(math.prod(layer.shape) for layer in maskable)

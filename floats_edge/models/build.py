@@ -9,6 +9,7 @@ from floats_edge.models.layers import FLOAT, PLAIN, Layers, film
 from floats_edge.models.oat import OatNetwork
 from floats_edge.models.resnet import ResNet
 from floats_edge.models.spec import Method, ModelSpec, Oat
+from floats_edge.models.wide_resnet import WideResNet
 
 DEPTHS: dict[str, tuple[int, ...]] = {
     "resnet8": (1, 1, 1),
@@ -17,6 +18,8 @@ DEPTHS: dict[str, tuple[int, ...]] = {
     "resnet18": (2, 2, 2, 2),
     "resnet34": (3, 4, 6, 3),
 }
+WIDE = {"wrn-16-8": ((2, 2, 2), 8), "wrn-40-2": ((6, 6, 6), 2)}
+"""Blocks of each stage, and the widening factor."""
 
 
 def build(spec: ModelSpec, layers: Layers) -> nn.Module:
@@ -25,7 +28,9 @@ def build(spec: ModelSpec, layers: Layers) -> nn.Module:
     With :data:`~floats_edge.models.layers.FOLDED` it is the network as deployed, the one that training and evaluation
     attack and that is exported; its weights are loaded for one lambda at a time.
     """
-    return ResNet(spec, layers, DEPTHS[spec.arch]).to(memory_format=torch.channels_last)
+    wide = spec.arch in WIDE
+    network = WideResNet(spec, layers, *WIDE[spec.arch]) if wide else ResNet(spec, layers, DEPTHS[spec.arch])
+    return network.to(memory_format=torch.channels_last)
 
 
 def build_method(spec: ModelSpec, method: Method, oat: Oat, seed: int) -> nn.Module:
