@@ -161,11 +161,12 @@ def effective_step(attack: Attack) -> float:
 def evaluation_note(record: Evaluation) -> str:
     """Conditions of an evaluation in one sentence."""
     attack = record.attack
-    restarts = f"{attack.restarts} restart{'s' if attack.restarts > 1 else ''}"
-    step = f"step {effective_step(attack):.4g}"
+    settings = ""
+    if attack.kind != "autoattack":  # which chooses its own
+        settings = f"step {effective_step(attack):.4g}, {attack.restarts} restart{'s' if attack.restarts > 1 else ''}, "
     return (
         f"{record.dataset}, {record.split} images, on {record.backend}. Attack: {evaluation_attack(record)}, L∞ ε "
-        f"{attack.epsilon:.4g}, {step}, {restarts}, gradients from {record.attacked}, seed {record.seed}. "
+        f"{attack.epsilon:.4g}, {settings}gradients from {record.attacked}, seed {record.seed}. "
         f"{_NOISE[record.noise]}Robust accuracy under this attack alone is an upper bound: read it as 'at most'. "
         f"Versions: {', '.join(f'{name} {version}' for name, version in record.versions.items())}."
     )
