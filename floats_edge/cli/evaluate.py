@@ -10,7 +10,7 @@ from floats_edge.cli.parameters import LambdaValue
 if TYPE_CHECKING:
     from floats_edge.artifacts.records import Subject
     from floats_edge.evaluate.robustness import Twin
-    from floats_edge.recipe import Noise, Recipe
+    from floats_edge.recipe import Attack, Noise, Recipe
     from floats_edge.runtime.base import Predictor
 
 EOT = 10
@@ -84,7 +84,6 @@ def evaluate(
     from floats_edge.cli.console import progress_bar
     from floats_edge.cli.devices import torch_device
     from floats_edge.data import load_data
-    from floats_edge.recipe import override_recipe
     from floats_edge.report.console import print_records
 
     torch_name = torch_device(device)
@@ -94,11 +93,7 @@ def evaluate(
     if noise == "frozen" and eot is not None:
         raise click.UsageError("--eot averages over draws of noise: it goes with --noise resample")
     subject, recipe, engine, twin = _open(path, backend, torch_name, noise, seed)
-    own = {"step": "null", "steps": 1, "restarts": 1} if attack == "autoattack" else {}
-    given = {"kind": attack, "epsilon": epsilon, "steps": steps, "restarts": restarts}
-    wanted = own | {key: value for key, value in given.items() if value is not None}
-    overrides = tuple(f"evaluate.attack.{key}={value}" for key, value in wanted.items())
-    config = override_recipe(recipe, overrides).evaluate.attack
+    config = _attack(recipe, {"kind": attack, "epsilon": epsilon, "steps": steps, "restarts": restarts})
     if noise == "resample" and config.kind != "pgd":
         raise click.UsageError(f"--noise resample goes with PGD, not with {config.kind}: add --attack pgd")
     draws = 1 if noise == "frozen" else eot or EOT
@@ -129,6 +124,21 @@ def evaluate(
         for flag in result.flags:
             click.echo(f"AutoAttack at lambda {result.lam:g}: {flag}", err=True)
     click.echo(f"Written to {out}")
+
+
+def _attack(recipe: "Recipe", given: dict[str, object]) -> "Attack":
+    """The recipe's attack with the options that were given."""
+    from floats_edge.errors import RecipeError
+    from floats_edge.recipe import override_recipe
+
+    own = {"step": "null", "steps": 1, "restarts": 1} if given["kind"] == "autoattack" else {}
+    wanted = own | {key: value for key, value in given.items() if value is not None}
+    try:
+        return override_recipe(
+            recipe, tuple(f"evaluate.attack.{key}={value}" for key, value in wanted.items())
+        ).evaluate.attack
+    except RecipeError as error:
+        raise RecipeError(error.what, fix="correct --attack, --epsilon, --steps or --restarts") from None
 
 
 def _open(
