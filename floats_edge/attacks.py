@@ -69,7 +69,9 @@ def pgd(
     for restart in range(restarts):
         adversarial = (images + _uniform(images, epsilon, generator)).clamp(0, 1)
         for _ in range(steps):
-            gradient = sum(_gradient(network, adversarial, labels) for _ in range(draws))
+            gradient = _gradient(network, adversarial, labels)
+            for _ in range(draws - 1):
+                gradient = gradient + _gradient(network, adversarial, labels)
             adversarial = adversarial + step * gradient.sign()
             adversarial = torch.minimum(torch.maximum(adversarial, low), high)
         if restart == 0:

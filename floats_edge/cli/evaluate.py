@@ -9,9 +9,9 @@ from floats_edge.cli.parameters import LambdaValue
 
 if TYPE_CHECKING:
     from floats_edge.artifacts.records import Subject
-    from floats_edge.evaluate.robustness import Twin
     from floats_edge.recipe import Attack, Noise, Recipe
     from floats_edge.runtime.base import Predictor
+    from floats_edge.runtime.torch import OatPredictor, ResampledPredictor, TorchPredictor
 
 EOT = 10
 """Draws of resampled noise over which PGD averages a gradient."""
@@ -133,17 +133,16 @@ def _attack(recipe: "Recipe", given: dict[str, object]) -> "Attack":
 
     own = {"step": "null", "steps": 1, "restarts": 1} if given["kind"] == "autoattack" else {}
     wanted = own | {key: value for key, value in given.items() if value is not None}
+    overrides = tuple(f"evaluate.attack.{key}={value}" for key, value in wanted.items())
     try:
-        return override_recipe(
-            recipe, tuple(f"evaluate.attack.{key}={value}" for key, value in wanted.items())
-        ).evaluate.attack
+        return override_recipe(recipe, overrides).evaluate.attack
     except RecipeError as error:
         raise RecipeError(error.what, fix="correct --attack, --epsilon, --steps or --restarts") from None
 
 
 def _open(
     path: Path, backend: str, device: str, noise: "Noise", seed: int
-) -> "tuple[Subject, Recipe, Predictor, Twin]":
+) -> "tuple[Subject, Recipe, Predictor, TorchPredictor | OatPredictor | ResampledPredictor]":
     """What to evaluate, its recipe, what runs it, and where gradients come from."""
     from floats_edge.artifacts.bundle import is_bundle, open_bundle
     from floats_edge.artifacts.checkpoint import open_run
