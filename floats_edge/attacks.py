@@ -24,6 +24,7 @@ def attack(
     step: float | None = None,
     steps: int = 1,
     restarts: int = 1,
+    draws: int = 1,
 ) -> Tensor:
     """Adversarial images by the attack named ``kind``: ``pgd``, ``fgsm-rs`` or ``n-fgsm``.
 
@@ -37,9 +38,10 @@ def attack(
         step: step size; None takes epsilon/4 (pgd), 1.25 epsilon (fgsm-rs), epsilon (n-fgsm).
         steps: gradient steps of pgd.
         restarts: random starts of pgd, of which one that fools the network counts.
+        draws: calls of a network that draws noise at every call, over which each gradient of pgd is averaged.
     """
     if kind == "pgd":
-        return pgd(network, images, labels, generator, epsilon, step or epsilon / 4, steps, restarts)
+        return pgd(network, images, labels, generator, epsilon, step or epsilon / 4, steps, restarts, draws=draws)
     if kind == "fgsm-rs":
         return pgd(network, images, labels, generator, epsilon, step or 1.25 * epsilon)
     if kind == "n-fgsm":
@@ -56,14 +58,21 @@ def pgd(
     step: float,
     steps: int = 1,
     restarts: int = 1,
+    draws: int = 1,
 ) -> Tensor:
-    """PGD from a random start (Madry et al., ICLR 2018); with one step it is FGSM-RS (Wong et al., ICLR 2020)."""
+    """PGD from a random start (Madry et al., ICLR 2018); with one step it is FGSM-RS (Wong et al., ICLR 2020).
+
+    With several draws it is an attack by expectation over transformation (EOT; Athalye et al., ICML 2018).
+    """
     low, high = (images - epsilon).clamp_min(0), (images + epsilon).clamp_max(1)
     result = images
     for restart in range(restarts):
         adversarial = (images + _uniform(images, epsilon, generator)).clamp(0, 1)
         for _ in range(steps):
-            adversarial = adversarial + step * _gradient(network, adversarial, labels).sign()
+            gradient = _gradient(network, adversarial, labels)
+            for _ in range(draws - 1):
+                gradient = gradient + _gradient(network, adversarial, labels)
+            adversarial = adversarial + step * gradient.sign()
             adversarial = torch.minimum(torch.maximum(adversarial, low), high)
         if restart == 0:
             result = adversarial

@@ -52,6 +52,9 @@ def _trained_or_number(value: Any) -> Any:
     raise ValueError(f"{value!r} is neither 'trained' nor a number in [0, 1]")
 
 
+Noise = Literal["frozen", "resample"]
+"""One draw of eta that stays, or a fresh one every time."""
+
 Alpha = Annotated[Literal["trained"] | float, BeforeValidator(_trained_or_number)]
 """What scales the noise."""
 
@@ -97,14 +100,16 @@ class Model(Section):
     """The backbone."""
 
     arch: Architecture = "resnet8"
-    width: int = Field(default=16, gt=0, description="channels of the first stage")
+    width: int = Field(
+        default=16, gt=0, description="channels of the first stage; of a wide ResNet, of its stem: 16 as published"
+    )
     stem_stride: Literal[1, 2] = 1
 
 
 class Condition(Section):
     """How lambda conditions the weights: W(lam) = m * (theta + lam * alpha * sigma * eta)."""
 
-    noise: Literal["frozen", "resample"] = Field(
+    noise: Noise = Field(
         default="frozen", description="train with the draw that is deployed, or with a fresh one for every step"
     )
     noise_seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the frozen noise eta")

@@ -70,7 +70,10 @@ class LayerSpec(Section):
     """One conditioned layer; its position in the manifest is the noise's layer index."""
 
     name: str
-    shape: tuple[PositiveInt, ...] = Field(min_length=2, description="of the weight: [out, in, kh, kw] or [out, in]")
+    shape: tuple[PositiveInt, ...] = Field(
+        min_length=1,
+        description="of the weight: [out, in, kh, kw], [out, in], or [channels], a scale with the bias as shift",
+    )
     nonzeros: int = Field(ge=0, description="weights inside the mask")
     drawn: tuple[PositiveInt, ...] | None = Field(
         default=None, description="shape that the noise was drawn for, where channels were removed"
@@ -204,6 +207,6 @@ class Manifest(Section):
 
     @property
     def density(self) -> float:
-        """Share of the weights of training that are inside the masks and not removed, over all layers."""
-        sizes = [math.prod(layer.trained_shape) for layer in self.layers]
-        return sum(layer.nonzeros for layer in self.layers) / sum(sizes)
+        """Share of the weights of training that are inside the masks and not removed; scales cannot be masked."""
+        maskable = [layer for layer in self.layers if len(layer.shape) > 1]
+        return sum(layer.nonzeros for layer in maskable) / sum(math.prod(layer.trained_shape) for layer in maskable)

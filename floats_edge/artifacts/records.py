@@ -10,7 +10,7 @@ from typing_extensions import Self
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.artifacts.files import read_json, write_atomic
-from floats_edge.recipe import Attack, Lambda, Section
+from floats_edge.recipe import Attack, Lambda, Noise, Section
 
 EVALUATION = "evaluation.json"
 PROFILE = "profile.json"
@@ -74,6 +74,12 @@ class Evaluation(Section):
     split: Literal["validation", "test"]
     attack: Attack
     attacked: str = Field(description="the network the gradients came from")
+    noise: Noise | None = Field(
+        default=None,
+        description="of the network under evaluation: the frozen draw, as deployed, or a fresh one for every batch; "
+        "None: it has none",
+    )
+    eot: int = Field(default=1, ge=1, description="draws of resampled noise over which each gradient is averaged")
     upper_bound: Literal[True] = Field(
         default=True, description="PGD alone overstates robustness: read robust as 'at most'"
     )

@@ -9,9 +9,12 @@ from floats_edge.cli.parameters import LambdaValue
 
 if TYPE_CHECKING:
     from floats_edge.artifacts.records import Subject
-    from floats_edge.recipe import Recipe
+    from floats_edge.recipe import Attack, Noise, Recipe
     from floats_edge.runtime.base import Predictor
-    from floats_edge.runtime.torch import OatPredictor, TorchPredictor
+    from floats_edge.runtime.torch import OatPredictor, ResampledPredictor, TorchPredictor
+
+EOT = 10
+"""Draws of resampled noise over which PGD averages a gradient."""
 
 
 @click.command()
@@ -25,7 +28,19 @@ if TYPE_CHECKING:
 @click.option("--epsilon", help="Largest change of a pixel, such as 8/255.  [default: the recipe's]")
 @click.option("--steps", type=click.IntRange(1), help="PGD steps.  [default: the recipe's]")
 @click.option("--restarts", type=click.IntRange(1), help="Random restarts of PGD.  [default: the recipe's]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the attack's random starts.")
+@click.option(
+    "--noise",
+    type=click.Choice(["frozen", "resample"]),
+    default="frozen",
+    show_default=True,
+    help="The draw that is deployed, or a fresh one for every batch.",
+)
+@click.option(
+    "--eot",
+    type=click.IntRange(1),
+    help=f"Draws that a gradient is averaged over.  [default: {EOT} of --noise resample]",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random starts and fresh noise.")
 @click.option("--backend", default="ort-cpu", show_default=True, help="Runs a bundle: ort-cpu, ort-cuda, ort-trt, trt.")
 @click.option("--device", default="auto", show_default=True, help="Where PyTorch computes the attack.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
@@ -41,6 +56,8 @@ def evaluate(
     epsilon: str | None,
     steps: int | None,
     restarts: int | None,
+    noise: "Noise",
+    eot: int | None,
     seed: int,
     backend: str,
     device: str,
@@ -53,8 +70,12 @@ def evaluate(
     from the float twin, rebuilt from the bundle, and the images are replayed on the engine. An attack by PGD alone
     gives an upper bound on robust accuracy; --attack autoattack is far slower and nearer to it.
 
+    With --noise resample the noise of a FLOAT run is drawn anew for every batch, attacked or not, as the literature of
+    noise injection evaluates; PGD then averages each gradient over --eot draws. It is not what is deployed.
+
     \b
         floats-edge evaluate runs/quickstart
+        floats-edge evaluate runs/quickstart --noise resample --eot 10
         floats-edge evaluate bundle --lambda 0 --lambda 0.5 --lambda 1 --restarts 3 -o evaluation.json
     """
     from rich.console import Console
@@ -63,24 +84,27 @@ def evaluate(
     from floats_edge.cli.console import progress_bar
     from floats_edge.cli.devices import torch_device
     from floats_edge.data import load_data
-    from floats_edge.recipe import override_recipe
     from floats_edge.report.console import print_records
 
     torch_name = torch_device(device)
     from floats_edge.evaluate import robustness
+    from floats_edge.runtime.torch import ResampledPredictor
 
-    subject, recipe, engine, twin = _open(path, backend, torch_name)
-    own = {"step": "null", "steps": 1, "restarts": 1} if attack == "autoattack" else {}
-    given = {"kind": attack, "epsilon": epsilon, "steps": steps, "restarts": restarts}
-    wanted = own | {key: value for key, value in given.items() if value is not None}
-    overrides = tuple(f"evaluate.attack.{key}={value}" for key, value in wanted.items())
-    config = override_recipe(recipe, overrides).evaluate.attack
+    if noise == "frozen" and eot is not None:
+        raise click.UsageError("--eot averages over draws of noise: it goes with --noise resample")
+    subject, recipe, engine, twin = _open(path, backend, torch_name, noise, seed)
+    config = _attack(recipe, {"kind": attack, "epsilon": epsilon, "steps": steps, "restarts": restarts})
+    if noise == "resample" and config.kind != "pgd":
+        raise click.UsageError(f"--noise resample goes with PGD, not with {config.kind}: add --attack pgd")
+    draws = 1 if noise == "frozen" else eot or EOT
     splits = load_data(recipe.data, recipe.seed, data_dir)
+    if isinstance(engine, ResampledPredictor):
+        robustness.settle(engine, splits.train, recipe.attack, seed)
     chosen = (splits.test if split == "test" else splits.validation).first(images or recipe.evaluate.images)
     values = lambdas or engine.lambdas or recipe.evaluate.lambdas
     with engine, progress_bar("images") as bar:
         task = bar.add_task(f"evaluate {path}", total=len(chosen) * len(values))
-        results = robustness.evaluate(engine, twin, chosen, values, config, seed, lambda n: bar.advance(task, n))
+        results = robustness.evaluate(engine, twin, chosen, values, config, seed, lambda n: bar.advance(task, n), draws)
     record = Evaluation(
         subject=subject,
         backend=engine.backend,
@@ -88,6 +112,8 @@ def evaluate(
         split=split,
         attack=config,
         attacked="itself" if engine is twin else f"float twin on {twin.backend}",
+        noise=noise if recipe.method == "float" else None,
+        eot=draws,
         seed=seed,
         results=results,
         versions=_versions(),
@@ -100,21 +126,43 @@ def evaluate(
     click.echo(f"Written to {out}")
 
 
-def _open(path: Path, backend: str, device: str) -> "tuple[Subject, Recipe, Predictor, TorchPredictor | OatPredictor]":
+def _attack(recipe: "Recipe", given: dict[str, object]) -> "Attack":
+    """The recipe's attack with the options that were given."""
+    from floats_edge.errors import RecipeError
+    from floats_edge.recipe import override_recipe
+
+    own = {"step": "null", "steps": 1, "restarts": 1} if given["kind"] == "autoattack" else {}
+    wanted = own | {key: value for key, value in given.items() if value is not None}
+    overrides = tuple(f"evaluate.attack.{key}={value}" for key, value in wanted.items())
+    try:
+        return override_recipe(recipe, overrides).evaluate.attack
+    except RecipeError as error:
+        raise RecipeError(error.what, fix="correct --attack, --epsilon, --steps or --restarts") from None
+
+
+def _open(
+    path: Path, backend: str, device: str, noise: "Noise", seed: int
+) -> "tuple[Subject, Recipe, Predictor, TorchPredictor | OatPredictor | ResampledPredictor]":
     """What to evaluate, its recipe, what runs it, and where gradients come from."""
     from floats_edge.artifacts.bundle import is_bundle, open_bundle
     from floats_edge.artifacts.checkpoint import open_run
     from floats_edge.artifacts.records import bundle_subject, run_subject
+    from floats_edge.errors import ArtifactError
     from floats_edge.runtime.backends import open_predictor
-    from floats_edge.runtime.torch import bundle_twin, trained_predictor
+    from floats_edge.runtime.torch import bundle_twin, resampled_predictor, trained_predictor
 
+    if is_bundle(path) and noise == "resample":
+        raise ArtifactError(
+            f"{path} is a bundle, which computes with its frozen noise.",
+            fix="floats-edge evaluate RUN --noise resample, with the run folder that it was exported from",
+        )
     if is_bundle(path):
         bundle = open_bundle(path)
         lam = (bundle.manifest.lam.values or (0.0,))[0]
         engine = open_predictor(bundle, backend, lam)
         return bundle_subject(bundle), bundle.manifest.recipe, engine, bundle_twin(bundle, device)
     run = open_run(path)
-    network = trained_predictor(run, device)
+    network = resampled_predictor(run, seed, device) if noise == "resample" else trained_predictor(run, device)
     return run_subject(run), run.checkpoint.recipe, network, network
 
 

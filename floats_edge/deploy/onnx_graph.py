@@ -4,7 +4,7 @@ A pass takes a model and returns a new one. Weights keep the names of :mod:`floa
 (``stem.weight``, ``stem.bias``, ...); images come in and logits go out as float32 at every precision.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ from floats_edge.errors import BackendError
 from floats_edge.method.fold import Weights
 
 if TYPE_CHECKING:
+    from onnxscript import ir
     from torch import nn
 
 OPSET = 18
@@ -36,6 +37,7 @@ def trace(network: "nn.Module", image_shape: tuple[int, int, int]) -> onnx.Model
     import torch
     from onnxscript import optimizer
 
+    weights = {name for name, _ in network.named_parameters()}
     program = torch.onnx.export(
         network.eval(),
         (torch.rand(2, *image_shape),),
@@ -48,20 +50,27 @@ def trace(network: "nn.Module", image_shape: tuple[int, int, int]) -> onnx.Model
         verbose=False,
     )
     assert program is not None, "the dynamo exporter returns a program"
-    optimizer.fold_constants(program.model)  # TensorRT wants axes to be initializers, not computed
+    # TensorRT wants axes to be initializers, not computed; what is computed from weights must stay so.
+    optimizer.fold_constants(
+        program.model, should_fold=lambda node: None if weights.isdisjoint(_names(node.inputs)) else False
+    )
     optimizer.remove_unused_nodes(program.model)
     model = _copy(program.model_proto)
     model.ir_version = IR_VERSION
     del model.graph.value_info[:]
     for node in model.graph.node:
         del node.metadata_props[:]  # source locations of the machine that exported
-    missing = {name for name, _ in network.named_parameters()} - {tensor.name for tensor in model.graph.initializer}
+    missing = weights - {tensor.name for tensor in model.graph.initializer}
     if missing:
         raise BackendError(
             f"the ONNX exporter of this PyTorch renamed or removed {', '.join(sorted(missing))}.",
             fix="pip install --upgrade torch onnxscript",
         )
     return model
+
+
+def _names(values: "Iterable[ir.Value | None]") -> list[str | None]:
+    return [value.name for value in values if value is not None]
 
 
 def with_weights(model: onnx.ModelProto, weights: Mapping[str, NDArray[np.generic]]) -> onnx.ModelProto:

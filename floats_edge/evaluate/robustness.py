@@ -19,6 +19,8 @@ from floats_edge.recipe import Attack
 from floats_edge.runtime.base import Predictor
 
 BATCH = 128
+SETTLING = 16
+"""Batches on which statistics are re-estimated, as in training."""
 
 
 class Twin(Protocol):
@@ -36,6 +38,14 @@ class Twin(Protocol):
         ...
 
 
+class Unsettled(Twin, Protocol):
+    """A twin that draws noise at every call, its BatchNorm of another draw."""
+
+    def settle(self, batches: Sequence[np.ndarray]) -> None:
+        """Re-estimate statistics on attacked images ``[N, C, H, W]``."""
+        ...
+
+
 def evaluate(
     engine: Predictor,
     twin: Twin,
@@ -44,6 +54,7 @@ def evaluate(
     config: Attack,
     seed: int,
     progress: Callable[[int], None] = lambda done: None,
+    eot: int = 1,
 ) -> tuple[LambdaResult, ...]:
     """Measure ``engine`` at each lambda on the same images, with the same random starts of the attack.
 
@@ -55,6 +66,7 @@ def evaluate(
         config: the attack.
         seed: of the attack's random starts.
         progress: told how many (image, lambda) pairs the last batch finished.
+        eot: calls of a twin that draws noise at every call, over which each gradient of PGD is averaged.
 
     Raises:
         LambdaError: the engine does not serve one of the lambdas.
@@ -69,7 +81,7 @@ def evaluate(
         for start in range(0, len(images), BATCH):
             batch = slice(start, start + BATCH)
             pixels, labels = images.as_float(batch), images.labels[batch]
-            attacked, raised = _attack(twin, pixels, labels, generator, config)
+            attacked, raised = _attack(twin, pixels, labels, generator, config, eot)
             right = engine.predict(pixels).argmax(1) == labels
             clean += int(right.sum())
             robust += int((right & (engine.predict(attacked).argmax(1) == labels)).sum())
@@ -124,8 +136,21 @@ def attacked_images(twin: Twin, images: Images, lam: float, config: Attack, seed
     )
 
 
+def settle(network: Unsettled, images: Images, config: Attack, seed: int) -> None:
+    """Make a network that draws noise at every call ready to be evaluated.
+
+    Args:
+        network: at whose lambda 1 the images are attacked.
+        images: training images, the first 2,048 of which are used.
+        config: the attack of training.
+        seed: of the attack.
+    """
+    attacked = attacked_images(network, images.first(SETTLING * BATCH), 1.0, config, seed)
+    network.settle([attacked[start : start + BATCH] for start in range(0, len(attacked), BATCH)])
+
+
 def _attack(
-    twin: Twin, pixels: np.ndarray, labels: np.ndarray, generator: torch.Generator, config: Attack
+    twin: Twin, pixels: np.ndarray, labels: np.ndarray, generator: torch.Generator, config: Attack, draws: int = 1
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Attacked images, and the reliability flags that the attack raised."""
     images = torch.from_numpy(pixels).to(twin.device).contiguous(memory_format=torch.channels_last)
@@ -133,5 +158,5 @@ def _attack(
     if config.kind == "autoattack":
         attacked, flags = autoattack(twin.network, images, targets, generator, config.epsilon)
     else:
-        attacked, flags = attack(twin.network, images, targets, generator, **config.model_dump()), ()
+        attacked, flags = attack(twin.network, images, targets, generator, **config.model_dump(), draws=draws), ()
     return attacked.contiguous().cpu().numpy(), flags

@@ -75,6 +75,30 @@ class FloatConv(nn.Module):
         return self.norm(convolve(x, self.weight(lam), self.stride), lam)
 
 
+class FloatBareConv(nn.Module):
+    """Conditioned convolution that no BatchNorm follows; it has no bias."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
+        super().__init__()
+        self.weight = ConditionedWeight(out_channels, in_channels, kernel_size, kernel_size)
+        self.stride = stride
+        nn.init.kaiming_normal_(self.weight.theta, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor, lam: float) -> Tensor:
+        return convolve(x, self.weight(lam), self.stride)
+
+
+class FloatNorm(nn.Module):
+    """Dual BatchNorm that no convolution precedes: it folds into a scale and a shift per channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = DualBatchNorm2d(channels)
+
+    def forward(self, x: Tensor, lam: float) -> Tensor:
+        return self.norm(x, lam)
+
+
 class FloatLinear(nn.Module):
     """Conditioned linear layer with an unconditioned bias. ``[N, in]`` to ``[N, out]``."""
 
@@ -88,8 +112,19 @@ class FloatLinear(nn.Module):
         return linear(x, self.weight(lam), self.bias)
 
 
+FloatLayer = FloatConv | FloatBareConv | FloatNorm | FloatLinear
+
+
+def float_layers(network: nn.Module) -> dict[str, FloatLayer]:
+    """The layers of a FLOAT network by name, in definition order: a layer's position is the index of its noise.
+
+    A network folds into as many layers in the same order, which is that of a bundle's manifest.
+    """
+    return {name: module for name, module in network.named_modules() if isinstance(module, FloatLayer)}
+
+
 def conditioned_weights(network: nn.Module) -> dict[str, ConditionedWeight]:
-    """The conditioned weights of a network by layer name, in definition order: their position is the noise's index."""
+    """The conditioned weights of a network by layer name: what noise and masks apply to, no BatchNorm."""
     return {
         name.removesuffix(".weight"): module
         for name, module in network.named_modules()
@@ -99,8 +134,9 @@ def conditioned_weights(network: nn.Module) -> dict[str, ConditionedWeight]:
 
 def draw_noise(network: nn.Module, seed: int) -> None:
     """Give every conditioned weight its frozen noise."""
-    for index, weight in enumerate(conditioned_weights(network).values()):
-        weight.draw_noise(seed, index)
+    for index, layer in enumerate(float_layers(network).values()):
+        if not isinstance(layer, FloatNorm):
+            layer.weight.draw_noise(seed, index)
 
 
 def resample_noise(network: nn.Module, generator: torch.Generator) -> None:

@@ -1,7 +1,7 @@
 """OAT, the baseline: FiLM after every BatchNorm, told lambda by an encoding.
 
 Source: Wang et al., "Once-for-All Adversarial Training" (NeurIPS 2020), and the repository published with it, whose
-network has no FiLM on the projections of shortcuts.
+networks have no FiLM on the projections of shortcuts and none before the classifier.
 """
 
 from dataclasses import dataclass
@@ -61,6 +61,10 @@ class Film(nn.Module):
         return x * scale + shift
 
 
+def _batchnorm(kind: str, channels: int) -> nn.Module:
+    return MixedBatchNorm2d(channels) if kind == "dual" else SharedBatchNorm2d(channels)
+
+
 class FilmConv(nn.Module):
     """Convolution, BatchNorm and, unless it is a 1x1 projection, FiLM.
 
@@ -78,7 +82,7 @@ class FilmConv(nn.Module):
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
-        self.norm = MixedBatchNorm2d(out_channels) if batchnorm == "dual" else SharedBatchNorm2d(out_channels)
+        self.norm = _batchnorm(batchnorm, out_channels)
         self.film = Film(out_channels, dimensions) if kernel_size > 1 else None
         self.stride = stride
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
@@ -86,3 +90,37 @@ class FilmConv(nn.Module):
     def forward(self, x: Tensor, lam: EncodedLambda) -> Tensor:
         x = self.norm(convolve(x, self.weight, self.stride), lam.zeros)
         return x if self.film is None else self.film(x, lam.code)
+
+
+class OatNorm(nn.Module):
+    """BatchNorm that neither a convolution precedes nor FiLM follows: the last one, before the classifier.
+
+    Args:
+        batchnorm: ``dual`` or ``single``.
+        channels: of what is normalised.
+    """
+
+    def __init__(self, batchnorm: str, channels: int) -> None:
+        super().__init__()
+        self.norm = _batchnorm(batchnorm, channels)
+
+    def forward(self, x: Tensor, lam: EncodedLambda) -> Tensor:
+        return self.norm(x, lam.zeros)
+
+
+class FilmNorm(nn.Module):
+    """BatchNorm that no convolution precedes, and FiLM: one inside the blocks.
+
+    Args:
+        batchnorm: ``dual`` or ``single``.
+        dimensions: length of the code.
+        channels: of what is normalised.
+    """
+
+    def __init__(self, batchnorm: str, dimensions: int, channels: int) -> None:
+        super().__init__()
+        self.norm = _batchnorm(batchnorm, channels)
+        self.film = Film(channels, dimensions)
+
+    def forward(self, x: Tensor, lam: EncodedLambda) -> Tensor:
+        return self.film(self.norm(x, lam.zeros), lam.code)

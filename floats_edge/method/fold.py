@@ -116,29 +116,50 @@ def end_weights(layers: AffineLayers, rule: Rule) -> tuple[Weights, Weights, Wei
 def fold_network(network: "nn.Module") -> dict[str, AffineLayer]:
     """Read the affine form off a FLOAT or plain network (its BatchNorm in inference mode), as tensors on its device.
 
-    Both ends of a plain network are the same: every lambda gives the same weights.
+    Both ends of a plain network are the same: every lambda gives the same weights. A BatchNorm that no convolution
+    precedes becomes a layer of its own, ``theta`` one for each channel: its weight is a scale, its bias a shift.
     """
-    from floats_edge.method.conditioning import FloatConv, FloatLinear
-    from floats_edge.method.plain import PlainConv, PlainLinear
+    folded = ((name, _fold(unit)) for name, unit in network.named_modules())
+    return {name: layer for name, layer in folded if layer is not None}
 
-    layers: dict[str, AffineLayer] = {}
-    for name, unit in network.named_modules():
-        if isinstance(unit, FloatConv):
-            condition, clean, adv = _condition(unit.weight), _batchnorm(unit.norm.clean), _batchnorm(unit.norm.adv)
-        elif isinstance(unit, PlainConv):
-            condition, clean = _no_condition(unit.weight.detach()), _batchnorm(unit.norm)
-            adv = clean
-        elif isinstance(unit, FloatLinear | PlainLinear):
-            bias = unit.bias.detach()
-            condition = (
-                _condition(unit.weight) if isinstance(unit, FloatLinear) else _no_condition(unit.weight.detach())
-            )
-            clean = adv = (bias * 0 + 1, bias)
-        else:
-            continue
-        (gain_clean, bias_clean), (gain_adv, bias_adv) = clean, adv
-        layers[name] = AffineLayer(*condition, gain_clean, gain_adv, bias_clean, bias_adv)
-    return layers
+
+def _fold(unit: "nn.Module") -> AffineLayer | None:
+    """The affine form of one layer; None if ``unit`` is none."""
+    from floats_edge.method.conditioning import FloatBareConv, FloatConv, FloatLinear, FloatNorm
+    from floats_edge.method.plain import PlainBareConv, PlainConv, PlainLinear, PlainNorm
+
+    if isinstance(unit, FloatConv):
+        condition, clean, adv = _condition(unit.weight), _batchnorm(unit.norm.clean), _batchnorm(unit.norm.adv)
+    elif isinstance(unit, FloatNorm):
+        clean, adv = _batchnorm(unit.norm.clean), _batchnorm(unit.norm.adv)
+        condition = _no_condition(clean[0] * 0 + 1)
+    elif isinstance(unit, FloatBareConv):
+        condition = _condition(unit.weight)
+        clean = adv = _only_bias(unit.weight.theta.new_zeros(len(unit.weight.theta)))
+    elif isinstance(unit, FloatLinear):
+        condition = _condition(unit.weight)
+        clean = adv = _only_bias(unit.bias.detach())
+    elif isinstance(unit, PlainConv):
+        condition = _no_condition(unit.weight.detach())
+        clean = adv = _batchnorm(unit.norm)
+    elif isinstance(unit, PlainNorm):
+        clean = adv = _batchnorm(unit.norm)
+        condition = _no_condition(clean[0] * 0 + 1)
+    elif isinstance(unit, PlainBareConv):
+        condition = _no_condition(unit.weight.detach())
+        clean = adv = _only_bias(unit.weight.new_zeros(len(unit.weight)))
+    elif isinstance(unit, PlainLinear):
+        condition = _no_condition(unit.weight.detach())
+        clean = adv = _only_bias(unit.bias.detach())
+    else:
+        return None
+    (gain_clean, bias_clean), (gain_adv, bias_adv) = clean, adv
+    return AffineLayer(*condition, gain_clean, gain_adv, bias_clean, bias_adv)
+
+
+def _only_bias(bias: Any) -> tuple[Any, Any]:
+    """Per-channel ``(gain, bias)`` where there is no BatchNorm."""
+    return bias * 0 + 1, bias
 
 
 def _condition(weight: Any) -> tuple[Any, Any, Any, Any]:

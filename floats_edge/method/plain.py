@@ -24,6 +24,32 @@ class PlainConv(nn.Module):
         return self.norm(convolve(x, self.weight, self.stride))
 
 
+class PlainBareConv(nn.Module):
+    """Convolution that no BatchNorm follows; it has no bias."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        self.stride = stride
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor, lam: object) -> Tensor:
+        del lam  # unconditioned
+        return convolve(x, self.weight, self.stride)
+
+
+class PlainNorm(nn.Module):
+    """One BatchNorm that no convolution precedes."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor, lam: object) -> Tensor:
+        del lam  # unconditioned
+        return self.norm(x)
+
+
 class PlainLinear(nn.Module):
     """Linear layer. ``[N, in]`` to ``[N, out]``."""
 

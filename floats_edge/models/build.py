@@ -10,6 +10,10 @@ from floats_edge.models import resnet
 from floats_edge.models.layers import FLOAT, PLAIN, Layers, film
 from floats_edge.models.oat import OatNetwork
 from floats_edge.models.spec import Method, ModelSpec, Oat
+from floats_edge.models.wide_resnet import WideResNet
+
+WIDE = {"wrn-16-8": ((2, 2, 2), 8), "wrn-40-2": ((6, 6, 6), 2)}
+"""Blocks of each stage, and the widening factor."""
 
 
 def build(spec: ModelSpec, layers: Layers) -> nn.Module:
@@ -18,7 +22,8 @@ def build(spec: ModelSpec, layers: Layers) -> nn.Module:
     With :data:`~floats_edge.models.layers.FOLDED` it is the network as deployed, the one that training and evaluation
     attack and that is exported; its weights are loaded for one lambda at a time.
     """
-    return resnet.ResNet(spec, layers).to(memory_format=torch.channels_last)
+    network = WideResNet(spec, layers, *WIDE[spec.arch]) if spec.arch in WIDE else resnet.ResNet(spec, layers)
+    return network.to(memory_format=torch.channels_last)
 
 
 def build_method(spec: ModelSpec, method: Method, oat: Oat, seed: int) -> nn.Module:

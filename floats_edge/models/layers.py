@@ -8,16 +8,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
-from floats_edge.method.conditioning import FloatConv, FloatLinear
-from floats_edge.method.film import FilmConv
-from floats_edge.method.plain import PlainConv, PlainLinear
+from floats_edge.method.conditioning import FloatBareConv, FloatConv, FloatLinear, FloatNorm
+from floats_edge.method.film import FilmConv, FilmNorm, OatNorm
+from floats_edge.method.plain import PlainBareConv, PlainConv, PlainLinear, PlainNorm
 
 
 @dataclass(frozen=True)
 class Layers:
-    """A layer factory: ``conv(in, out, kernel, stride)`` includes its normalisation, ``linear(in, out)`` does not."""
+    """A layer factory.
+
+    Attributes:
+        conv: ``(in, out, kernel, stride)``, with the normalisation after it.
+        bare_conv: the same without.
+        norm: ``(channels)``, a normalisation that no convolution precedes.
+        last_norm: the same before the classifier.
+        linear: ``(in, out)``, with bias.
+    """
 
     conv: Callable[[int, int, int, int], nn.Module]
+    bare_conv: Callable[[int, int, int, int], nn.Module]
+    norm: Callable[[int], nn.Module]
+    last_norm: Callable[[int], nn.Module]
     linear: Callable[[int, int], nn.Module]
 
 
@@ -38,6 +49,22 @@ class FoldedConv(nn.Module):
         return conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
 
+class FoldedNorm(nn.Module):
+    """Scale and shift per channel: what is left of a normalisation that no convolution precedes.
+
+    A product and a sum, not BatchNormalization: that TensorRT cannot refit, as its parser renames the weights.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels), requires_grad=False)
+        self.bias = nn.Parameter(torch.empty(channels), requires_grad=False)
+
+    def forward(self, x: Tensor, lam: float) -> Tensor:
+        del lam  # already in the weights
+        return x * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
+
+
 class FoldedLinear(nn.Module):
     """Plain linear layer into which the condition has been folded."""
 
@@ -51,11 +78,20 @@ class FoldedLinear(nn.Module):
         return linear(x, self.weight, self.bias)
 
 
-FLOAT = Layers(FloatConv, FloatLinear)
-FOLDED = Layers(FoldedConv, FoldedLinear)
-PLAIN = Layers(PlainConv, PlainLinear)
+FLOAT = Layers(FloatConv, FloatBareConv, FloatNorm, FloatNorm, FloatLinear)
+FOLDED = Layers(FoldedConv, FoldedConv, FoldedNorm, FoldedNorm, FoldedLinear)
+PLAIN = Layers(PlainConv, PlainBareConv, PlainNorm, PlainNorm, PlainLinear)
 
 
 def film(batchnorm: str, dimensions: int) -> Layers:
-    """OAT's layers, called with an :class:`~floats_edge.method.film.EncodedLambda`; the classifier is unconditioned."""
-    return Layers(partial(FilmConv, batchnorm, dimensions), PlainLinear)
+    """OAT's layers, called with an :class:`~floats_edge.method.film.EncodedLambda`.
+
+    What no BatchNorm follows is unconditioned: bare convolutions and the classifier.
+    """
+    return Layers(
+        conv=partial(FilmConv, batchnorm, dimensions),
+        bare_conv=PlainBareConv,
+        norm=partial(FilmNorm, batchnorm, dimensions),
+        last_norm=partial(OatNorm, batchnorm),
+        linear=PlainLinear,
+    )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from typing_extensions import Self
 
-Architecture = Literal["resnet8", "resnet14", "resnet20", "resnet18", "resnet34"]
+Architecture = Literal["resnet8", "resnet14", "resnet20", "resnet18", "resnet34", "wrn-16-8", "wrn-40-2"]
 Method = Literal["float", "oat", "pgd-at", "standard"]
 Encoding = Literal["none", "random-orthogonal", "dct", "onehot"]
 
@@ -45,7 +45,9 @@ class ModelSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     arch: Architecture
-    width: int = Field(gt=0, description="channels of the first stage")
+    width: int = Field(
+        gt=0, description="channels of the first stage; of a wide ResNet, of its stem: 16 in the published ones"
+    )
     stem_stride: Literal[1, 2]
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="(C, H, W) of one image")
     classes: int = Field(gt=1)

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.records import Evaluation, Reading, Record, Run, Share
-from floats_edge.report.tables import Content, attack_name, clean, label_records, number
+from floats_edge.report.tables import Content, clean, evaluation_attack, label_records, number
 
 Draw = Callable[[Axes, Content], None]
 
@@ -241,7 +241,7 @@ def _look(index: int, colour: str) -> dict[str, Any]:
 def _name_curves(axes: Axes, records: Sequence[Evaluation]) -> None:
     """Name the two measures at the right end of the first subject's curves, kept apart where the curves meet."""
     last = max(records[0].results, key=lambda result: result.lam)
-    attacks = {attack_name(record.attack) for record in records}
+    attacks = {evaluation_attack(record) for record in records}
     attack = f"({attacks.pop()} only)" if len(attacks) == 1 else "(see the notes)"
     upper, lower = last.clean.percent, last.robust.percent
     if upper - lower < 16:

@@ -26,8 +26,8 @@ from floats_edge.report.tables import (
     Content,
     Table,
     accuracy_table,
-    attack_name,
     clean,
+    evaluation_attack,
     label_records,
     number,
     subject_table,
@@ -124,7 +124,7 @@ def _accuracy_highlights(label: str, record: Evaluation) -> list[Highlight]:
     first = min(record.results, key=lambda result: result.lam)
     last = max(record.results, key=lambda result: result.lam)
     total = f"{last.clean.total:,} images, {label}"
-    attack = f"{attack_name(record.attack)} only, {total}"
+    attack = f"{evaluation_attack(record)} only, {total}"
     return [
         Highlight(f"clean, λ = {first.lam:g}", f"{first.clean.percent:.1f} %", total),
         Highlight(f"robust, λ = {last.lam:g}", f"≤ {last.robust.percent:.1f} %", attack),

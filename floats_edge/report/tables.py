@@ -17,6 +17,13 @@ _DEFAULT_STEPS = {"pgd": 0.25, "fgsm-rs": 1.25, "n-fgsm": 1.0}
 """Step over epsilon; see ``attacks.attack``."""
 
 
+_NOISE = {
+    None: "",
+    "frozen": "Noise: the frozen draw, as deployed. ",
+    "resample": "Noise: a fresh draw for every batch, which is not how it is deployed. ",
+}
+
+
 @dataclass(frozen=True)
 class Table:
     """Cells of text under columns.
@@ -140,6 +147,12 @@ def attack_name(attack: Attack) -> str:
     return f"PGD-{attack.steps}" if attack.kind == "pgd" else attack.kind.upper()
 
 
+def evaluation_attack(record: Evaluation) -> str:
+    """Short name of an evaluation's attack, such as ``EOT-10 PGD-20`` of resampled noise."""
+    name = attack_name(record.attack)
+    return f"EOT-{record.eot} {name}" if record.noise == "resample" else name
+
+
 def effective_step(attack: Attack) -> float:
     """Step size, by default that which ``attacks.attack`` takes."""
     return attack.step or attack.epsilon * _DEFAULT_STEPS[attack.kind]
@@ -148,12 +161,13 @@ def effective_step(attack: Attack) -> float:
 def evaluation_note(record: Evaluation) -> str:
     """Conditions of an evaluation in one sentence."""
     attack = record.attack
-    restarts = f"{attack.restarts} restart{'s' if attack.restarts > 1 else ''}"
-    step = f"step {effective_step(attack):.4g}"
+    settings = ""
+    if attack.kind != "autoattack":  # which chooses its own
+        settings = f"step {effective_step(attack):.4g}, {attack.restarts} restart{'s' if attack.restarts > 1 else ''}, "
     return (
-        f"{record.dataset}, {record.split} images, on {record.backend}. Attack: {attack_name(attack)}, L∞ ε "
-        f"{attack.epsilon:.4g}, {step}, {restarts}, gradients from {record.attacked}, seed {record.seed}. "
-        "Robust accuracy under this attack alone is an upper bound: read it as 'at most'. "
+        f"{record.dataset}, {record.split} images, on {record.backend}. Attack: {evaluation_attack(record)}, L∞ ε "
+        f"{attack.epsilon:.4g}, {settings}gradients from {record.attacked}, seed {record.seed}. "
+        f"{_NOISE[record.noise]}Robust accuracy under this attack alone is an upper bound: read it as 'at most'. "
         f"Versions: {', '.join(f'{name} {version}' for name, version in record.versions.items())}."
     )
 

@@ -1,6 +1,6 @@
 """Trained networks in PyTorch: the reference every export is compared with, and the twin that gradients come from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.errors import ArtifactError, LambdaError
-from floats_edge.method.conditioning import draw_noise
-from floats_edge.method.fold import AffineLayer, fold_network
+from floats_edge.method.batchnorm import DualBatchNorm2d, reestimate
+from floats_edge.method.conditioning import draw_noise, resample_noise
+from floats_edge.method.fold import AffineLayer, Rule, fold_network, weights_at
 from floats_edge.models.build import build, build_method, load_weights
 from floats_edge.models.layers import FOLDED
 from floats_edge.models.narrow import narrowed
@@ -51,6 +52,60 @@ class TorchPredictor(Predictor):
 
     def _switch(self, lam: float) -> None:
         load_weights(self.network, {name: torch.from_numpy(array) for name, array in self._weights.at(lam).items()})
+
+    def _infer(self, images: Images) -> Logits:
+        return _infer(self.network, images, self.device)
+
+
+class ResampledPredictor(Predictor):
+    """A FLOAT network with fresh noise at every call, for the literature's attacks; nothing is deployed so.
+
+    ``network`` is as above, but that it draws anew for every batch: gradients must be taken before the next call.
+
+    Args:
+        spec: its topology.
+        network: as trained.
+        rule: how a lambda is served.
+        seed: of the noise, which starts over when lambda is set.
+        device: a torch device.
+    """
+
+    def __init__(self, spec: ModelSpec, network: nn.Module, rule: Rule, seed: int, device: str = "cpu") -> None:
+        super().__init__(f"torch-{device}", spec.image_shape, None, 0.0)
+        self.device = torch.device(device)
+        self._trained = network.to(self.device)
+        self._folded = build(spec, FOLDED).to(self.device)
+        self._rule: Rule = rule
+        self._seed = int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])  # apart from the attack's own
+        self._generator = torch.Generator(self.device).manual_seed(self._seed)
+
+    def network(self, images: Tensor) -> Tensor:
+        """Logits at the lambda in force under a fresh draw of the noise."""
+        resample_noise(self._trained, self._generator)
+        load_weights(self._folded, weights_at(fold_network(self._trained), self.lam, self._rule))
+        return self._folded(images)
+
+    def settle(self, batches: Sequence[Images]) -> None:
+        """Re-estimate the statistics of the adversarial BatchNorm under fresh noise, on attacked training images.
+
+        A checkpoint holds those of the frozen draw.
+        """
+        norms = [module.adv for module in self._trained.modules() if isinstance(module, DualBatchNorm2d)]
+        self._trained.train()
+        reestimate(norms, lambda: [self._under_fresh_noise(images) for images in batches])
+        self._trained.eval()
+
+    def _under_fresh_noise(self, images: Images) -> Tensor:
+        resample_noise(self._trained, self._generator)
+        pixels = torch.from_numpy(images).to(self.device).contiguous(memory_format=torch.channels_last)
+        return self._trained(pixels, 1.0)
+
+    def set_lambda(self, lam: float) -> float:
+        self._generator.manual_seed(self._seed)
+        return super().set_lambda(lam)
+
+    def _switch(self, lam: float) -> None:
+        """Nothing to do: every call folds the network at ``lam``."""
 
     def _infer(self, images: Images) -> Logits:
         return _infer(self.network, images, self.device)
@@ -148,6 +203,21 @@ def trained_predictor(run: TrainingRun, device: str = "cpu") -> TorchPredictor |
     network = trained_network(run)
     assert isinstance(network, OatNetwork)
     return OatPredictor(run.checkpoint.model, network, device)
+
+
+def resampled_predictor(run: TrainingRun, seed: int, device: str = "cpu") -> ResampledPredictor:
+    """The FLOAT network of a run with fresh noise for every batch.
+
+    Raises:
+        ArtifactError: it has no noise.
+    """
+    recipe = run.checkpoint.recipe
+    if recipe.method != "float":
+        raise ArtifactError(
+            f"{run.path} was trained by {recipe.method}: there is no noise in it to resample.",
+            fix="leave --noise out, or evaluate a run of method: float",
+        )
+    return ResampledPredictor(run.checkpoint.model, trained_network(run), recipe.condition.rule, seed, device)
 
 
 def run_predictor(run: TrainingRun, device: str = "cpu") -> TorchPredictor:

@@ -107,9 +107,38 @@ class TestRecipe:
         assert_told(result, "density", "sparsity.density")
         assert not out.exists()
 
+    @pytest.mark.parametrize("density", ["0", "1.5", "-0.1"])
+    def test_density_that_is_none(self, density: str, out: Path) -> None:
+        result = floats_edge("train", "quickstart", *QUICK, "-o", f"sparsity.density={density}", "--out", out)
+        assert_told(result, "sparsity.density", "than")
+        assert not out.exists()
+
+    @pytest.mark.parametrize(("arch", "width"), [("resnet8", "2"), ("wrn-16-8", "2")])
+    def test_2_4_on_too_few_channels(self, arch: str, width: str, out: Path) -> None:
+        options = ["-o", "sparsity={pattern: '2:4'}", "-o", f"model.arch={arch}", "-o", f"model.width={width}"]
+        result = floats_edge("train", "quickstart", *QUICK, *options, "--out", out)
+        assert_told(result, "2:4 needs 4 input channels", "blocks.0.conv1", "model.width")
+        assert not out.exists()
+
     def test_learning_rate_that_diverges(self, out: Path) -> None:
         result = floats_edge("train", "quickstart", *QUICK, "-o", "train.lr=1e15", "-o", "train.warmup=0", "--out", out)
         assert_told(result, "diverged", "train.lr")
+
+
+class TestAttack:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--epsilon", "8"], "write 8/255"),
+            (["--epsilon", "0"], "greater than 0"),
+            (["--epsilon", "large"], "epsilon"),
+            (["--attack", "autoattack", "--steps", "7"], "autoattack takes neither steps nor restarts"),
+        ],
+    )
+    def test_that_cannot_be(self, options: list[str], message: str, run: Path, out: Path) -> None:
+        result = floats_edge("evaluate", run, *options, "--device", "cpu", "-o", out)
+        assert_told(result, message, "correct --attack, --epsilon")
+        assert not out.exists()
 
 
 class TestLambda:

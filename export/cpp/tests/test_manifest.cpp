@@ -103,7 +103,6 @@ TEST_CASE("a newer schema, and modes and precisions that are none, are refused")
   CHECK(refusal("refit", [](json& m) { m["precision"] = "int8"; }) == ErrorCode::lambda_unsupported);
 }
 
-// Schemas from before there was such a field refuse it.
 TEST_CASE("a layer that lost channels says what its noise was drawn for") {
   json manifest = manifest_of("bound");
   json& layer = manifest["layers"][0];

@@ -85,7 +85,7 @@ def test_seeds_count_from_the_recipe_s_own(tmp_path: Path) -> None:
     assert [with_seed(recipe, index).seed for index in range(2)] == [5, 6]
 
 
-@pytest.mark.parametrize("name", ["compare-small", "paper-cifar10"])
+@pytest.mark.parametrize("name", ["compare-small", "paper-cifar10", "paper-stl10", "paper-svhn"])
 def test_comparisons_that_come_with_the_package_stand_on_equal_footing(name: str) -> None:
     assert len(load_plan([name])) > 1
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from floats_edge.method.batchnorm import MixedBatchNorm2d
-from floats_edge.method.film import EncodedLambda, Film, FilmConv, encoding_matrix
+from floats_edge.method.film import EncodedLambda, Film, FilmConv, FilmNorm, OatNorm, encoding_matrix
 
 SOME = torch.Generator().manual_seed(0)
 
@@ -54,6 +54,16 @@ def test_layer_depends_on_lambda(batchnorm: str) -> None:
     one, other = (layer(x, EncodedLambda(torch.tensor([code]), zeros=0)) for code in ([0.0, 1.0], [1.0, 0.0]))
     assert one.shape == (2, 8, 4, 4)
     assert (one - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("batchnorm", ["dual", "single"])
+def test_a_norm_inside_the_blocks_has_film_and_the_last_one_has_none(batchnorm: str) -> None:
+    inside, last = FilmNorm(batchnorm, 2, 3).eval(), OatNorm(batchnorm, 3).eval()
+    x, lam = torch.randn(4, 3, 2, 2, generator=SOME), EncodedLambda(torch.tensor([[0.0, 1.0]]), zeros=1)
+    torch.testing.assert_close(last(x, lam), x, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(inside(x, lam), inside.film(last(x, lam), lam.code), rtol=1e-4, atol=1e-4)
+    for norm in (inside, last):
+        assert isinstance(norm.norm, MixedBatchNorm2d) == (batchnorm == "dual")
 
 
 def test_random_orthogonal_rows() -> None:

@@ -28,14 +28,16 @@ from floats_edge.models.spec import ModelSpec
 SPEC = ModelSpec(
     arch="resnet8", width=4, stem_stride=1, image_shape=(3, 8, 8), classes=5, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)
 )
+WIDE = SPEC.model_copy(update={"arch": "wrn-16-8", "width": 2})
+SPECS = pytest.mark.parametrize("spec", [SPEC, WIDE], ids=["resnet", "wide resnet"])
 SEEDS = st.integers(0, 2**31)
 
 
-def network_of(seed: int) -> nn.Module:
+def network_of(seed: int, spec: ModelSpec = SPEC) -> nn.Module:
     """A FLOAT network as training might leave it."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    network = build(SPEC, FLOAT).eval()
+    network = build(spec, FLOAT).eval()
     draw_noise(network, seed)
     for weight in conditioned_weights(network).values():
         weight.alpha.data.uniform_(-0.5, 0.5, generator=generator)
@@ -50,9 +52,9 @@ def network_of(seed: int) -> nn.Module:
     return network
 
 
-def assert_folds(network: nn.Module, lam: float, rule: Rule) -> None:
-    images = torch.rand(16, *SPEC.image_shape, generator=torch.Generator().manual_seed(1))
-    folded = build(SPEC, FOLDED)
+def assert_folds(network: nn.Module, spec: ModelSpec, lam: float, rule: Rule) -> None:
+    images = torch.rand(16, *spec.image_shape, generator=torch.Generator().manual_seed(1))
+    folded = build(spec, FOLDED)
     load_weights(folded, weights_at(fold_network(network), lam, rule))
     with torch.no_grad():
         wanted, got = network(images, lam), folded(images)
@@ -63,14 +65,24 @@ def assert_folds(network: nn.Module, lam: float, rule: Rule) -> None:
 @given(seed=SEEDS)
 @pytest.mark.parametrize("rule", ["interpolate", "paper"])
 @pytest.mark.parametrize("lam", [0.0, 1.0])
-def test_folded_network_computes_the_same_at_both_ends(seed: int, rule: Rule, lam: float) -> None:
-    assert_folds(network_of(seed), lam, rule)
+@SPECS
+def test_folded_network_computes_the_same_at_both_ends(spec: ModelSpec, seed: int, rule: Rule, lam: float) -> None:
+    assert_folds(network_of(seed, spec), spec, lam, rule)
 
 
 @settings(max_examples=10, deadline=None)
 @given(seed=SEEDS, lam=st.floats(0, 1))
-def test_by_the_papers_rule_it_computes_the_same_in_between(seed: int, lam: float) -> None:
-    assert_folds(network_of(seed), lam, "paper")
+@SPECS
+def test_by_the_papers_rule_it_computes_the_same_in_between(spec: ModelSpec, seed: int, lam: float) -> None:
+    assert_folds(network_of(seed, spec), spec, lam, "paper")
+
+
+@SPECS
+def test_a_layers_position_is_the_index_of_its_noise(spec: ModelSpec) -> None:
+    """Which is what a bundle draws its noise by, in every language."""
+    for index, layer in enumerate(fold_network(network_of(0, spec)).values()):
+        wanted = masked_noise(0, index, layer.mask.numpy()) if layer.theta.ndim > 1 else np.zeros(layer.theta.shape)
+        np.testing.assert_array_equal(layer.noise.numpy(), wanted)
 
 
 @settings(max_examples=10, deadline=None)

@@ -52,6 +52,24 @@ def test_robust_accuracy_is_an_upper_bound_with_its_interval_and_conditions() ->
         assert fact in notes
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "Attack: PGD-20, L∞ ε 0.15, step 0.0375, 1 restart, gradients"),
+        ({"noise": "frozen"}, "Noise: the frozen draw, as deployed."),
+        ({"noise": "resample", "eot": 10}, "Attack: EOT-10 PGD-20, L∞"),
+        ({"noise": "resample", "eot": 10}, "Noise: a fresh draw for every batch, which is not how it is deployed."),
+        ({"attack": Attack(kind="autoattack", epsilon=0.15)}, "Attack: AUTOATTACK, L∞ ε 0.15, gradients"),
+    ],
+)
+def test_note_says_what_was_attacked_and_how(changes: dict[str, object], said: str) -> None:
+    assert said in " ".join(accuracy_table(label_records([bundle_evaluation(**changes)])).notes)
+
+
+def test_a_network_without_noise_has_no_word_on_it() -> None:
+    assert "Noise" not in " ".join(accuracy_table(label_records([bundle_evaluation()])).notes)
+
+
 def test_latency_row() -> None:
     table = latency_table(label_records([profile()]))
     assert table.title == "Latency · bundle bound fp32"

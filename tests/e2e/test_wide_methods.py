@@ -1,0 +1,165 @@
+"""Wide ResNets train by every method on real digits, resume bit for bit, and are exported as what was trained."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+
+from floats_edge.artifacts.bundle import Bundle, open_bundle
+from floats_edge.artifacts.checkpoint import Epoch, TrainingRun
+from floats_edge.artifacts.manifest import Precision
+from floats_edge.cli.main import cli
+from floats_edge.data import Splits
+from floats_edge.deploy.export import ExportRequest, export
+from floats_edge.deploy.tensorrt_engine import mark_refittable
+from floats_edge.evaluate.parity import GATES
+from floats_edge.evaluate.robustness import evaluate
+from floats_edge.method.conditioning import FloatNorm
+from floats_edge.recipe import Recipe, override_recipe
+from floats_edge.runtime.lambda_weights import bundle_weights
+from floats_edge.runtime.torch import trained_network, trained_predictor
+from floats_edge.train.loop import Observer, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+WIDE = ("model.arch=wrn-16-8", "model.width=1", "train.epochs=2")
+"""Stages of 8, 16 and 32 channels."""
+METHODS = {
+    "float": WIDE,
+    "pgd-at": (*WIDE, "method=pgd-at", "sparsity.density=1"),
+    "standard": (*WIDE, "method=standard", "sparsity.density=1"),
+    "oat": (*WIDE, "method=oat", "sparsity.density=1", "evaluate.lambdas=[0,0.2,1]"),
+}
+
+
+def floats_edge(*words: str | Path) -> str:
+    result = CliRunner().invoke(cli, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+class Stop:
+    def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
+        pass
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def few(digits: Splits) -> Splits:
+    """Five steps an epoch."""
+    return replace(digits, train=digits.train.first(80), validation=digits.validation.first(40))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_resume_is_bit_for_bit(
+    method: str, digits_recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path
+) -> None:
+    recipe = override_recipe(digits_recipe, METHODS[method])
+    whole = train(recipe, few, tmp_path / "whole", silent)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, few, tmp_path / "resumed", Stop())
+    torch.manual_seed(4321)
+    resumed = train(recipe, few, tmp_path / "resumed", silent, resume=True)
+    for one, other in ((resumed.weights(), whole.weights()), (resumed.state(), whole.state())):
+        assert one.keys() == other.keys()
+        assert all(one[key].tobytes() == other[key].tobytes() for key in one)
+    network = trained_predictor(resumed)
+    results = evaluate(network, network, few.validation, (0.0, 1.0), recipe.evaluate.attack, 0)
+    assert [result.lam for result in results] == [0.0, 1.0]
+
+
+@pytest.fixture(scope="module")
+def run(
+    digits_recipe: Recipe, digits: Splits, silent: Observer, tmp_path_factory: pytest.TempPathFactory
+) -> TrainingRun:
+    """A sparse FLOAT network."""
+    recipe = override_recipe(digits_recipe, (*WIDE, "data.train_images=700"))
+    splits = replace(digits, train=digits.train.first(700))
+    return train(recipe, splits, tmp_path_factory.mktemp("wide") / "run", silent)
+
+
+@pytest.fixture(scope="module")
+def bound(run: TrainingRun, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export(run.path, tmp_path_factory.mktemp("wide-bundle") / "bound", ExportRequest())
+
+
+def test_it_learns_with_masks_on_what_is_multiplied_alone(run: TrainingRun, bound: Bundle) -> None:
+    epoch = run.checkpoint.history[-1]
+    assert epoch.clean_accuracy > 60
+    assert bound.manifest.density == pytest.approx(epoch.density) == pytest.approx(0.3, abs=0.001)
+    for layer in bound.manifest.layers:
+        assert (len(layer.shape) == 1) == layer.name.endswith("norm")
+        if len(layer.shape) == 1:
+            assert layer.nonzeros == layer.shape[0]
+
+
+def test_a_scale_is_what_batchnorm_does_at_either_end(run: TrainingRun, bound: Bundle) -> None:
+    norm = trained_network(run).get_submodule("blocks.1.norm")
+    assert isinstance(norm, FloatNorm)
+    x = torch.rand(2, 8, 3, 3)
+    for lam in (0.0, 1.0):
+        weights = bundle_weights(bound).at(lam)
+        scale, shift = (
+            torch.from_numpy(weights[f"blocks.1.norm.{kind}"]).view(-1, 1, 1) for kind in ("weight", "bias")
+        )
+        torch.testing.assert_close(x * scale + shift, norm(x, lam), rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def rtx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The real TensorRT-RTX, in child processes too, even where the full TensorRT is installed."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (x86-64 only)")
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "tensorrt.py").write_text("raise ImportError('hidden by the test')")
+    monkeypatch.setenv("PYTHONPATH", str(blocked))
+
+
+@pytest.mark.parametrize(
+    ("options", "precision"),
+    [
+        (["--lambda", "0.3"], "int8"),
+        (["--lambda", "0", "--lambda", "1"], "fp16"),
+        (["--lambda", "runtime"], "bf16"),
+        (["--switch", "input"], "fp32"),
+    ],
+    ids=["fixed", "bank", "bound", "input"],
+)
+def test_every_mode_is_exported_within_its_gate_and_built(
+    rtx: None, bound: Bundle, tmp_path: Path, options: list[str], precision: Precision
+) -> None:
+    floats_edge("export", bound.path, "-o", tmp_path / "bundle", *options, "--precision", precision, "--trt")
+    manifest = open_bundle(tmp_path / "bundle").manifest
+    agreement, error = GATES[precision]
+    assert manifest.mismatch is None
+    assert all(parity.top1_agreement >= agreement and parity.max_error <= error for parity in manifest.parity)
+    assert len(manifest.engines) == len(manifest.graphs)
+    if precision == "int8":
+        graph = onnx.load(tmp_path / "bundle" / "model.onnx").graph
+        types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+        for layer in manifest.layers:
+            wanted = onnx.TensorProto.INT8 if len(layer.shape) == 4 else onnx.TensorProto.FLOAT
+            assert types[f"{layer.name}.weight"] == wanted, layer.name
+
+
+def test_scales_can_be_refitted(rtx: None, bound: Bundle, tmp_path: Path) -> None:
+    """The real parser knows every weight by its name; TensorRT-RTX itself builds no engine to be refitted."""
+    import tensorrt_rtx as trt
+
+    floats_edge("export", bound.path, "-o", tmp_path / "bundle", "--switch", "refit")
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    parsed = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    assert trt.OnnxParser(parsed, logger).parse((tmp_path / "bundle" / "model.onnx").read_bytes())
+    varying = bundle_weights(open_bundle(tmp_path / "bundle")).varying
+    assert {"norm.weight", "norm.bias", "blocks.1.norm.weight"} <= set(varying)
+    mark_refittable(parsed, varying)
+
+
+def test_verify_finds_the_network_that_was_trained(bound: Bundle) -> None:
+    assert "Verified: " in floats_edge("verify", bound.path, "--images", "20", "--queries", "20")
