@@ -15,16 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, is_run, open_run, save_run
+from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, save_run
 from floats_edge.artifacts.files import Tensors
 from floats_edge.data import Splits
-from floats_edge.errors import ArtifactError, OutputError, RecipeError
+from floats_edge.errors import ArtifactError, RecipeError
 from floats_edge.method.conditioning import conditioned_weights, draw_noise, fix_alpha
 from floats_edge.method.masks import MaskUpdater, swap_fraction
 from floats_edge.models.build import build_method
 from floats_edge.models.spec import ModelSpec
 from floats_edge.recipe import Recipe
 from floats_edge.train import check
+from floats_edge.train.resume import check_same_images, previous_run
 from floats_edge.train.sparsity import draw_masks, left_dense, mask_move
 from floats_edge.train.steps import Losses, ResampledFloatStep, make_step
 
@@ -87,12 +88,12 @@ def train(
         ArtifactError: the run to resume is damaged, of another recipe or of other images.
         OutputError: ``path`` holds a run and ``resume`` is off, or cannot be written.
     """
-    previous = _previous_run(path, recipe, resume)
+    previous = previous_run(path, recipe, resume)
     trainer = Trainer(recipe, splits, torch.device(device))
     history: tuple[Epoch, ...] = ()
     run = previous
     if previous is not None:
-        _check_same_images(previous, trainer.spec, splits.labels)
+        check_same_images(previous, trainer.spec, splits.labels)
         history = previous.checkpoint.history
         trainer.restore(previous.weights(), previous.state())
     for epoch in range(len(history), recipe.train.epochs):
@@ -302,39 +303,6 @@ def model_spec(recipe: Recipe, splits: Splits) -> ModelSpec:
         mean=splits.mean,
         std=splits.std,
     )
-
-
-def _previous_run(path: Path, recipe: Recipe, resume: bool) -> TrainingRun | None:
-    if not is_run(path):
-        _check_no_foreign_files(path)
-        return None
-    if not resume:
-        raise OutputError(
-            f"{path} already holds a run.", fix="continue it with --resume, or choose another folder with --out"
-        )
-    run = open_run(path)
-    if run.checkpoint.recipe != recipe:
-        raise ArtifactError(
-            f"{path} was trained by another recipe.", fix=f"resume with {path / 'recipe.yaml'}, or choose another --out"
-        )
-    return run
-
-
-def _check_no_foreign_files(path: Path) -> None:
-    """Training writes files of common names, such as recipe.yaml, so it begins in a folder that holds nothing else."""
-    left_by_a_first_epoch = (".weights-", ".state-", "weights-", "state-")
-    entries = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
-    foreign = [name for name in entries if not name.startswith(left_by_a_first_epoch)]
-    if foreign:
-        raise OutputError(f"{path} holds no run, but {foreign[0]}.", fix="choose an empty or new folder with --out")
-
-
-def _check_same_images(run: TrainingRun, spec: ModelSpec, labels: tuple[str, ...]) -> None:
-    if (run.checkpoint.model, run.checkpoint.labels) != (spec, labels):
-        raise ArtifactError(
-            f"{run.path} was trained on other images: their size, statistics or classes differ.",
-            fix="resume with the --data-dir it was trained with, or choose another --out",
-        )
 
 
 def _seed(seed: int, epoch: int) -> int:
