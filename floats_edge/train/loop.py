@@ -4,10 +4,10 @@ Every random choice is a pure function of the recipe's seed and the epoch, so th
 is written after every epoch) goes on bit for bit as if it had never stopped.
 """
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, save_run
+from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run, save_run
 from floats_edge.artifacts.files import Tensors
 from floats_edge.data import Splits
 from floats_edge.errors import ArtifactError, RecipeError
@@ -25,9 +25,11 @@ from floats_edge.models.build import build_method
 from floats_edge.models.spec import ModelSpec
 from floats_edge.recipe import Recipe
 from floats_edge.train import check
+from floats_edge.train.distributed import ALONE, Workers
 from floats_edge.train.resume import check_same_images, previous_run
 from floats_edge.train.sparsity import draw_masks, left_dense, mask_move
 from floats_edge.train.steps import Losses, ResampledFloatStep, make_step
+from floats_edge.train.sync_batchnorm import synchronize_batchnorm
 
 
 class Observer(Protocol):
@@ -40,7 +42,7 @@ class Observer(Protocol):
         """After an epoch was checked on validation images and saved."""
 
 
-@dataclass
+@dataclasses.dataclass
 class _Losses:
     """Sums over the steps of one epoch; None: the method has no such loss."""
 
@@ -49,11 +51,10 @@ class _Losses:
     robust: float | None = None
     steps: int = 0
 
-    def add(self, losses: Losses) -> float:
+    def add(self, total: float, clean: float | None, robust: float | None) -> float:
         """Count one step in; returns its loss."""
-        total = losses.total.item()
         self.total += total
-        self.clean, self.robust = _sum(self.clean, losses.clean), _sum(self.robust, losses.robust)
+        self.clean, self.robust = _sum(self.clean, clean), _sum(self.robust, robust)
         self.steps += 1
         return total
 
@@ -63,12 +64,18 @@ class _Losses:
         return self.total / self.steps, clean, robust
 
 
-def _sum(so_far: float | None, loss: Tensor | None) -> float | None:
-    return so_far if loss is None else (so_far or 0.0) + loss.item()
+def _sum(so_far: float | None, loss: float | None) -> float | None:
+    return so_far if loss is None else (so_far or 0.0) + loss
 
 
 def train(
-    recipe: Recipe, splits: Splits, path: Path, observer: Observer, device: str = "cpu", resume: bool = False
+    recipe: Recipe,
+    splits: Splits,
+    path: Path,
+    observer: Observer,
+    device: str = "cpu",
+    resume: bool = False,
+    workers: Workers = ALONE,
 ) -> TrainingRun:
     """Train the network of ``recipe`` and write a checkpoint into the folder ``path`` after every epoch.
 
@@ -79,6 +86,8 @@ def train(
         observer: told of every step and epoch.
         device: a torch device, for example ``cpu`` or ``cuda``.
         resume: continue the run in ``path`` if there is one; the result equals an uninterrupted run's.
+        workers: who train together, each calling this with the same arguments; the first one writes. Resuming with as
+            many gives the same bits.
 
     Returns:
         The finished run.
@@ -87,30 +96,34 @@ def train(
         RecipeError: the recipe does not fit its data, or its training diverges.
         ArtifactError: the run to resume is damaged, of another recipe or of other images.
         OutputError: ``path`` holds a run and ``resume`` is off, or cannot be written.
+        BackendError: a worker was lost.
     """
-    previous = previous_run(path, recipe, resume)
-    trainer = Trainer(recipe, splits, torch.device(device))
     history: tuple[Epoch, ...] = ()
-    run = previous
-    if previous is not None:
-        check_same_images(previous, trainer.spec, splits.labels)
-        history = previous.checkpoint.history
-        trainer.restore(previous.weights(), previous.state())
+    with workers.first_leads():
+        previous = previous_run(path, recipe, resume)
+        trainer = Trainer(recipe, splits, torch.device(device), workers)
+        if previous is not None:
+            check_same_images(previous, trainer.spec, splits.labels)
+            history = previous.checkpoint.history
+            trainer.restore(previous.weights(), previous.state())
     for epoch in range(len(history), recipe.train.epochs):
         trainer.fall_back(history)
         history = (*history, trainer.run_epoch(epoch, observer))
-        run = save_run(path, recipe, trainer.spec, splits.labels, history, trainer.weights(), trainer.state())
+        if workers.rank == 0:
+            save_run(path, recipe, trainer.spec, splits.labels, history, trainer.weights(), trainer.state())
         observer.on_epoch(history[-1])
-    assert run is not None, "a recipe has at least one epoch"
-    return run
+    workers.wait()
+    return open_run(path)
 
 
 class Trainer:
     """A network in training: everything that changes from step to step."""
 
-    def __init__(self, recipe: Recipe, splits: Splits, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, splits: Splits, device: torch.device, workers: Workers = ALONE) -> None:
+        workers.check_batch(recipe)
         self.recipe = recipe
         self.device = device
+        self.workers = workers
         self.images = splits.train
         self.validation = splits.validation
         self.spec = model_spec(recipe, splits)
@@ -128,7 +141,8 @@ class Trainer:
             fix_alpha(self.network, recipe.condition.alpha)
         self.weights_by_layer = conditioned_weights(self.network)
         draw_masks(self.weights_by_layer, recipe.sparsity, recipe.seed)
-        self.step = make_step(self.network, self.spec, recipe)
+        synchronize_batchnorm(self.network, workers)
+        self.step = make_step(self.network, self.spec, recipe, workers)
         self.updater = MaskUpdater(self.weights_by_layer, mask_move(recipe.sparsity))
         self.optimizer = self._make_optimizer()
 
@@ -156,7 +170,7 @@ class Trainer:
         for images, labels in self._batches(epoch):
             step = epoch * self.steps_per_epoch + losses.steps
             learning_rate = self._set_learning_rate(step / total)
-            loss = losses.add(self.update(images, labels, generator))
+            loss = losses.add(*self.workers.means(self.update(images, labels, generator).items()))
             if not math.isfinite(loss):
                 raise RecipeError(
                     f"training diverged: the loss of step {step + 1} is {loss:g}.",
@@ -168,6 +182,7 @@ class Trainer:
         if isinstance(self.step, ResampledFloatStep):
             self.step.settle(self._batches(epoch), self.attack, generator)
         seconds = time.perf_counter() - start
+        self.workers.check_alike(weight.mask for weight in self.weights_by_layer.values())
         result = self._check(generator)
         mean, clean, robust = losses.means()
         alpha = {name: weight.alpha.item() for name, weight in self.weights_by_layer.items()}
@@ -193,6 +208,7 @@ class Trainer:
         losses = self.step.losses(images, labels, self.attack, generator)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
+        self.workers.average_gradients([parameter for _, parameter in self._trained()])
         self.updater.mask_gradients()
         self.optimizer.step()
         return losses
@@ -217,15 +233,15 @@ class Trainer:
         return rate
 
     def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented batches of one epoch: images float32 in [0, 1], channels last, and labels."""
-        data, size = self.recipe.data, self.recipe.train.batch_size
+        """This worker's share of an epoch's augmented batches: images float32 in [0, 1], channels last, and labels."""
+        data, size, share = self.recipe.data, self.recipe.train.batch_size, self.workers.share
         rng = np.random.Generator(np.random.Philox(_seed(self.recipe.seed, epoch)))
         order = rng.permutation(len(self.images))
         for start in range(0, self.steps_per_epoch * size, size):
             chosen = order[start : start + size]
-            pixels = _augment(self.images.pixels[chosen], data.crop, data.flip, rng)
+            pixels = _augment(self.images.pixels[chosen], data.crop, data.flip, rng)[share]
             images = torch.from_numpy(pixels).to(self.device).float().div_(255)
-            yield images.contiguous(memory_format=torch.channels_last), self._labels(self.images.labels[chosen])
+            yield images.contiguous(memory_format=torch.channels_last), self._labels(self.images.labels[chosen[share]])
 
     def _labels(self, labels: np.ndarray) -> Tensor:
         return torch.from_numpy(labels).to(self.device)
@@ -235,7 +251,9 @@ class Trainer:
         count = min(check.IMAGES, len(self.validation))
         images = torch.from_numpy(self.validation.as_float(slice(0, count))).to(self.device)
         images = images.contiguous(memory_format=torch.channels_last)
-        return check.check(self.step, images, self._labels(self.validation.labels[:count]), self.attack, generator)
+        labels = self._labels(self.validation.labels[:count])
+        result = check.check(self.step, images, labels, self.attack, generator)
+        return check.Check(*self.workers.means(dataclasses.astuple(result)))
 
     def _remarks(self, epoch: int, alpha: dict[str, float], result: check.Check) -> tuple[str, ...]:
         """What an epoch should tell the user; the layers that stay dense are named once."""
