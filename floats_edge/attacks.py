@@ -12,6 +12,10 @@ from torch.nn.functional import cross_entropy
 
 Network = Callable[[Tensor], Tensor]
 
+GRADIENT_SCALE = 1024.0
+"""Attacks take the sign of a gradient only; a power of two changes no bit of it in float32, and spares small ones from
+vanishing in float16 (training with train.amp=fp16)."""
+
 
 def attack(
     network: Network,
@@ -103,7 +107,7 @@ def _uniform(images: Tensor, bound: float, generator: torch.Generator, positions
 def _gradient(network: Network, images: Tensor, labels: Tensor) -> Tensor:
     images = images.detach().requires_grad_()
     with torch.enable_grad():
-        loss = cross_entropy(network(images), labels, reduction="sum")
+        loss = GRADIENT_SCALE * cross_entropy(network(images), labels, reduction="sum")
     return torch.autograd.grad(loss, images)[0]
 
 

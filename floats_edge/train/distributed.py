@@ -57,11 +57,11 @@ class Workers:
         """Where this worker's images stand among those of the batch from ``first`` on, of which there are ``total``."""
         return range((self.rank - first) % self.size, total, self.size)
 
-    def check_batch(self, recipe: Recipe) -> None:
-        """Check that the workers' shares of a batch, and of its parts, are as alike as the method needs.
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Check that so many workers can train by this recipe: their shares of a batch must be as alike as it needs.
 
         Raises:
-            RecipeError: they are not.
+            RecipeError: they cannot.
         """
         alike = recipe.train.batch_size // 2 if recipe.method == "float" else recipe.train.batch_size
         if alike % self.size:
@@ -75,6 +75,11 @@ class Workers:
                 f"a batch of {recipe.train.batch_size} images has less than one of lambda = 0 for each of "
                 f"{self.size} workers.",
                 fix=f"raise train.batch_size to {self.size * len(recipe.oat.lambdas)} or more",
+            )
+        if recipe.method == "oat" and recipe.train.compile and self.size > 1:
+            raise RecipeError(
+                "OAT is attacked unfolded, and its BatchNorm over several workers is not for torch.compile.",
+                fix="add -o train.compile=false, or train alone, without torchrun",
             )
 
     @contextmanager
@@ -111,13 +116,9 @@ class Workers:
             ) from None
         return tensor
 
-    def means(self, values: Sequence[float | None]) -> tuple[float | None, ...]:
-        """The mean of each value over the workers; None where they have none."""
-        if self.size == 1:
-            return tuple(values)
-        known = torch.tensor([value for value in values if value is not None], dtype=torch.float64, device=self.device)
-        means = iter((self.sum(known) / self.size).tolist())
-        return tuple(None if value is None else next(means) for value in values)
+    def mean(self, tensor: Tensor) -> Tensor:
+        """The mean of the workers' tensors, detached."""
+        return self.sum(tensor.detach()) / self.size
 
     @torch.no_grad()
     def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -126,7 +127,7 @@ class Workers:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         assert len(gradients) == len(parameters), "every trained parameter takes part in every step"
-        means = self.sum(torch.cat([gradient.flatten() for gradient in gradients])) / self.size
+        means = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
         for gradient, mean in zip(gradients, means.split([gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(mean.view(gradient.shape))
 

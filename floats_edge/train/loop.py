@@ -26,6 +26,7 @@ from floats_edge.models.spec import ModelSpec
 from floats_edge.recipe import Recipe
 from floats_edge.train import check
 from floats_edge.train.distributed import ALONE, Workers
+from floats_edge.train.execution import Precision, torch_settings
 from floats_edge.train.resume import check_same_images, previous_run
 from floats_edge.train.sparsity import draw_masks, left_dense, mask_move
 from floats_edge.train.steps import Losses, ResampledFloatStep, make_step
@@ -51,10 +52,11 @@ class _Losses:
     robust: float | None = None
     steps: int = 0
 
-    def add(self, total: float, clean: float | None, robust: float | None) -> float:
+    def add(self, losses: Losses) -> float:
         """Count one step in; returns its loss."""
+        total = losses.total.item()
         self.total += total
-        self.clean, self.robust = _sum(self.clean, clean), _sum(self.robust, robust)
+        self.clean, self.robust = _sum(self.clean, losses.clean), _sum(self.robust, losses.robust)
         self.steps += 1
         return total
 
@@ -64,8 +66,8 @@ class _Losses:
         return self.total / self.steps, clean, robust
 
 
-def _sum(so_far: float | None, loss: float | None) -> float | None:
-    return so_far if loss is None else (so_far or 0.0) + loss
+def _sum(so_far: float | None, loss: Tensor | None) -> float | None:
+    return so_far if loss is None else (so_far or 0.0) + loss.item()
 
 
 def train(
@@ -98,10 +100,25 @@ def train(
         OutputError: ``path`` holds a run and ``resume`` is off, or cannot be written.
         BackendError: a worker was lost.
     """
+    with torch_settings(recipe.train):
+        _train(recipe, splits, path, observer, torch.device(device), resume, workers)
+    workers.wait()
+    return open_run(path)
+
+
+def _train(
+    recipe: Recipe,
+    splits: Splits,
+    path: Path,
+    observer: Observer,
+    device: torch.device,
+    resume: bool,
+    workers: Workers,
+) -> None:
     history: tuple[Epoch, ...] = ()
     with workers.first_leads():
         previous = previous_run(path, recipe, resume)
-        trainer = Trainer(recipe, splits, torch.device(device), workers)
+        trainer = Trainer(recipe, splits, device, workers)
         if previous is not None:
             check_same_images(previous, trainer.spec, splits.labels)
             history = previous.checkpoint.history
@@ -112,15 +129,13 @@ def train(
         if workers.rank == 0:
             save_run(path, recipe, trainer.spec, splits.labels, history, trainer.weights(), trainer.state())
         observer.on_epoch(history[-1])
-    workers.wait()
-    return open_run(path)
 
 
 class Trainer:
     """A network in training: everything that changes from step to step."""
 
     def __init__(self, recipe: Recipe, splits: Splits, device: torch.device, workers: Workers = ALONE) -> None:
-        workers.check_batch(recipe)
+        workers.check_recipe(recipe)
         self.recipe = recipe
         self.device = device
         self.workers = workers
@@ -145,6 +160,7 @@ class Trainer:
         self.step = make_step(self.network, self.spec, recipe, workers)
         self.updater = MaskUpdater(self.weights_by_layer, mask_move(recipe.sparsity))
         self.optimizer = self._make_optimizer()
+        self.precision = Precision(recipe.train.amp, device)
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, parameter) for name, parameter in self.network.named_parameters() if parameter.requires_grad]
@@ -170,7 +186,7 @@ class Trainer:
         for images, labels in self._batches(epoch):
             step = epoch * self.steps_per_epoch + losses.steps
             learning_rate = self._set_learning_rate(step / total)
-            loss = losses.add(*self.workers.means(self.update(images, labels, generator).items()))
+            loss = losses.add(self.update(images, labels, generator).of_all(self.workers))
             if not math.isfinite(loss):
                 raise RecipeError(
                     f"training diverged: the loss of step {step + 1} is {loss:g}.",
@@ -205,12 +221,14 @@ class Trainer:
         )
 
     def update(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Losses:
-        losses = self.step.losses(images, labels, self.attack, generator)
+        with self.precision.autocast():
+            losses = self.step.losses(images, labels, self.attack, generator)
         self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
+        self.precision.backward(losses.total)
         self.workers.average_gradients([parameter for _, parameter in self._trained()])
+        self.precision.unscale(self.optimizer)
         self.updater.mask_gradients()
-        self.optimizer.step()
+        self.precision.step(self.optimizer)
         return losses
 
     def _move_masks(self, step: int, total: int) -> int:
@@ -253,7 +271,9 @@ class Trainer:
         images = images.contiguous(memory_format=torch.channels_last)
         labels = self._labels(self.validation.labels[:count])
         result = check.check(self.step, images, labels, self.attack, generator)
-        return check.Check(*self.workers.means(dataclasses.astuple(result)))
+        known = [accuracy for accuracy in dataclasses.astuple(result) if accuracy is not None]
+        means = self.workers.mean(torch.tensor(known, dtype=torch.float64, device=self.workers.device))
+        return check.Check(*means.tolist())  # the same decisions everywhere
 
     def _remarks(self, epoch: int, alpha: dict[str, float], result: check.Check) -> tuple[str, ...]:
         """What an epoch should tell the user; the layers that stay dense are named once."""
@@ -261,6 +281,7 @@ class Trainer:
         remedy = "PGD takes over" if falls_back else "train with attack.kind=pgd, or with train.overfitting=pgd"
         remarks = (
             left_dense(self.weights_by_layer, self.recipe.sparsity) if epoch == 0 else None,
+            self.precision.remark() if epoch == 0 else None,
             check.overfitting_remark(result, remedy),
             check.collapsed_remark(alpha) if condition.alpha == "trained" else None,
         )
@@ -286,7 +307,8 @@ class Trainer:
         """What resuming needs besides the weights, to save."""
         tensors = {f"gradient/{name}": gradient for name, gradient in self.updater.gradient.items()}
         for name, parameter in self._trained():
-            tensors[f"momentum/{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
+            tensors[f"momentum/{name}"] = self.optimizer.state[parameter].get("momentum_buffer", parameter * 0)
+        tensors |= self.precision.state()
         return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
     def restore(self, weights: Tensors, state: Tensors) -> None:
@@ -302,6 +324,7 @@ class Trainer:
             for name, parameter in self._trained():
                 momentum = torch.empty_like(parameter).copy_(torch.from_numpy(state[f"momentum/{name}"]))
                 self.optimizer.state[parameter]["momentum_buffer"] = momentum
+            self.precision.restore(state)
         except (RuntimeError, KeyError):
             raise ArtifactError(
                 "the checkpoint holds another network than its recipe describes.",

@@ -39,9 +39,10 @@ class Losses:
     clean: Tensor | None
     robust: Tensor | None
 
-    def items(self) -> tuple[float | None, ...]:
-        """The same as numbers."""
-        return tuple(None if loss is None else loss.item() for loss in (self.total, self.clean, self.robust))
+    def of_all(self, workers: Workers) -> "Losses":
+        """Their means over the workers, detached."""
+        clean, robust = (None if loss is None else workers.mean(loss) for loss in (self.clean, self.robust))
+        return Losses(workers.mean(self.total), clean, robust)
 
 
 class Step(Protocol):
@@ -72,6 +73,10 @@ class Folded:
         self.rule: Rule = recipe.condition.rule
         self.noise_seed = recipe.condition.noise_seed
         self.folded = build(spec, FOLDED).to(next(network.parameters()).device)
+        if recipe.train.compile:
+            self.folded.compile()
+            if workers.size == 1:  # BatchNorm over several workers would split its graph at every layer
+                self.network.compile()
 
     @torch.no_grad()
     def at(self, lam: float) -> Network:
@@ -144,9 +149,11 @@ class OatStep:
     loss of an image is ``(1 - lambda) * clean + lambda * attacked``.
     """
 
-    def __init__(self, network: OatNetwork, workers: Workers) -> None:
+    def __init__(self, network: OatNetwork, recipe: Recipe, workers: Workers) -> None:
         self.network = network
         self.workers = workers
+        if recipe.train.compile:
+            self.network.backbone.compile()
         self.lambdas = next(network.parameters()).new_tensor(network.oat.lambdas)
         self.zero = network.oat.lambdas.index(0.0)
 
@@ -201,7 +208,7 @@ def _inference(network: nn.Module) -> Iterator[None]:
 def make_step(network: nn.Module, spec: ModelSpec, recipe: Recipe, workers: Workers) -> Step:
     """The step of the recipe's method."""
     if isinstance(network, OatNetwork):
-        return OatStep(network, workers)
+        return OatStep(network, recipe, workers)
     if recipe.method == "float" and recipe.condition.noise == "resample":
         return ResampledFloatStep(network, spec, recipe, workers)
     return FOLDED_STEPS[recipe.method](network, spec, recipe, workers)

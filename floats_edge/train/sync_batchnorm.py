@@ -26,14 +26,15 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked = norm.num_batches_tracked
         self.workers = workers
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         if not self.training:
-            return super().forward(x)
-        mean, variance, count = self._moments(x.float())
+            return super().forward(input)
+        x = input.float()
+        mean, variance, count = self._moments(x)
         self._track(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight * torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * scale
-        return torch.addcmul(shift[:, None, None], x.float(), scale[:, None, None]).to(x.dtype)
+        return torch.addcmul(shift[:, None, None], x, scale[:, None, None]).to(input.dtype)
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Per-channel mean and (biased) variance of all workers' ``x``, and over how many values each.

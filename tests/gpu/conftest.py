@@ -9,7 +9,7 @@ from floats_edge.runtime.trt import preferred_tensorrt, trt_unavailable_reason
 BATCH = (1, 4, 8)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def gpu() -> None:
     reason = trt_unavailable_reason()
     if reason is not None:

@@ -171,8 +171,15 @@ class TestShares:
             Trainer(recipe, digits, torch.device("cpu"), Workers(0, size))
         assert "train.batch_size" in caught.value.fix
 
+    def test_oat_is_not_compiled_with_several_workers(self, digits_recipe: Recipe) -> None:
+        recipe = override_recipe(digits_recipe, (*OAT, "train.compile=true"))
+        ALONE.check_recipe(recipe)
+        with pytest.raises(RecipeError, match=r"not for torch\.compile") as caught:
+            Workers(0, 2).check_recipe(recipe)
+        assert "train.compile=false" in caught.value.fix
+
     def test_batch_of_oat_with_an_image_of_lambda_0_for_each(self, digits_recipe: Recipe) -> None:
-        Workers(0, 4).check_batch(override_recipe(digits_recipe, (*OAT, "train.batch_size=24")))
+        Workers(0, 4).check_recipe(override_recipe(digits_recipe, (*OAT, "train.batch_size=24")))
 
 
 class TestJoin:
