@@ -201,7 +201,7 @@ class TestJoin:
     def test_world_size_without_torchrun(
         self, variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        self.as_worker(monkeypatch, variables)
+        self.as_worker(monkeypatch, **variables)
         with pytest.raises(BackendError, match=message) as caught, join("cpu"):
             pass
         assert "torchrun --nproc-per-node 2 -m floats_edge train" in caught.value.fix
@@ -224,22 +224,15 @@ class TestJoin:
         assert "--device cuda" in caught.value.fix
 
     def test_others_that_do_not_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.as_worker(monkeypatch, {"MASTER_PORT": "1"})
+        self.as_worker(monkeypatch)
         monkeypatch.setattr(distributed, "TIMEOUT", distributed.timedelta(seconds=1))
         with pytest.raises(BackendError, match="worker 1 of 2 could not join the others"), join("cpu"):
             pass
 
-    def as_worker(self, monkeypatch: pytest.MonkeyPatch, only: dict[str, str] | None = None) -> None:
-        complete = {
-            "RANK": "1",
-            "LOCAL_RANK": "1",
-            "WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": "29500",
-        }
+    def as_worker(self, monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+        """An environment as of the second of two workers, or of ``variables`` alone."""
+        complete = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
         for name in complete:
             monkeypatch.delenv(name, raising=False)
-        for name, value in (complete if only is None or ("MASTER_PORT" in only and len(only) == 1) else {}).items():
-            monkeypatch.setenv(name, value)
-        for name, value in (only or {}).items():
+        for name, value in (variables or complete).items():
             monkeypatch.setenv(name, value)
