@@ -12,12 +12,17 @@ from torch.nn.functional import cross_entropy
 
 Network = Callable[[Tensor], Tensor]
 
+GRADIENT_SCALE = 1024.0
+"""Attacks take the sign of a gradient only; a power of two changes no bit of it in float32, and spares small ones from
+vanishing in float16 (training with train.amp=fp16)."""
+
 
 def attack(
     network: Network,
     images: Tensor,
     labels: Tensor,
     generator: torch.Generator,
+    positions: range | None = None,
     *,
     kind: str,
     epsilon: float,
@@ -33,6 +38,8 @@ def attack(
         images: clean images.
         labels: their true classes.
         generator: source of every random start, on the images' device.
+        positions: where the images stand in a larger batch, up to ``positions.stop``, for all of which random starts
+            are drawn; None: they are the whole batch.
         kind: name of the attack.
         epsilon: largest change of a pixel.
         step: step size; None takes epsilon/4 (pgd), 1.25 epsilon (fgsm-rs), epsilon (n-fgsm).
@@ -41,11 +48,22 @@ def attack(
         draws: calls of a network that draws noise at every call, over which each gradient of pgd is averaged.
     """
     if kind == "pgd":
-        return pgd(network, images, labels, generator, epsilon, step or epsilon / 4, steps, restarts, draws=draws)
+        return pgd(
+            network,
+            images,
+            labels,
+            generator,
+            epsilon,
+            step or epsilon / 4,
+            steps,
+            restarts,
+            draws=draws,
+            positions=positions,
+        )
     if kind == "fgsm-rs":
-        return pgd(network, images, labels, generator, epsilon, step or 1.25 * epsilon)
+        return pgd(network, images, labels, generator, epsilon, step or 1.25 * epsilon, positions=positions)
     if kind == "n-fgsm":
-        return n_fgsm(network, images, labels, generator, epsilon, step or epsilon)
+        return n_fgsm(network, images, labels, generator, epsilon, step or epsilon, positions)
     raise ValueError(f"unknown attack {kind!r}")
 
 
@@ -59,6 +77,7 @@ def pgd(
     steps: int = 1,
     restarts: int = 1,
     draws: int = 1,
+    positions: range | None = None,
 ) -> Tensor:
     """PGD from a random start (Madry et al., ICLR 2018); with one step it is FGSM-RS (Wong et al., ICLR 2020).
 
@@ -67,7 +86,7 @@ def pgd(
     low, high = (images - epsilon).clamp_min(0), (images + epsilon).clamp_max(1)
     result = images
     for restart in range(restarts):
-        adversarial = (images + _uniform(images, epsilon, generator)).clamp(0, 1)
+        adversarial = (images + _uniform(images, epsilon, generator, positions)).clamp(0, 1)
         for _ in range(steps):
             gradient = _gradient(network, adversarial, labels)
             for _ in range(draws - 1):
@@ -84,21 +103,31 @@ def pgd(
 
 
 def n_fgsm(
-    network: Network, images: Tensor, labels: Tensor, generator: torch.Generator, epsilon: float, step: float
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    epsilon: float,
+    step: float,
+    positions: range | None = None,
 ) -> Tensor:
     """N-FGSM (de Jorge et al., NeurIPS 2022): noise U(-2 epsilon, 2 epsilon), one step, no projection on the ball."""
-    noisy = images + _uniform(images, 2 * epsilon, generator)
+    noisy = images + _uniform(images, 2 * epsilon, generator, positions)
     return (noisy + step * _gradient(network, noisy, labels).sign()).clamp(0, 1)
 
 
-def _uniform(images: Tensor, bound: float, generator: torch.Generator) -> Tensor:
-    return torch.empty_like(images).uniform_(-bound, bound, generator=generator)
+def _uniform(images: Tensor, bound: float, generator: torch.Generator, positions: range | None) -> Tensor:
+    """Noise of the images' shape, the same at each position of a batch however few of its images are at hand."""
+    if positions is None:
+        return torch.empty_like(images).uniform_(-bound, bound, generator=generator)
+    batch = images.new_empty_strided((positions.stop, *images.shape[1:]), images.stride())
+    return batch.uniform_(-bound, bound, generator=generator)[positions.start :: positions.step]
 
 
 def _gradient(network: Network, images: Tensor, labels: Tensor) -> Tensor:
     images = images.detach().requires_grad_()
     with torch.enable_grad():
-        loss = cross_entropy(network(images), labels, reduction="sum")
+        loss = GRADIENT_SCALE * cross_entropy(network(images), labels, reduction="sum")
     return torch.autograd.grad(loss, images)[0]
 
 

@@ -67,6 +67,15 @@ def _base_60(value: Any) -> Any:
 Pattern = Annotated[Literal["irregular", "2:4", "channel"], BeforeValidator(_base_60)]
 """Where the zeros of a mask may lie."""
 
+
+def _yaml_off(value: Any) -> Any:
+    """YAML 1.1 reads an unquoted ``off`` as false."""
+    return "off" if value is False else value
+
+
+Precision = Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(_yaml_off)]
+"""Of automatic mixed precision."""
+
 VARIANTS = "variants"
 """Key of a recipe to compare: what its variants change, by their names."""
 
@@ -213,6 +222,11 @@ class Train(Section):
     weight_decay: float = Field(default=5e-4, ge=0)
     overfitting: Literal["warn", "pgd"] = Field(
         default="warn", description="when a single-step attack overfits catastrophically: say so, or go on with PGD-7"
+    )
+    amp: Precision = Field(default="off", description="automatic mixed precision, of attack and update; for GPUs")
+    compile: bool = Field(default=False, description="compile the network by torch.compile; for GPUs")
+    deterministic: bool = Field(
+        default=False, description="algorithms that give the same bits in every run on one GPU; CPUs do anyway"
     )
 
 

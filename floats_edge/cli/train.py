@@ -29,18 +29,27 @@ def train(
 
     After every epoch the run folder holds a checkpoint, metrics.jsonl and metrics.csv; robust accuracy is measured by
     PGD on validation images. Next: floats-edge evaluate and floats-edge export, with the run folder.
+
+    Several processes, each with its own GPU or cores, share every batch (and the run folder) when torchrun starts them:
+
+    \b
+        torchrun --nproc-per-node 2 -m floats_edge train my.yaml
     """
-    from floats_edge.cli.console import TrainingProgress
+    from floats_edge.cli.console import TrainingProgress, Unwatched
     from floats_edge.cli.devices import torch_device
     from floats_edge.data import load_data
     from floats_edge.recipe import load_recipe
 
     settings = load_recipe(recipe, options)
     torch_name = torch_device(device)
-    splits = load_data(settings.data, settings.seed, data_dir)
-    from floats_edge.train import loop
+    from floats_edge.train import distributed, loop
 
     folder = out or Path("runs") / settings.name
-    with TrainingProgress(settings.name, settings.train.epochs) as progress:
-        loop.train(settings, splits, folder, progress, torch_name, resume)
-    click.echo(f"Trained: {folder}")
+    with distributed.join(torch_name) as workers:
+        with workers.first_leads():
+            splits = load_data(settings.data, settings.seed, data_dir)
+        first = workers.rank == 0
+        with TrainingProgress(settings.name, settings.train.epochs) if first else Unwatched() as observer:
+            loop.train(settings, splits, folder, observer, torch_name, resume, workers)
+    if first:
+        click.echo(f"Trained: {folder}")

@@ -29,7 +29,7 @@ class Check:
 
     clean: float
     robust: float
-    single_step: float | None
+    single_step: float | None = None
 
     @property
     def overfitted(self) -> bool:
@@ -51,7 +51,7 @@ def check(step: Step, images: Tensor, labels: Tensor, config: Attack, generator:
     attacked = pgd(network, images, labels, generator, config.epsilon, config.epsilon / 4, PGD_STEPS)
     robust = _accuracy(network, attacked, labels)
     if config.kind == "pgd":
-        return Check(clean, robust, None)
+        return Check(clean, robust)
     attacked = attack(network, images, labels, generator, **config.model_dump())
     return Check(clean, robust, _accuracy(network, attacked, labels))
 

@@ -4,10 +4,10 @@ Every random choice is a pure function of the recipe's seed and the epoch, so th
 is written after every epoch) goes on bit for bit as if it had never stopped.
 """
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -15,17 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, is_run, open_run, save_run
+from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run, save_run
 from floats_edge.artifacts.files import Tensors
 from floats_edge.data import Splits
-from floats_edge.errors import ArtifactError, OutputError, RecipeError
+from floats_edge.errors import ArtifactError, RecipeError
 from floats_edge.method.conditioning import conditioned_weights, draw_noise, fix_alpha
 from floats_edge.models.build import build_method
 from floats_edge.models.spec import ModelSpec
 from floats_edge.recipe import Recipe
 from floats_edge.train import check
+from floats_edge.train.distributed import ALONE, Workers
+from floats_edge.train.execution import Precision, torch_settings
+from floats_edge.train.resume import check_same_images, previous_run
 from floats_edge.train.sparsity import make_masks
 from floats_edge.train.steps import Losses, ResampledFloatStep, make_step
+from floats_edge.train.sync_batchnorm import synchronize_batchnorm
 
 
 class Observer(Protocol):
@@ -38,7 +42,7 @@ class Observer(Protocol):
         """After an epoch was checked on validation images and saved."""
 
 
-@dataclass
+@dataclasses.dataclass
 class _Losses:
     """Sums over the steps of one epoch; None: the method has no such loss."""
 
@@ -66,7 +70,13 @@ def _sum(so_far: float | None, loss: Tensor | None) -> float | None:
 
 
 def train(
-    recipe: Recipe, splits: Splits, path: Path, observer: Observer, device: str = "cpu", resume: bool = False
+    recipe: Recipe,
+    splits: Splits,
+    path: Path,
+    observer: Observer,
+    device: str = "cpu",
+    resume: bool = False,
+    workers: Workers = ALONE,
 ) -> TrainingRun:
     """Train the network of ``recipe`` and write a checkpoint into the folder ``path`` after every epoch.
 
@@ -77,6 +87,8 @@ def train(
         observer: told of every step and epoch.
         device: a torch device, for example ``cpu`` or ``cuda``.
         resume: continue the run in ``path`` if there is one; the result equals an uninterrupted run's.
+        workers: who train together, each calling this with the same arguments; the first one writes. Resuming with as
+            many gives the same bits.
 
     Returns:
         The finished run.
@@ -85,30 +97,47 @@ def train(
         RecipeError: the recipe does not fit its data, or its training diverges.
         ArtifactError: the run to resume is damaged, of another recipe or of other images.
         OutputError: ``path`` holds a run and ``resume`` is off, or cannot be written.
+        BackendError: a worker was lost.
     """
-    previous = _previous_run(path, recipe, resume)
-    trainer = Trainer(recipe, splits, torch.device(device))
+    with torch_settings(recipe.train):
+        _train(recipe, splits, path, observer, torch.device(device), resume, workers)
+    workers.wait()
+    return open_run(path)
+
+
+def _train(
+    recipe: Recipe,
+    splits: Splits,
+    path: Path,
+    observer: Observer,
+    device: torch.device,
+    resume: bool,
+    workers: Workers,
+) -> None:
     history: tuple[Epoch, ...] = ()
-    run = previous
-    if previous is not None:
-        _check_same_images(previous, trainer.spec, splits.labels)
-        history = previous.checkpoint.history
-        trainer.restore(previous.weights(), previous.state())
+    with workers.first_leads():
+        previous = previous_run(path, recipe, resume)
+        trainer = Trainer(recipe, splits, device, workers)
+        if previous is not None:
+            check_same_images(previous, trainer.spec, splits.labels)
+            history = previous.checkpoint.history
+            trainer.restore(previous.weights(), previous.state())
     for epoch in range(len(history), recipe.train.epochs):
         trainer.fall_back(history)
         history = (*history, trainer.run_epoch(epoch, observer))
-        run = save_run(path, recipe, trainer.spec, splits.labels, history, trainer.weights(), trainer.state())
+        if workers.rank == 0:
+            save_run(path, recipe, trainer.spec, splits.labels, history, trainer.weights(), trainer.state())
         observer.on_epoch(history[-1])
-    assert run is not None, "a recipe has at least one epoch"
-    return run
 
 
 class Trainer:
     """A network in training: everything that changes from step to step."""
 
-    def __init__(self, recipe: Recipe, splits: Splits, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, splits: Splits, device: torch.device, workers: Workers = ALONE) -> None:
+        workers.check_recipe(recipe)
         self.recipe = recipe
         self.device = device
+        self.workers = workers
         self.images = splits.train
         self.validation = splits.validation
         self.spec = model_spec(recipe, splits)
@@ -126,8 +155,10 @@ class Trainer:
             fix_alpha(self.network, recipe.condition.alpha)
         self.weights_by_layer = conditioned_weights(self.network)
         self.updater = make_masks(self.network, self.spec, recipe, self.steps_per_epoch)
-        self.step = make_step(self.network, self.spec, recipe)
+        synchronize_batchnorm(self.network, workers)
+        self.step = make_step(self.network, self.spec, recipe, workers)
         self.optimizer = self._make_optimizer()
+        self.precision = Precision(recipe.train.amp, device)
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, parameter) for name, parameter in self.network.named_parameters() if parameter.requires_grad]
@@ -153,7 +184,7 @@ class Trainer:
         for images, labels in self._batches(epoch):
             step = epoch * self.steps_per_epoch + losses.steps
             learning_rate = self._set_learning_rate(step / total)
-            loss = losses.add(self.update(images, labels, generator))
+            loss = losses.add(self.update(images, labels, generator).of_all(self.workers))
             if not math.isfinite(loss):
                 raise RecipeError(
                     f"training diverged: the loss of step {step + 1} is {loss:g}.",
@@ -165,6 +196,7 @@ class Trainer:
         if isinstance(self.step, ResampledFloatStep):
             self.step.settle(self._batches(epoch), self.attack, generator)
         seconds = time.perf_counter() - start
+        self.workers.check_alike(weight.mask for weight in self.weights_by_layer.values())
         result = self._check(generator)
         mean, clean, robust = losses.means()
         alpha = {name: weight.alpha.item() for name, weight in self.weights_by_layer.items()}
@@ -187,11 +219,14 @@ class Trainer:
         )
 
     def update(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Losses:
-        losses = self.step.losses(images, labels, self.attack, generator)
+        with self.precision.autocast():
+            losses = self.step.losses(images, labels, self.attack, generator)
         self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
+        self.precision.backward(losses.total)
+        self.workers.average_gradients([parameter for _, parameter in self._trained()])
+        self.precision.unscale(self.optimizer)
         self.updater.mask_gradients()
-        self.optimizer.step()
+        self.precision.step(self.optimizer)
         return losses
 
     def _set_learning_rate(self, progress: float) -> float:
@@ -206,15 +241,15 @@ class Trainer:
         return rate
 
     def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented batches of one epoch: images float32 in [0, 1], channels last, and labels."""
-        data, size = self.recipe.data, self.recipe.train.batch_size
+        """This worker's share of an epoch's augmented batches: images float32 in [0, 1], channels last, and labels."""
+        data, size, share = self.recipe.data, self.recipe.train.batch_size, self.workers.share
         rng = np.random.Generator(np.random.Philox(_seed(self.recipe.seed, epoch)))
         order = rng.permutation(len(self.images))
         for start in range(0, self.steps_per_epoch * size, size):
             chosen = order[start : start + size]
-            pixels = _augment(self.images.pixels[chosen], data.crop, data.flip, rng)
+            pixels = _augment(self.images.pixels[chosen], data.crop, data.flip, rng)[share]
             images = torch.from_numpy(pixels).to(self.device).float().div_(255)
-            yield images.contiguous(memory_format=torch.channels_last), self._labels(self.images.labels[chosen])
+            yield images.contiguous(memory_format=torch.channels_last), self._labels(self.images.labels[chosen[share]])
 
     def _labels(self, labels: np.ndarray) -> Tensor:
         return torch.from_numpy(labels).to(self.device)
@@ -224,7 +259,11 @@ class Trainer:
         count = min(check.IMAGES, len(self.validation))
         images = torch.from_numpy(self.validation.as_float(slice(0, count))).to(self.device)
         images = images.contiguous(memory_format=torch.channels_last)
-        return check.check(self.step, images, self._labels(self.validation.labels[:count]), self.attack, generator)
+        labels = self._labels(self.validation.labels[:count])
+        result = check.check(self.step, images, labels, self.attack, generator)
+        known = [accuracy for accuracy in dataclasses.astuple(result) if accuracy is not None]
+        means = self.workers.mean(torch.tensor(known, dtype=torch.float64, device=self.workers.device))
+        return check.Check(*means.tolist())  # the same decisions everywhere
 
     def _remarks(self, epoch: int, alpha: dict[str, float], result: check.Check) -> tuple[str, ...]:
         """What an epoch should tell the user."""
@@ -232,6 +271,7 @@ class Trainer:
         remedy = "PGD takes over" if falls_back else "train with attack.kind=pgd, or with train.overfitting=pgd"
         remarks = (
             self.updater.remark(epoch),
+            self.precision.remark() if epoch == 0 else None,
             check.overfitting_remark(result, remedy),
             check.collapsed_remark(alpha) if condition.alpha == "trained" else None,
         )
@@ -257,7 +297,8 @@ class Trainer:
         """What resuming needs besides the weights, to save."""
         tensors = {f"gradient/{name}": gradient for name, gradient in self.updater.gradient.items()}
         for name, parameter in self._trained():
-            tensors[f"momentum/{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
+            tensors[f"momentum/{name}"] = self.optimizer.state[parameter].get("momentum_buffer", parameter * 0)
+        tensors |= self.precision.state()
         return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
     def restore(self, weights: Tensors, state: Tensors) -> None:
@@ -273,6 +314,7 @@ class Trainer:
             for name, parameter in self._trained():
                 momentum = torch.empty_like(parameter).copy_(torch.from_numpy(state[f"momentum/{name}"]))
                 self.optimizer.state[parameter]["momentum_buffer"] = momentum
+            self.precision.restore(state)
         except (RuntimeError, KeyError):
             raise ArtifactError(
                 "the checkpoint holds another network than its recipe describes.",
@@ -292,39 +334,6 @@ def model_spec(recipe: Recipe, splits: Splits) -> ModelSpec:
         mean=splits.mean,
         std=splits.std,
     )
-
-
-def _previous_run(path: Path, recipe: Recipe, resume: bool) -> TrainingRun | None:
-    if not is_run(path):
-        _check_no_foreign_files(path)
-        return None
-    if not resume:
-        raise OutputError(
-            f"{path} already holds a run.", fix="continue it with --resume, or choose another folder with --out"
-        )
-    run = open_run(path)
-    if run.checkpoint.recipe != recipe:
-        raise ArtifactError(
-            f"{path} was trained by another recipe.", fix=f"resume with {path / 'recipe.yaml'}, or choose another --out"
-        )
-    return run
-
-
-def _check_no_foreign_files(path: Path) -> None:
-    """Training writes files of common names, such as recipe.yaml, so it begins in a folder that holds nothing else."""
-    left_by_a_first_epoch = (".weights-", ".state-", "weights-", "state-")
-    entries = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
-    foreign = [name for name in entries if not name.startswith(left_by_a_first_epoch)]
-    if foreign:
-        raise OutputError(f"{path} holds no run, but {foreign[0]}.", fix="choose an empty or new folder with --out")
-
-
-def _check_same_images(run: TrainingRun, spec: ModelSpec, labels: tuple[str, ...]) -> None:
-    if (run.checkpoint.model, run.checkpoint.labels) != (spec, labels):
-        raise ArtifactError(
-            f"{run.path} was trained on other images: their size, statistics or classes differ.",
-            fix="resume with the --data-dir it was trained with, or choose another --out",
-        )
 
 
 def _seed(seed: int, epoch: int) -> int:

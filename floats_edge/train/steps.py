@@ -24,6 +24,7 @@ from floats_edge.models.layers import FOLDED
 from floats_edge.models.oat import OatNetwork
 from floats_edge.models.spec import Method, ModelSpec
 from floats_edge.recipe import Attack, Recipe
+from floats_edge.train.distributed import Workers
 
 Batch = tuple[Tensor, Tensor]
 """Images and labels."""
@@ -38,12 +39,17 @@ class Losses:
     clean: Tensor | None
     robust: Tensor | None
 
+    def of_all(self, workers: Workers) -> "Losses":
+        """Their means over the workers, detached."""
+        clean, robust = (None if loss is None else workers.mean(loss) for loss in (self.clean, self.robust))
+        return Losses(workers.mean(self.total), clean, robust)
+
 
 class Step(Protocol):
-    """What one method does with one batch."""
+    """What one method does with one batch, or with a worker's share of it."""
 
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
-        """Losses of a batch, differentiable in the network's parameters."""
+        """Losses, differentiable in the network's parameters; their mean over the workers is that of the batch."""
         ...
 
     def at(self, lam: float) -> Network:
@@ -58,18 +64,29 @@ class Folded:
         network: in training.
         spec: its topology.
         recipe: whose rule says how a lambda is served.
+        workers: who share every batch.
     """
 
-    def __init__(self, network: nn.Module, spec: ModelSpec, recipe: Recipe) -> None:
+    def __init__(self, network: nn.Module, spec: ModelSpec, recipe: Recipe, workers: Workers) -> None:
         self.network = network
+        self.workers = workers
         self.rule: Rule = recipe.condition.rule
         self.noise_seed = recipe.condition.noise_seed
         self.folded = build(spec, FOLDED).to(next(network.parameters()).device)
+        if recipe.train.compile:
+            self.folded.compile()
+            if workers.size == 1:  # BatchNorm over several workers would split its graph at every layer
+                self.network.compile()
 
     @torch.no_grad()
     def at(self, lam: float) -> Network:
         load_weights(self.folded, weights_at(fold_network(self.network), lam, self.rule))
         return self.folded
+
+    def attacked(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Tensor:
+        """``images`` attacked at lambda = 1; they are this worker's of a batch, or of a part of one."""
+        positions = self.workers.positions(len(images) * self.workers.size)
+        return attack(self.at(1.0), images, labels, generator, positions, **attack_config.model_dump())
 
 
 class FloatStep(Folded):
@@ -77,7 +94,7 @@ class FloatStep(Folded):
 
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
         half = len(images) // 2
-        adversarial = attack(self.at(1.0), images[half:], labels[half:], generator, **attack_config.model_dump())
+        adversarial = self.attacked(images[half:], labels[half:], attack_config, generator)
         self.network.train()
         clean = cross_entropy(self.network(images[:half], 0.0), labels[:half])
         robust = cross_entropy(self.network(adversarial, 1.0), labels[half:])
@@ -98,8 +115,7 @@ class ResampledFloatStep(FloatStep):
         16 of ``batches``, attacked.
         """
         draw_noise(self.network, self.noise_seed)
-        served, config = self.at(1.0), attack_config.model_dump()
-        attacked = [attack(served, images, labels, generator, **config) for images, labels in islice(batches, SETTLING)]
+        attacked = [self.attacked(*batch, attack_config, generator) for batch in islice(batches, SETTLING)]
         norms = [module.adv for module in self.network.modules() if isinstance(module, DualBatchNorm2d)]
         self.network.train()
         reestimate(norms, lambda: [self.network(images, 1.0) for images in attacked])
@@ -109,7 +125,7 @@ class AdversarialStep(Folded):
     """PGD adversarial training (Madry et al., ICLR 2018): the whole batch attacked."""
 
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
-        adversarial = attack(self.at(1.0), images, labels, generator, **attack_config.model_dump())
+        adversarial = self.attacked(images, labels, attack_config, generator)
         self.network.train()
         robust = cross_entropy(self.network(adversarial, 1.0), labels)
         return Losses(robust, None, robust)
@@ -133,24 +149,30 @@ class OatStep:
     loss of an image is ``(1 - lambda) * clean + lambda * attacked``.
     """
 
-    def __init__(self, network: OatNetwork) -> None:
+    def __init__(self, network: OatNetwork, recipe: Recipe, workers: Workers) -> None:
         self.network = network
+        self.workers = workers
+        if recipe.train.compile:
+            self.network.backbone.compile()
         self.lambdas = next(network.parameters()).new_tensor(network.oat.lambdas)
         self.zero = network.oat.lambdas.index(0.0)
 
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
-        zeros = math.ceil(len(images) / len(self.lambdas))
-        choice = self._choose(len(images), zeros, generator)
+        batch = len(images) * self.workers.size
+        zeros_of_batch = math.ceil(batch / len(self.lambdas))
+        choice = self._choose(batch, zeros_of_batch, generator)[self.workers.share]
+        zeros = len(self.workers.positions(zeros_of_batch))
+        positions = self.workers.positions(batch - zeros_of_batch, zeros_of_batch)
         self.network.train()
         clean = cross_entropy(self.network.mixed(images, choice, zeros), labels, reduction="none")
         victims, truths, chosen = images[zeros:], labels[zeros:], choice[zeros:]
         served = _served(self.network, lambda batch: self.network.mixed(batch, chosen, 0))
-        adversarial = attack(served, victims, truths, generator, **attack_config.model_dump())
+        adversarial = attack(served, victims, truths, generator, positions, **attack_config.model_dump())
         self.network.train()
         robust = cross_entropy(self.network.mixed(adversarial, chosen, 0), truths, reduction="none")
         lam = self.lambdas[choice]
         total = ((1 - lam) * clean).mean() + (lam[zeros:] * robust).sum() / len(images)
-        return Losses(total, clean.mean(), robust.mean())
+        return Losses(total, clean.mean(), robust.sum() / (positions.stop / self.workers.size))
 
     def at(self, lam: float) -> Network:
         return _served(self.network, lambda batch: self.network(batch, lam))
@@ -183,16 +205,16 @@ def _inference(network: nn.Module) -> Iterator[None]:
         network.train(training).requires_grad_()
 
 
-def make_step(network: nn.Module, spec: ModelSpec, recipe: Recipe) -> Step:
+def make_step(network: nn.Module, spec: ModelSpec, recipe: Recipe, workers: Workers) -> Step:
     """The step of the recipe's method."""
     if isinstance(network, OatNetwork):
-        return OatStep(network)
+        return OatStep(network, recipe, workers)
     if recipe.method == "float" and recipe.condition.noise == "resample":
-        return ResampledFloatStep(network, spec, recipe)
-    return FOLDED_STEPS[recipe.method](network, spec, recipe)
+        return ResampledFloatStep(network, spec, recipe, workers)
+    return FOLDED_STEPS[recipe.method](network, spec, recipe, workers)
 
 
-FOLDED_STEPS: dict[Method, Callable[[nn.Module, ModelSpec, Recipe], Step]] = {
+FOLDED_STEPS: dict[Method, Callable[[nn.Module, ModelSpec, Recipe, Workers], Step]] = {
     "float": FloatStep,
     "pgd-at": AdversarialStep,
     "standard": StandardStep,

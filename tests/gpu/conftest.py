@@ -16,7 +16,7 @@ OPTIONS = EngineOptions(batch=(1, 4, 8))
 LAMBDAS = {"fixed": (0.3,), "bank": (0.0, 0.5, 1.0)}
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def gpu() -> None:
     reason = trt_unavailable_reason()
     if reason is not None:

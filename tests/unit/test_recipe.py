@@ -74,6 +74,13 @@ def test_overrides_reach_any_depth_and_leave_the_rest() -> None:
     assert override_recipe(recipe, ("train.epochs=20", "evaluate.attack.epsilon=0.15")) == load_recipe("quickstart")
 
 
+def test_off_is_a_word_although_yaml_reads_it_as_false() -> None:
+    recipe = load_recipe("quickstart", ("train.amp=bf16", "train.amp=off"))
+    assert recipe.train.amp == "off"
+    assert parse_recipe(yaml.safe_load(dump_recipe(recipe)), "again") == recipe
+    assert error_of("train.amp=true").fix.startswith("correct train.amp")
+
+
 def test_the_last_of_two_overrides_counts() -> None:
     assert load_recipe("quickstart", ("seed=1", "seed=2")).seed == 2
 

@@ -53,12 +53,6 @@ class Rates:
 
 
 @pytest.fixture(scope="module")
-def few(digits: Splits) -> Splits:
-    """Five steps an epoch."""
-    return replace(digits, train=digits.train.first(80), validation=digits.validation.first(40))
-
-
-@pytest.fixture(scope="module")
 def recipe(digits_recipe: Recipe) -> Recipe:
     """With augmentation and many mask updates, so that every source of chance takes part."""
     return override_recipe(digits_recipe, SHORT)

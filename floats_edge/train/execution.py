@@ -1,0 +1,115 @@
+"""How steps are computed on the device: in which precision, compiled or not, deterministically or not."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor
+
+from floats_edge.artifacts.files import Tensors
+from floats_edge.errors import BackendError
+from floats_edge.recipe import Train
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """Automatic mixed precision: weights, BatchNorm's statistics and losses stay float32, convolutions do not.
+
+    The attack, most of a training step, is computed in the same precision as the update; the checks after an epoch are
+    not, for float32 is what is evaluated and exported. float16 needs its losses scaled lest small gradients vanish; a
+    step whose gradients overflow is left out. None of this has run on a GPU.
+
+    Args:
+        amp: ``off``, ``bf16`` or ``fp16``.
+        device: of the network.
+    """
+
+    def __init__(self, amp: str, device: torch.device) -> None:
+        self.amp = amp
+        self.device = device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+
+    def autocast(self) -> torch.autocast:
+        """The context in which attacks and losses are computed."""
+        return torch.autocast(self.device.type, DTYPES.get(self.amp), enabled=self.amp != "off")
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients of a loss, which :meth:`unscale` is still to unscale."""
+        self.scaler.scale(loss).backward()
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give the gradients their true size, those that overflowed the size 0."""
+        if not self.scaler.is_enabled():
+            return
+        self.scaler.unscale_(optimizer)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Update the weights, unless a gradient overflowed."""
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def remark(self) -> str | None:
+        """What to say of mixed precision where it is no gain."""
+        if self.amp == "off" or self.device.type != "cpu":
+            return None
+        return f"train.amp={self.amp} is meant for GPUs; on most CPUs it is many times slower than amp=off"
+
+    def state(self) -> dict[str, Tensor]:
+        """The state of the scaler, to save; nothing without one."""
+        return {f"scaler/{name}": torch.tensor(value) for name, value in self.scaler.state_dict().items()}
+
+    def restore(self, state: Tensors) -> None:
+        """Take up what :meth:`state` gave.
+
+        Raises:
+            KeyError: there is none.
+        """
+        self.scaler.load_state_dict({name: state[f"scaler/{name}"].item() for name in self.scaler.state_dict()})
+
+
+@contextmanager
+def torch_settings(train: Train) -> Iterator[None]:
+    """What a recipe asks of torch as a whole, for as long as it trains.
+
+    Raises:
+        BackendError: torch.compile lacks something here.
+    """
+    with ExitStack() as stack:
+        if train.deterministic:
+            stack.enter_context(_deterministic_algorithms())
+        if train.compile:
+            stack.enter_context(_compiler_errors())
+        yield
+
+
+@contextmanager
+def _deterministic_algorithms() -> Iterator[None]:
+    """Algorithms that give the same bits in every run on one machine; an error where torch has none.
+
+    Runs on a CPU give the same bits anyway. cuBLAS reads the variable when it is first used.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(mode=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@contextmanager
+def _compiler_errors() -> Iterator[None]:
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        raise BackendError(
+            f"torch.compile failed: {' '.join(str(error).split())[:300]}",
+            fix="install what it misses (a C++ compiler for CPUs, Triton for GPUs), or add -o train.compile=false",
+        ) from error

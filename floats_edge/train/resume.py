@@ -1,0 +1,52 @@
+"""The run in a folder that training may go on with."""
+
+from pathlib import Path
+
+from floats_edge.artifacts.checkpoint import TrainingRun, is_run, open_run
+from floats_edge.errors import ArtifactError, OutputError
+from floats_edge.models.spec import ModelSpec
+from floats_edge.recipe import Recipe
+
+
+def previous_run(path: Path, recipe: Recipe, resume: bool) -> TrainingRun | None:
+    """The run of ``recipe`` in the folder ``path`` that is to be continued; None to begin one there.
+
+    Raises:
+        ArtifactError: the run is damaged, or of another recipe.
+        OutputError: there is a run and ``resume`` is off, or the folder holds something else.
+    """
+    if not is_run(path):
+        _check_no_foreign_files(path)
+        return None
+    if not resume:
+        raise OutputError(
+            f"{path} already holds a run.", fix="continue it with --resume, or choose another folder with --out"
+        )
+    run = open_run(path)
+    if run.checkpoint.recipe != recipe:
+        raise ArtifactError(
+            f"{path} was trained by another recipe.", fix=f"resume with {path / 'recipe.yaml'}, or choose another --out"
+        )
+    return run
+
+
+def _check_no_foreign_files(path: Path) -> None:
+    """Training writes files of common names, such as recipe.yaml, so it begins in a folder that holds nothing else."""
+    left_by_a_first_epoch = (".weights-", ".state-", "weights-", "state-")
+    entries = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+    foreign = [name for name in entries if not name.startswith(left_by_a_first_epoch)]
+    if foreign:
+        raise OutputError(f"{path} holds no run, but {foreign[0]}.", fix="choose an empty or new folder with --out")
+
+
+def check_same_images(run: TrainingRun, spec: ModelSpec, labels: tuple[str, ...]) -> None:
+    """Check that a run to continue was trained on images of this size, these statistics and classes.
+
+    Raises:
+        ArtifactError: it was not.
+    """
+    if (run.checkpoint.model, run.checkpoint.labels) != (spec, labels):
+        raise ArtifactError(
+            f"{run.path} was trained on other images: their size, statistics or classes differ.",
+            fix="resume with the --data-dir it was trained with, or choose another --out",
+        )

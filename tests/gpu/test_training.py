@@ -1,0 +1,55 @@
+"""Training on a GPU: mixed precision, compilation, deterministic algorithms and workers over NCCL."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from floats_edge.artifacts.checkpoint import open_run
+from floats_edge.recipe import override_recipe
+from floats_edge.train.loop import train
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device"),
+]
+
+
+@pytest.fixture(scope="module")
+def few(digits):
+    return replace(digits, train=digits.train.first(320), validation=digits.validation.first(100))
+
+
+def losses(recipe, splits, folder, observer, *options):
+    run = train(override_recipe(recipe, options), splits, folder, observer, "cuda")
+    return [epoch.loss for epoch in run.checkpoint.history]
+
+
+@pytest.mark.parametrize("method", ["float", "oat"])
+@pytest.mark.parametrize("option", ["train.amp=bf16", "train.amp=fp16", "train.compile=true"])
+def test_it_learns_as_float32_does(method, option, digits_recipe, few, silent, tmp_path):
+    options = () if method == "float" else ("method=oat", "sparsity.density=1", "evaluate.lambdas=[0,1]")
+    exact = losses(digits_recipe, few, tmp_path / "exact", silent, *options)
+    other = losses(digits_recipe, few, tmp_path / "other", silent, *options, option)
+    assert other == pytest.approx(exact, rel=0.1)
+
+
+@pytest.mark.parametrize("option", ["train.amp=off", "train.amp=fp16"])
+def test_deterministic_runs_have_the_same_bits(option, digits_recipe, few, silent, tmp_path):
+    recipe = override_recipe(digits_recipe, ("train.deterministic=true", option))
+    one, other = (train(recipe, few, tmp_path / name, silent, "cuda").weights() for name in ("one", "other"))
+    assert all(one[name].tobytes() == other[name].tobytes() for name in one)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL gives each worker a GPU of its own; there is but one")
+def test_two_workers_learn_as_one(tmp_path):
+    words = ("-o", "train.epochs=2", "-o", "data.image_size=8", "-o", "model.width=8", "--device", "cuda")
+    alone = (sys.executable, "-m", "floats_edge", "train", "quickstart", *words, "--out", tmp_path / "alone")
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "floats_edge")
+    for command in (alone, (*launcher, *alone[3:-1], tmp_path / "together")):
+        subprocess.run(list(map(str, command)), check=True, timeout=600, env=dict(os.environ))
+    one, two = (open_run(tmp_path / name).checkpoint.history for name in ("alone", "together"))
+    assert [epoch.loss for epoch in two] == pytest.approx([epoch.loss for epoch in one], rel=0.01)

@@ -1,0 +1,103 @@
+"""What every epoch is checked for: catastrophic overfitting, and noise that has collapsed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fixtures.training import StopAfterAnEpoch, trainer
+
+from floats_edge.data import Splits
+from floats_edge.recipe import Recipe, override_recipe
+from floats_edge.train import check, steps
+from floats_edge.train.check import Check
+from floats_edge.train.check import check as run_check
+from floats_edge.train.loop import Observer, train
+
+
+class TestCollapse:
+    def test_collapsed_noise_is_remarked(self) -> None:
+        assert check.collapsed_remark({"a": 0.01, "b": -0.049}) is not None
+        assert check.collapsed_remark({"a": 0.01, "b": -0.06}) is None
+        assert check.collapsed_remark({}) is None
+
+    def test_remark_reaches_the_history(self, digits_recipe: Recipe, few: Splits, silent: Observer) -> None:
+        subject = trainer(digits_recipe, few)
+        for weight in subject.weights_by_layer.values():
+            weight.alpha.data.fill_(0.0)
+        assert any("collapsed" in remark for remark in subject.run_epoch(0, silent).remarks)
+
+
+class TestOverfitting:
+    @pytest.mark.parametrize(
+        ("single_step", "robust", "overfitted"),
+        [
+            (80.0, 2.0, True),
+            (40.0, 19.0, True),
+            (40.0, 21.0, False),
+            (12.0, 1.0, True),
+            (8.0, 0.0, False),
+            (None, 0.0, False),
+        ],
+    )
+    def test_rule(self, single_step: float | None, robust: float, *, overfitted: bool) -> None:
+        assert Check(clean=90.0, robust=robust, single_step=single_step).overfitted is overfitted
+
+    def test_a_network_that_masks_its_gradients_is_caught(self, digits_recipe: Recipe, few: Splits) -> None:
+        """Made by hand: right for images on the single step's grid (corners of the epsilon ball), wrong elsewhere."""
+        subject = trainer(digits_recipe, few)
+        images = torch.from_numpy(few.validation.as_float())
+        labels = torch.from_numpy(few.validation.labels)
+
+        class Masked:
+            def at(self, lam: float) -> Any:
+                return lambda batch: self.logits(batch)
+
+            def logits(self, batch: torch.Tensor) -> torch.Tensor:
+                moved = (batch - images).abs().amax((1, 2, 3))
+                right = torch.nn.functional.one_hot(labels, 10).float()
+                fooled = (moved <= 0.1501)[:, None] & (moved > 0)[:, None]
+                return torch.where(fooled, -right, right) + 0 * batch.sum()
+
+        config = subject.attack
+        assert config.kind == "n-fgsm"
+        result = run_check(Masked(), images, labels, config, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+        assert (result.clean, result.robust, result.single_step) == (100.0, 0.0, 100.0)
+        assert result.overfitted
+
+    def test_pgd_training_is_not_checked_by_a_second_attack(
+        self, digits_recipe: Recipe, few: Splits, silent: Observer
+    ) -> None:
+        epoch = trainer(digits_recipe, few, "attack.kind=pgd").run_epoch(0, silent)
+        assert epoch.single_step_accuracy is None
+        assert not epoch.overfitted
+
+    @pytest.mark.parametrize(("choice", "kinds"), [("warn", {"n-fgsm"}), ("pgd", {"n-fgsm", "pgd"})])
+    def test_fallback_takes_over_in_the_next_epoch_also_after_a_resume(
+        self,
+        choice: str,
+        kinds: set[str],
+        digits_recipe: Recipe,
+        few: Splits,
+        silent: Observer,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        recipe = override_recipe(digits_recipe, ("train.epochs=2", f"train.overfitting={choice}"))
+        seen: list[dict[str, Any]] = []
+        original = steps.attack
+
+        def attack_seen(*args: Any, **config: Any) -> torch.Tensor:
+            seen.append(config)
+            return original(*args, **config)
+
+        monkeypatch.setattr(steps, "attack", attack_seen)
+        monkeypatch.setattr(check, "check", lambda *args: Check(clean=90.0, robust=1.0, single_step=60.0))
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, few, tmp_path / "run", StopAfterAnEpoch())
+        run = train(recipe, few, tmp_path / "run", silent, resume=True)
+        assert {config["kind"] for config in seen} == kinds
+        assert {config["epsilon"] for config in seen} == {0.15}
+        assert {config["steps"] for config in seen if config["kind"] == "pgd"} <= {7}
+        (remark,) = [text for text in run.checkpoint.history[0].remarks if "catastrophic" in text]
+        assert "60.0 % under the attack of training, 1.0 % under PGD" in remark
