@@ -15,7 +15,7 @@ def unavailable_reason(backend: str, bundle: Bundle | None = None) -> str | None
         from floats_edge.runtime.trt import trt_unavailable_reason
 
         return trt_unavailable_reason(bundle)
-    from floats_edge.runtime.ort import PROVIDERS
+    from floats_edge.runtime.ort_session import PROVIDERS
 
     try:
         import onnxruntime
