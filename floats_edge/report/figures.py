@@ -87,8 +87,12 @@ def layers_svg(content: Content) -> str:
     trace = next((trace for _, record in content.profiles for trace in record.traces), None)
     if trace is None:
         return ""
-    bars = [(clean(layer.name), layer.time_us) for layer in trace.layers[:_TOP_LAYERS]]
-    return _bars_svg(bars, f"µs per inference, {trace.backend}, batch {trace.batch}", "layers")
+    slowest = trace.layers[:_TOP_LAYERS]
+    bars = [(clean(layer.name), layer.time_us) for layer in slowest]
+    roofs = [layer.attainable_us for layer in slowest]
+    attainable = "; line: attainable" if any(roofs) else ""
+    unit = f"µs per inference, {trace.backend}, batch {trace.batch}. Bar: measured{attainable}"
+    return _bars_svg(bars, unit, "layers", roofs)
 
 
 def write_png(records: Sequence[Record], path: Path) -> None:
@@ -173,8 +177,8 @@ def _readings(
     return bars
 
 
-def _bars_svg(bars: Sequence[tuple[str, float]], unit: str, prefix: str) -> str:
-    """One bar per figure, with its value at the end; empty without figures."""
+def _bars_svg(bars: Sequence[tuple[str, float]], unit: str, prefix: str, limits: Sequence[float | None] = ()) -> str:
+    """One bar per figure, with its value at the end and a line at its limit; empty without figures."""
 
     def draw(axes: Axes, content: Content) -> None:
         del content
@@ -182,6 +186,9 @@ def _bars_svg(bars: Sequence[tuple[str, float]], unit: str, prefix: str) -> str:
         axes.bar_label(drawn, [number(value) for _, value in bars], padding=4)
         axes.set_yticks(range(len(bars)), [_short(label) for label, _ in bars])
         axes.set_ylim(len(bars) - 0.4, -0.6)
+        for row, limit in enumerate(limits):
+            if limit is not None:
+                axes.vlines(limit, row - 0.38, row + 0.38, color=ROBUST, linewidth=2)
         axes.set_xlim(0, max(value for _, value in bars) * 1.12 or 1)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)

@@ -54,6 +54,30 @@ def gpu_memory_used() -> Reading:
     return Reading(value=used / 2**20, unit="MiB", source="nvmlDeviceGetMemoryInfo of GPU 0, all processes")
 
 
+def gpu_memory_peak() -> Reading:
+    """Bandwidth of the first GPU's memory in GB/s: bus width times the highest clock, two transfers a cycle."""
+    try:
+        with first_gpu() as (nvml, gpu):
+            bits = nvml.nvmlDeviceGetMemoryBusWidth(gpu)
+            mhz = nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_MEM)
+    except UnreadableError as reason:
+        return Reading(value=None, unit="GB/s", source=str(reason))
+    source = f"NVML: {bits} bits at {mhz} MHz, the highest clock, two transfers a cycle"
+    return Reading(value=2 * bits / 8 * mhz / 1000, unit="GB/s", source=source)
+
+
+def gpu_arithmetic_peak() -> Reading:
+    """float32 rate of the first GPU's CUDA cores in GFLOP/s: a fused multiply-add each at the highest clock."""
+    try:
+        with first_gpu() as (nvml, gpu):
+            cores = nvml.nvmlDeviceGetNumGpuCores(gpu)
+            mhz = nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM)
+    except UnreadableError as reason:
+        return Reading(value=None, unit="GFLOP/s", source=str(reason))
+    source = f"NVML: {cores} CUDA cores at {mhz} MHz, the highest clock, a multiply-add a cycle; no tensor cores"
+    return Reading(value=2 * cores * mhz / 1000, unit="GFLOP/s", source=source)
+
+
 def gpu_state() -> dict[str, Reading | str]:
     """Name, driver, highest clock, power limit and other processes of the first GPU; each unknown with its reason."""
     try:
