@@ -12,6 +12,7 @@ import psutil
 
 from floats_edge.artifacts.manifest import Precision
 from floats_edge.artifacts.records import Peaks, Reading
+from floats_edge.errors import BackendError
 from floats_edge.profiling.bench import collection_held_off, sample
 from floats_edge.profiling.estimate import Board, boards
 from floats_edge.profiling.isolation import environment, run_isolated
@@ -32,11 +33,15 @@ def cpu_peaks(threads: int | None, precision: Precision) -> Peaks:
         threads: as many as an inference has; None: one per physical core, as ONNX Runtime takes them.
         precision: of the network. fp16 is computed in float32 there.
     """
-    with environment(_ONE_BLAS_THREAD):  # the threads are ours
-        gflops, gb_s = run_isolated(measure_cpu, threads or _physical_cores())
+    try:
+        with environment(_ONE_BLAS_THREAD):  # the threads are ours
+            gflops, gb_s = run_isolated(measure_cpu, threads or _physical_cores())
+    except BackendError as error:
+        reason = f"measuring it failed: {error.what}"
+        return Peaks(arithmetic=_unknown("GFLOP/s", reason), memory=_unknown("GB/s", reason))
     if precision == "int8":
         reason = "NumPy has no int8 product to measure with; its float32 rate is no bound"
-        return Peaks(arithmetic=Reading(value=None, unit="GFLOP/s", source=reason), memory=gb_s)
+        return Peaks(arithmetic=_unknown("GFLOP/s", reason), memory=gb_s)
     return Peaks(arithmetic=gflops, memory=gb_s)
 
 
@@ -62,18 +67,22 @@ def gpu_peaks(precision: Precision, root: Path = Path("/")) -> Peaks:
     if precision == "fp32":
         return Peaks(arithmetic=gpu_arithmetic_peak(), memory=gpu_memory_peak())
     reason = f"NVML does not tell the {precision} rate of the tensor cores, and boards.yaml has no such GPU"
-    return Peaks(arithmetic=Reading(value=None, unit="GFLOP/s", source=reason), memory=gpu_memory_peak())
+    return Peaks(arithmetic=_unknown("GFLOP/s", reason), memory=gpu_memory_peak())
 
 
 def _board_peaks(board: Board, precision: Precision) -> Peaks:
     published = f"{board.name}, at the highest clock of any power mode: {board.source}"
     rate = board.tera_ops.get("fp16" if precision == "bf16" else precision)
     return Peaks(
-        arithmetic=Reading(value=None, unit="GFLOP/s", source=f"no {precision} figure in boards.yaml for {board.name}")
+        arithmetic=_unknown("GFLOP/s", f"no {precision} figure in boards.yaml for {board.name}")
         if rate is None
         else Reading(value=1000 * rate, unit="GFLOP/s", source=published),
         memory=Reading(value=board.memory_gb_s, unit="GB/s", source=published),
     )
+
+
+def _unknown(unit: str, reason: str) -> Reading:
+    return Reading(value=None, unit=unit, source=reason)
 
 
 def _physical_cores() -> int:

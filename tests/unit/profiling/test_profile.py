@@ -100,6 +100,13 @@ def test_layers_are_traced_apart(bundle: Bundle) -> None:
     record = profile_bundle(bundle, plan)
     (trace,) = record.traces
     assert {"stem", "classifier"} <= {layer.name for layer in trace.layers}
+    assert trace.peaks is not None
+    (stem,) = (layer for layer in trace.layers if layer.name == "stem")
+    assert (stem.gflops or 0) > 0
+    assert 0 < (stem.attained or 0) < 20
+    needed = record.runs[0].memory["weights"]
+    assert needed.value == 4 * (8 * 27 + 5 * 8) / 2**20
+    assert record.runs[0].memory["engine"].value is None
 
 
 def test_conditions_are_sampled_over_every_run(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
