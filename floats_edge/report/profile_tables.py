@@ -1,6 +1,6 @@
 """What reports show of profiles and comparisons, as plain tables."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from floats_edge.artifacts.records import Comparison, Latency, Layer, Reading, Run, Trace
 from floats_edge.report.tables import (
@@ -8,6 +8,7 @@ from floats_edge.report.tables import (
     Content,
     Table,
     accuracy_table,
+    clean,
     make_table,
     number,
     reading,
@@ -225,16 +226,30 @@ def skipped_table(content: Content) -> Table:
 
 
 def _reading_table(title: str, content: Content, readings: Callable[[Run], Mapping[str, Reading]]) -> Table:
-    kinds = tuple(dict.fromkeys(what for _, run in _runs(content) for what in readings(run)))
-    rows = []
-    for label, run in _runs(content):
-        figures = readings(run)
-        rows.append((*_key(label, run), *(reading(figures[w])[0] if w in figures else UNKNOWN for w in kinds)))
-    sources = dict.fromkeys(
-        f"{what}: {figure.source}" for _, run in _runs(content) for what, figure in readings(run).items()
-    )
-    figures = ("batch", "streams", *kinds)
-    return make_table(title, (*_RUN, *kinds), rows, figures=figures, notes=[f"{'; '.join(sources)}."])
+    """A row for each quantity, a column for each run, and where the figures come from."""
+    runs = list(_runs(content))
+    labels = _run_labels(runs)
+    rows, reasons = [], {}
+    for what in dict.fromkeys(what for _, run in runs for what in readings(run)):
+        figures = [readings(run).get(what) for _, run in runs]
+        sources = "; ".join(dict.fromkeys(figure.source for figure in figures if figure is not None))
+        rows.append((what, *("" if f is None else reading(f)[0] for f in figures), sources))
+        if all(figure is None or figure.value is None for figure in figures):
+            reasons[what] = sources
+    subjects = dict.fromkeys(label for label, _ in runs)
+    title = f"{title} · {next(iter(subjects))}" if len(subjects) == 1 else title
+    notes = [f"Unknown: {'; '.join(f'{what}, {why}' for what, why in reasons.items())}."] if reasons else []
+    return make_table(title, ("quantity", *labels, "source"), rows, figures=labels, details=("source",), notes=notes)
+
+
+def _run_labels(runs: Sequence[tuple[str, Run]]) -> tuple[str, ...]:
+    """What tells runs apart: backend, batch, number of streams where there are several, subject likewise."""
+    several = len({label for label, _ in runs}) > 1
+    labels = []
+    for label, run in runs:
+        streams = f", {run.streams} streams" if run.streams > 1 else ""
+        labels.append(clean(f"{f'{label}, ' if several else ''}{run.backend}, batch {run.batch}{streams}"))
+    return tuple(labels)
 
 
 def _if_rows(table: Table) -> list[Table]:
