@@ -1,7 +1,11 @@
+import time
+
 import numpy as np
 import pytest
 from fixtures.tiny_bundle import MODES_AND_PRECISIONS, images
 
+from floats_edge.errors import BackendError
+from floats_edge.runtime.base import Host
 from floats_edge.runtime.cuda import open_cuda
 from floats_edge.runtime.ort import open_ort
 from floats_edge.runtime.trt import open_trt
@@ -65,3 +69,38 @@ def test_closing_gives_the_memory_back(bundles):
                 predictor.predict(images(8))
         after, total = cuda.memory_info()
     assert before - after < 16 * 2**20 < total
+
+
+@pytest.mark.parametrize("mode", ["fixed", "bank", "bound", "input", "refit"])
+def test_a_cuda_graph_computes_the_same(bundles, mode):
+    bundle = of(bundles, mode, "fp32")
+    lambdas = bundle.manifest.lam.values or (0.0, 1.0, 0.25)
+    with open_trt(bundle, lambdas[0], Host(cuda_graph=True)) as graph, open_trt(bundle, lambdas[0]) as plain:
+        try:
+            graph.predict(images(1))
+        except BackendError as no_graphs:
+            pytest.skip(no_graphs.what)  # pycuda has no graphs
+        for lam in (*lambdas, *lambdas):
+            graph.set_lambda(lam)
+            plain.set_lambda(lam)
+            for count in (3, 3, 8, 19, 3):
+                assert error(graph.predict(images(count)), plain.predict(images(count))) <= TOLERANCE["fp32"]
+
+
+def test_the_time_on_the_device_is_less_than_the_whole(bundles):
+    with open_trt(bundles["bound", "fp32"], 0.5) as predictor:
+        some = images(8)
+        device = [predictor.device_ms(some) for _ in range(50)]
+        start = time.perf_counter()
+        for _ in range(50):
+            predictor.predict(some)
+        whole = 1000 * (time.perf_counter() - start) / 50
+        assert 0 < np.median(device) < whole
+
+
+def test_memory_is_told(bundles):
+    with open_trt(bundles["fixed", "fp32"], 0.3) as predictor:
+        memory = predictor.memory()
+    for part in ("engine plan", "buffers on the GPU", "page-locked buffers"):
+        assert memory[part].value > 0
+    assert all(reading.source for reading in memory.values())
