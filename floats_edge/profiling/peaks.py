@@ -23,7 +23,7 @@ _SECONDS = 0.25
 _SIDE = 512
 _ARRAY_BYTES, _SLICE_BYTES = 64 * 2**20, 2**20
 """Of each array of the addition, and of what is added at once: three arrays are larger than a last-level cache."""
-_ONE_BLAS_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def cpu_peaks(threads: int | None, precision: Precision) -> Peaks:

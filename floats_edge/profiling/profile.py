@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from floats_edge.artifacts.bundle import Bundle
+from floats_edge.artifacts.manifest import Precision
 from floats_edge.artifacts.records import Estimate, Peaks, Profile, Reading, Run, Trace, bundle_subject
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.profiling.bench import Open, Timing, measure_run
@@ -107,7 +108,7 @@ class _Stage:
         self.skipped = dict(plan.unavailable)
         self._plan = plan
         self._workloads = layer_workloads(bundle)
-        self._precision = bundle.manifest.precision
+        self._precision: Precision = bundle.manifest.precision
 
     def steps(self, sensors: Sequence[Sensor]) -> Iterator[str]:
         """Name every step before it is taken."""

@@ -60,12 +60,12 @@ class Predictor(ABC):
         lambdas: the lambdas it can serve: a tuple of values, or None for any in [0, 1].
         lam: the lambda in force.
         threads: threads of the host that one inference may use; None: the backend decides.
-        device: where it computes.
+        computes_on: where it computes.
         device_includes: what :meth:`device_ms` covers.
     """
 
     threads: int | None = None
-    device: Literal["cpu", "gpu"] = "cpu"
+    computes_on: Literal["cpu", "gpu"] = "cpu"
     device_includes: str = ""
 
     def __init__(

@@ -253,7 +253,7 @@ class _CudaPython(Cuda):
         self._page_locked.append(self._call(self._runtime.cudaMallocHost, size))
         self.page_locked += size
         memory = (ctypes.c_uint8 * size).from_address(self._page_locked[-1])
-        return np.frombuffer(memory, dtype=dtype).reshape(shape)
+        return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
 
     def to_device(self, pointer: int, array: NDArray[Any]) -> None:
         self._copy(pointer, array.ctypes.data, array, self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice)

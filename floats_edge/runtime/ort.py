@@ -55,7 +55,7 @@ class OrtPredictor(Predictor):
         lambdas = bundle.manifest.lam.values
         super().__init__(name, bundle.manifest.input.shape, lambdas, lambdas[0] if lambdas else 0.0)
         self.threads = host.threads
-        self.device = "gpu" if on_gpu(backend) else "cpu"
+        self.computes_on = "gpu" if on_gpu(backend) else "cpu"
         self._serve = serve
         self._session = serve(self.lam)
 

@@ -301,7 +301,7 @@ class TrtPredictor(Predictor):
         host: whether to launch engines as CUDA graphs.
     """
 
-    device = "gpu"
+    computes_on = "gpu"
     device_includes = "the engine alone, between two CUDA events"
 
     def __init__(

@@ -12,9 +12,9 @@ from floats_edge.profiling.peaks import cpu_peaks, fastest_rate, gpu_peaks
 
 
 def test_the_rate_is_that_of_the_fastest_calls_of_all_threads() -> None:
-    naps = iter([0.05, 0.05, 0.01, 0.05, *[0.05] * 100])
-    assert fastest_rate([lambda: time.sleep(next(naps))]) == pytest.approx(100, rel=0.2)
-    assert fastest_rate([partial(time.sleep, 0.02)] * 3) == pytest.approx(150, rel=0.2)
+    naps = iter([0.05, 0.05, 0.01, *[0.05] * 100])
+    assert 21 < fastest_rate([lambda: time.sleep(next(naps))]) <= 100  # a sleep may be longer, and is never shorter
+    assert 51 < fastest_rate([partial(time.sleep, 0.02)] * 3) <= 150
 
 
 def test_the_cpu_is_measured_and_says_how() -> None:
