@@ -158,6 +158,7 @@ def fake_driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     driver = importlib.import_module("pycuda.driver")
     yield driver
     assert driver.live == {}
+    assert driver.pinned == {}
     assert driver.contexts == []
     for name in names:
         sys.modules.pop(name, None)

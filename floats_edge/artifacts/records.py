@@ -139,7 +139,8 @@ class Run(Section):
     warmup_s: float = Field(ge=0, description="time spent on inferences that do not count")
     includes: str = Field(description="what one timed inference covers")
     latency_ms: Latency
-    device_ms: Latency | None = Field(description="the same without copies, by CUDA events; None: backend cannot tell")
+    device_ms: Latency | None = Field(description="the same without copies; None: the backend cannot tell")
+    device_includes: str | None = Field(description="what one time of device_ms covers, and by which clock")
     throughput: float = Field(description="images/s of all streams together: images over the time they took")
     load_ms: float = Field(description="importing the backend's library and opening the artifact")
     first_inference_ms: float = Field(description="the first inference after loading, alone")
@@ -166,6 +167,24 @@ class Layer(Section):
     nonzeros: int | None
     bytes: int | None = Field(description="weights, input and output of one inference, each once")
     sparse: bool | None = Field(description="whether a kernel for 2:4 weights ran; None: the backend does not tell")
+    gflops: float | None = Field(default=None, description="attained, in 10^9 operations/s; a MAC is two")
+    gb_s: float | None = Field(default=None, description="attained, in 10^9 bytes/s")
+    attainable_us: float | None = Field(
+        default=None, description="least time for its work at the peaks of the trace; None: a peak is not known"
+    )
+    bound: Literal["arithmetic", "memory"] | None = Field(default=None, description="which peak takes longer")
+
+    @property
+    def attained(self) -> float | None:
+        """Attainable time over time: 1 is the roof. Above it, its data came from a cache."""
+        return None if self.attainable_us is None or not self.time_us else self.attainable_us / self.time_us
+
+
+class Peaks(Section):
+    """What a device attains at most."""
+
+    arithmetic: Reading = Field(description="GFLOP/s at the precision of the network")
+    memory: Reading = Field(description="GB/s of the memory that layers read and write")
 
 
 class Trace(Section):
@@ -175,6 +194,9 @@ class Trace(Section):
     batch: int = Field(gt=0)
     n: int = Field(gt=0, description="inferences")
     source: str
+    device: Literal["cpu", "gpu"]
+    threads: int | None = Field(description="of the host, per inference; None: the backend decides")
+    peaks: Peaks | None = Field(description="what the layers are held against; None: not looked up")
     layers: tuple[Layer, ...]
 
 

@@ -1,5 +1,6 @@
 """Types of command-line values that several commands share."""
 
+import math
 from typing import Any
 
 import click
@@ -41,3 +42,16 @@ class BatchRange(click.ParamType):
         if len(sizes) != 3 or not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
             self.fail(f"{value!r} is neither N nor MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX.", param, ctx)
         return sizes
+
+
+class Seconds(click.FloatRange):
+    """A duration of up to an hour; neither ``nan`` nor ``inf``, which :class:`click.FloatRange` lets pass."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, max=3600)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail("give a number of seconds", param, ctx)
+        return seconds

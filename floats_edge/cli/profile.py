@@ -1,29 +1,43 @@
 """``floats-edge profile``: latency, throughput, memory, energy, layers, and bundles against each other."""
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from floats_edge.cli.main import INTERRUPTED
-from floats_edge.cli.parameters import LambdaValue
+from floats_edge.cli.parameters import LambdaValue, Seconds
 
 if TYPE_CHECKING:
     from floats_edge.artifacts.bundle import Bundle
     from floats_edge.artifacts.records import Comparison, Profile
-    from floats_edge.profiling.bench import Timing
+    from floats_edge.profiling.bench import Open, Timing
     from floats_edge.profiling.profile import Plan
+    from floats_edge.runtime.base import Host
 
 BOARDS = ("orin-nano-8gb", "orin-nx-16gb", "agx-orin-64gb", "thor")
 _FASTEST_FIRST = ("trt", "ort-trt", "ort-cuda", "ort-cpu")
 
 
-def _finite(ctx: click.Context, option: click.Parameter, value: float) -> float:
-    if not math.isfinite(value):
-        raise click.BadParameter("give a number of seconds")
-    return value
+@dataclass(frozen=True)
+class _Options:
+    """What was asked for, beside the bundles; names as on the command line."""
+
+    backends: tuple[str, ...]
+    batches: tuple[int, ...]
+    streams: tuple[int, ...]
+    host: "Host"
+    lam: float | None
+    timing: "Timing"
+    boards: tuple[str, ...]
+
+    def lambda_of(self, bundle: "Bundle") -> float:
+        """The lambda to measure a bundle at."""
+        if self.lam is not None:
+            return self.lam
+        return bundle.manifest.lam.values[0] if bundle.manifest.lam.values else 0.5
 
 
 def _boards(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -65,6 +79,11 @@ def _boards(ctx: click.Context, option: click.Parameter, value: str | None) -> t
     help="Host threads of one inference.  [default: the backend decides]",
 )
 @click.option(
+    "--cuda-graph",
+    is_flag=True,
+    help="Backend trt: launch an engine as one CUDA graph instead of kernel by kernel.",
+)
+@click.option(
     "--lambda",
     "lam",
     type=LambdaValue(),
@@ -72,16 +91,14 @@ def _boards(ctx: click.Context, option: click.Parameter, value: str | None) -> t
 )
 @click.option(
     "--duration",
-    type=click.FloatRange(min=0, max=3600),
-    callback=_finite,
+    type=Seconds(),
     default=3.0,
     show_default=True,
     help="Seconds to measure each backend at each batch size, at least; and at least 50 inferences.",
 )
 @click.option(
     "--warmup",
-    type=click.FloatRange(min=0, max=3600),
-    callback=_finite,
+    type=Seconds(),
     default=1.0,
     show_default=True,
     help="Seconds of inferences before, which do not count.",
@@ -107,6 +124,7 @@ def profile(
     batches: tuple[int, ...],
     streams: tuple[int, ...],
     threads: int | None,
+    cuda_graph: bool,
     lam: float | None,
     duration: float,
     warmup: float,
@@ -127,6 +145,7 @@ def profile(
     Examples:
       floats-edge profile runs/quickstart/bundle
       floats-edge profile BUNDLE --backend trt --backend ort-cpu --batch 1 --batch 8 -o orin.json
+      floats-edge profile BUNDLE --backend trt --cuda-graph -o graph.json
       floats-edge profile BUNDLE --streams 1 --streams 2 --threads 1 --estimate orin-nano-8gb,thor
       floats-edge profile DENSE SPARSE --backend ort-cpu --duration 10
     """
@@ -137,99 +156,91 @@ def profile(
     from floats_edge.artifacts.records import Profile, save_record
     from floats_edge.profiling.bench import Timing
     from floats_edge.report.console import print_records
+    from floats_edge.runtime.base import Host
 
+    if cuda_graph and not {"auto", "trt"} & {*backends}:
+        raise click.UsageError("--cuda-graph is for --backend trt")
     check_writable(out)
     opened = [open_bundle(path) for path in bundles]
     timing = Timing(warmup_s=warmup, duration_s=duration)
-    if len(opened) > 1 and (len({*backends}) > 1 or len({*batches}) > 1 or {*streams} != {1} or boards):
-        raise click.UsageError("several bundles are compared on one --backend, at one --batch, in one stream")
-    with Console(stderr=True).status("reading the conditions") as status:
-        if len(opened) > 1:
-            record = _compare(opened, backends[0], batches[0], threads, lam, timing, status.update)
-        else:
-            plan = _plan(opened[0], backends, threads, lam, boards, batches, streams, timing)
-            record = _profile(opened[0], plan, status.update)
+    options = _Options(
+        backends=tuple(dict.fromkeys(backends)),
+        batches=tuple(dict.fromkeys(batches)),
+        streams=tuple(dict.fromkeys(streams)),
+        host=Host(threads, cuda_graph=cuda_graph),
+        lam=lam,
+        timing=timing,
+        boards=boards,
+    )
+    record = _measure(opened, options)
     console = Console(highlight=False)
     print_records([record], console)  # before writing: a full disk does not take the figures along
     save_record(record, out)
     console.print(f"Written to {out}; render it with: floats-edge report {out} --html report.html", markup=False)
-    if isinstance(record, Profile) and record.incomplete == "interrupted":
-        click.echo("Interrupted; what had been measured is kept, and marked as incomplete.", err=True)
-        click.get_current_context().exit(INTERRUPTED)
+    if isinstance(record, Profile) and record.incomplete is not None:
+        click.echo(f"Ended early ({record.incomplete}); what had been measured is kept, and marked.", err=True)
+        click.get_current_context().exit(INTERRUPTED if record.incomplete == "interrupted" else 1)
 
 
-def _plan(
-    bundle: "Bundle",
-    backends: tuple[str, ...],
-    threads: int | None,
-    lam: float | None,
-    boards: tuple[str, ...],
-    batches: tuple[int, ...],
-    streams: tuple[int, ...],
-    timing: "Timing",
-) -> "Plan":
+def _measure(bundles: "list[Bundle]", options: _Options) -> "Profile | Comparison":
+    from rich.console import Console
+
+    from floats_edge.profiling.profile import profile_bundle
+
+    with Console(stderr=True).status("reading the conditions") as status:
+        if len(bundles) == 1:
+            plan = _plan(bundles[0], options)
+            return profile_bundle(bundles[0], plan, lambda step: status.update(f"measuring {step}"))
+        if len(options.backends) > 1 or len(options.batches) > 1 or options.streams != (1,) or options.boards:
+            raise click.UsageError("several bundles are compared on one --backend, at one --batch, in one stream")
+        return _compare(bundles, options, lambda step: status.update(f"comparing: {step}"))
+
+
+def _plan(bundle: "Bundle", options: _Options) -> "Plan":
     from functools import partial
 
     from floats_edge.profiling.estimate import estimate_bundle
     from floats_edge.profiling.profile import Plan
-    from floats_edge.runtime.backends import BACKENDS, open_predictor, open_traced, unavailable_reason
-    from floats_edge.runtime.base import Host
+    from floats_edge.runtime.backends import BACKENDS, open_traced, unavailable_reason
 
-    wanted = BACKENDS if "auto" in backends else tuple(dict.fromkeys(backends))
+    wanted = BACKENDS if "auto" in options.backends else options.backends
     reasons = {backend: unavailable_reason(backend, bundle) for backend in wanted}
     here = [backend for backend in wanted if reasons[backend] is None]
-    value = _lambda(bundle, lam)
-    batches = tuple(dict.fromkeys(batches))
+    lam = options.lambda_of(bundle)
     return Plan(
-        openers={backend: partial(open_predictor, bundle, backend, value, Host(threads)) for backend in here},
-        tracers={backend: partial(open_traced, bundle, backend, value, threads) for backend in here},
-        batches=batches,
-        streams=tuple(dict.fromkeys(streams)),
-        timing=timing,
+        openers={backend: _opener(bundle, backend, options) for backend in here},
+        tracers={backend: partial(open_traced, bundle, backend, lam, options.host.threads) for backend in here},
+        batches=options.batches,
+        streams=options.streams,
+        timing=options.timing,
         unavailable={backend: reason for backend, reason in reasons.items() if reason is not None},
-        estimates=estimate_bundle(bundle, boards, batches),
+        estimates=estimate_bundle(bundle, options.boards, options.batches),
     )
 
 
-def _profile(bundle: "Bundle", plan: "Plan", tell: Callable[[str], None]) -> "Profile":
-    from floats_edge.profiling.profile import profile_bundle
-
-    return profile_bundle(bundle, plan, lambda step: tell(f"measuring {step}"))
-
-
-def _compare(
-    bundles: "list[Bundle]",
-    backend: str,
-    batch: int,
-    threads: int | None,
-    lam: float | None,
-    timing: "Timing",
-    tell: Callable[[str], None],
-) -> "Comparison":
-    from functools import partial
-
+def _compare(bundles: "list[Bundle]", options: _Options, tell: Callable[[str], None]) -> "Comparison":
     from floats_edge.errors import BackendError
     from floats_edge.profiling.compare import Schedule, compare_bundles
-    from floats_edge.runtime.backends import open_predictor, unavailable_reason
-    from floats_edge.runtime.base import Host
+    from floats_edge.runtime.backends import unavailable_reason
 
+    (backend,), (batch,) = options.backends, options.batches
     reasons: dict[str, str] = {}
     for candidate in _FASTEST_FIRST if backend == "auto" else (backend,):
         problems = [reason for bundle in bundles if (reason := unavailable_reason(candidate, bundle))]
         if problems:
             reasons[candidate] = problems[0]
             continue
-        openers = [
-            partial(open_predictor, bundle, candidate, _lambda(bundle, lam), Host(threads)) for bundle in bundles
-        ]
-        return compare_bundles(bundles, openers, batch, Schedule(timing), lambda step: tell(f"comparing: {step}"))
+        openers = [_opener(bundle, candidate, options) for bundle in bundles]
+        return compare_bundles(bundles, openers, batch, Schedule(options.timing), tell)
     raise BackendError(
         f"no backend runs all of these bundles here. {'; '.join(f'{b}: {why}' for b, why in reasons.items())}",
         fix="floats-edge doctor shows what is missing",
     )
 
 
-def _lambda(bundle: "Bundle", lam: float | None) -> float:
-    if lam is not None:
-        return lam
-    return bundle.manifest.lam.values[0] if bundle.manifest.lam.values else 0.5
+def _opener(bundle: "Bundle", backend: str, options: _Options) -> "Open":
+    from functools import partial
+
+    from floats_edge.runtime.backends import open_predictor
+
+    return partial(open_predictor, bundle, backend, options.lambda_of(bundle), options.host)

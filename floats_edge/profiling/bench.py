@@ -71,6 +71,7 @@ class _Stream:
     times: Nanoseconds
     device: Latency | None
     switches: Nanoseconds | None
+    memory: dict[str, Reading]
 
 
 def measure_run(open_predictor: Open, batch: int, timing: Timing, streams: int = 1) -> Measured:
@@ -104,11 +105,12 @@ def _run(streams: list[_Stream], batch: int, timing: Timing, memory: dict[str, R
         includes=INCLUDES,
         latency_ms=summarise(np.concatenate([stream.times for stream in streams])),
         device_ms=first.device,
+        device_includes=None if first.device is None else first.predictor.device_includes,
         throughput=sum(batch * len(stream.times) / (int(stream.times.sum()) / 1e9) for stream in streams),
         load_ms=max(stream.load_ms for stream in streams),
         first_inference_ms=max(stream.first_ms for stream in streams),
         set_lambda_ms=None if first.switches is None else summarise(first.switches),
-        memory=memory,
+        memory=memory | first.memory,
         energy={},
         conditions={},
         marks=(),
@@ -172,11 +174,12 @@ def _measure_stream(open_predictor: Open, batch: int, timing: Timing, meter: _Me
                 times = measure_inference(predictor, images, timing)
             device = measure_device(predictor, images, timing.minimum) if meter.alone else None
             switches = measure_switch(predictor) if meter.alone else None
+            memory = predictor.memory()
             meter.release()
     except BaseException:
         meter.abort()
         raise
-    return _Stream(predictor, load_ms, first_ms, times, device, switches)
+    return _Stream(predictor, load_ms, first_ms, times, device, switches, memory)
 
 
 def warm_up(predictor: Predictor, images: Images, timing: Timing) -> None:

@@ -20,6 +20,7 @@ class Board(Section):
     tera_ops: dict[Precision, float | None]
     memory_gb_s: float = Field(gt=0)
     cache_mib: float = Field(ge=0)
+    modules: tuple[str, ...] = Field(description="part numbers, as the device tree of such a module has them")
     source: str
 
 

@@ -40,6 +40,9 @@ def trace_layers(open_traced: OpenTraced, batch: int, workloads: Sequence[Worklo
             batch=batch,
             n=_COUNT,
             source=kernels.source,
+            device=predictor.computes_on,
+            threads=predictor.threads,
+            peaks=None,
             layers=join_layers(kernels, workloads, batch, precision),
         )
 

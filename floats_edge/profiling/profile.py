@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from floats_edge.artifacts.bundle import Bundle
-from floats_edge.artifacts.records import Estimate, Profile, Reading, Run, Trace, bundle_subject
+from floats_edge.artifacts.manifest import Precision
+from floats_edge.artifacts.records import Estimate, Peaks, Profile, Reading, Run, Trace, bundle_subject
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.profiling.bench import Open, Timing, measure_run
 from floats_edge.profiling.conditions import open_sensors, read_conditions
@@ -14,8 +15,10 @@ from floats_edge.profiling.energy import POWER, run_energy
 from floats_edge.profiling.isolation import run_isolated
 from floats_edge.profiling.layers import OpenTraced, trace_layers
 from floats_edge.profiling.marks import run_marks
+from floats_edge.profiling.peaks import cpu_peaks, gpu_peaks
+from floats_edge.profiling.roofline import hold_against
 from floats_edge.profiling.telemetry.sensors import Sampler, Sensor, means
-from floats_edge.profiling.workload import layer_workloads
+from floats_edge.profiling.workload import layer_workloads, needed_memory
 
 IDLE_S = 1.0
 """Seconds over which power is averaged before anything runs."""
@@ -105,7 +108,7 @@ class _Stage:
         self.skipped = dict(plan.unavailable)
         self._plan = plan
         self._workloads = layer_workloads(bundle)
-        self._precision = bundle.manifest.precision
+        self._precision: Precision = bundle.manifest.precision
 
     def steps(self, sensors: Sequence[Sensor]) -> Iterator[str]:
         """Name every step before it is taken."""
@@ -141,6 +144,7 @@ class _Stage:
             "conditions": sampled,
             "energy": run_energy(sampled, idle_w, seconds, measured.run.latency_ms.n),
             "marks": run_marks(measured, sampled, self.conditions),
+            "memory": measured.run.memory | needed_memory(self._workloads, batch, self._precision),
         }
         return measured.run.model_copy(update=changes)
 
@@ -151,7 +155,10 @@ class _Stage:
         except BackendError as error:
             self.skipped[f"layers on {backend}"] = error.what
         else:
-            self.traces.append(trace)
+            self.traces.append(hold_against(trace, self._peaks(trace)))
+
+    def _peaks(self, trace: Trace) -> Peaks:
+        return gpu_peaks(self._precision) if trace.device == "gpu" else cpu_peaks(trace.threads, self._precision)
 
     def _merge_failures(self) -> None:
         """Tell a backend that fails in the same way throughout once."""

@@ -1,11 +1,12 @@
 """What each layer of a bundle has to compute and to move for one image: from its graph, nothing measured."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from floats_edge.artifacts.bundle import Bundle
+from floats_edge.artifacts.records import Reading
 
 if TYPE_CHECKING:
     import onnx
@@ -79,6 +80,19 @@ def layer_workloads(bundle: Bundle) -> tuple[Workload, ...]:
             )
         )
     return tuple(found)
+
+
+def needed_memory(workloads: Sequence[Workload], batch: int, precision: str) -> dict[str, Reading]:
+    """What the graph needs at least, in MiB: computed, not measured; a backend takes more."""
+    weights = BYTES[precision] * sum(work.weights for work in workloads)
+    widest = max((batch * (work.inputs + work.outputs) for work in workloads), default=0)
+    how = f"computed from the graph: {len(workloads)} layers in {precision}"
+    return {
+        "weights": Reading(value=weights / 2**20, unit="MiB", source=f"{how}, zeros counted"),
+        "activations, at least": Reading(
+            value=BYTES[precision] * widest / 2**20, unit="MiB", source=f"{how}, input and output of the widest"
+        ),
+    }
 
 
 def _shapes(graph: "onnx.GraphProto") -> dict[str, tuple[int, ...]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from floats_edge.artifacts.files import write_atomic
-from floats_edge.artifacts.records import Comparison, Evaluation, Profile, Reading, Record, Run
+from floats_edge.artifacts.records import Comparison, Evaluation, Profile, Reading, Record, Run, Trace
 from floats_edge.report.tables import Content, clean, label_records
 
 COLUMNS = ("subject", "backend", "batch", "streams", "lambda", "part", "quantity", "value", "unit", "n", "source")
@@ -48,9 +48,7 @@ def _profile(label: str, record: Profile) -> Iterator[Row]:
     for run in record.runs:
         yield from _run((label, run.backend, str(run.batch), str(run.streams), f"{run.lam:g}"), run)
     for trace in record.traces:
-        for layer in trace.layers:
-            place = (label, trace.backend, str(trace.batch), "", "", f"layer {layer.name}")
-            yield (*place, "time, median", repr(layer.time_us), "µs", str(trace.n), trace.source)
+        yield from _trace((label, trace.backend, str(trace.batch), "", ""), trace)
     for estimate in record.estimates:
         what = f"latency, lower bound on paper, {estimate.precision}{', 2:4' if estimate.sparse else ''}"
         place = (label, estimate.board, str(estimate.batch), "", "", "estimate")
@@ -61,7 +59,7 @@ def _run(place: Row, run: Run) -> Iterator[Row]:
     parts = {"latency": run.latency_ms, "latency on the device": run.device_ms, "set lambda": run.set_lambda_ms}
     for part, latency in parts.items():
         if latency is not None:
-            source = run.includes if latency is run.latency_ms else ""
+            source = {"latency": run.includes, "latency on the device": run.device_includes}.get(part) or ""
             for name in ("p50", "p90", "p95", "p99", "mean", "std", "minimum", "maximum"):
                 yield (*place, part, name, repr(getattr(latency, name)), "ms", str(latency.n), source)
     yield (*place, "throughput", "throughput", repr(run.throughput), "images/s", str(run.latency_ms.n), run.includes)
@@ -73,6 +71,24 @@ def _run(place: Row, run: Run) -> Iterator[Row]:
     for name, sampled in run.conditions.items():
         mean = "" if sampled.mean is None else repr(sampled.mean)
         yield (*place, "condition", f"{name}, mean", mean, sampled.unit, str(sampled.n), sampled.source)
+
+
+def _trace(place: Row, trace: Trace) -> Iterator[Row]:
+    if trace.peaks is not None:
+        for name, peak in (("arithmetic", trace.peaks.arithmetic), ("memory", trace.peaks.memory)):
+            yield (*place, "attainable", name, *_reading(peak))
+    for layer in trace.layers:
+        what = (*place, f"layer {layer.name}")
+        yield (*what, "time, median", repr(layer.time_us), "µs", str(trace.n), trace.source)
+        rates = (
+            ("rate", layer.gflops, "GFLOP/s"),
+            ("traffic", layer.gb_s, "GB/s"),
+            ("of attainable", layer.attained, ""),
+        )
+        for name, value, unit in rates:
+            if value is not None:
+                bound = f"bound by {layer.bound}" if name == "of attainable" else "work over time"
+                yield (*what, name, repr(value), unit, str(trace.n), bound)
 
 
 def _comparison(labels: tuple[str, ...], record: Comparison) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,12 @@ def layers_svg(content: Content) -> str:
     trace = next((trace for _, record in content.profiles for trace in record.traces), None)
     if trace is None:
         return ""
-    bars = [(clean(layer.name), layer.time_us) for layer in trace.layers[:_TOP_LAYERS]]
-    return _bars_svg(bars, f"µs per inference, {trace.backend}, batch {trace.batch}", "layers")
+    slowest = trace.layers[:_TOP_LAYERS]
+    bars = [(clean(layer.name), layer.time_us) for layer in slowest]
+    roofs = [layer.attainable_us for layer in slowest]
+    attainable = "; line: attainable" if any(roofs) else ""
+    unit = f"µs per inference, {trace.backend}, batch {trace.batch}. Bar: measured{attainable}"
+    return _bars_svg(bars, unit, "layers", roofs)
 
 
 def write_png(records: Sequence[Record], path: Path) -> None:
@@ -178,16 +183,21 @@ def _readings(
     return bars
 
 
-def _bars_svg(bars: Sequence[tuple[str, float]], unit: str, prefix: str) -> str:
-    """One bar per figure, with its value at the end; empty without figures."""
+def _bars_svg(bars: Sequence[tuple[str, float]], unit: str, prefix: str, limits: Sequence[float | None] = ()) -> str:
+    """One bar per figure, with its value at the end and a line at its limit; empty without figures."""
 
     def draw(axes: Axes, content: Content) -> None:
         del content
-        drawn = axes.barh(range(len(bars)), [value for _, value in bars], height=0.55, color=LATENCY, alpha=0.75)
-        axes.bar_label(drawn, [number(value) for _, value in bars], padding=4)
+        axes.barh(range(len(bars)), [value for _, value in bars], height=0.55, color=LATENCY, alpha=0.75)
         axes.set_yticks(range(len(bars)), [_short(label) for label, _ in bars])
         axes.set_ylim(len(bars) - 0.4, -0.6)
-        axes.set_xlim(0, max(value for _, value in bars) * 1.12 or 1)
+        ends = [max(value, limit or 0) for (_, value), limit in zip_longest(bars, limits)]
+        for row, limit in enumerate(limits):
+            if limit is not None:
+                axes.vlines(limit, row - 0.38, row + 0.38, color=ROBUST, linewidth=2)
+        for row, (end, (_, value)) in enumerate(zip(ends, bars, strict=True)):
+            axes.annotate(number(value), (end, row), (5, 0), textcoords="offset points", va="center")
+        axes.set_xlim(0, max(ends) * 1.12 or 1)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(clean(unit))

@@ -1,13 +1,14 @@
 """What reports show of profiles and comparisons, as plain tables."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from floats_edge.artifacts.records import Comparison, Latency, Reading, Run, Trace
+from floats_edge.artifacts.records import Comparison, Latency, Layer, Reading, Run, Trace
 from floats_edge.report.tables import (
     UNKNOWN,
     Content,
     Table,
     accuracy_table,
+    clean,
     make_table,
     number,
     reading,
@@ -16,6 +17,10 @@ from floats_edge.report.tables import (
 
 _RUN = ("subject", "backend", "batch", "streams")
 _TOP_LAYERS = 12
+_ABOVE_THE_ROOF = {
+    "memory": "More than 100 % where memory is the bound: the data came from a cache.",
+    "arithmetic": "More than 100 % where arithmetic is the bound: the machine was busier while the peak was measured.",
+}
 
 
 def record_tables(content: Content) -> list[Table]:
@@ -63,6 +68,7 @@ def latency_table(content: Content) -> Table:
     details = {"λ", "p90 ms", "max ms", "mean ms", "std ms", "threads"}
     covered = sorted({f"after {run.warmup_s:g} s of warm-up: {run.includes}" for _, run in _runs(content)})
     notes = [f"One inference at a time in each stream, {text}." for text in covered]
+    notes += [f"device: {run}." for run in sorted({run.device_includes or "" for _, run in _runs(content)} - {""})]
     notes += [f"{label}: incomplete, {record.incomplete}" for label, record in content.profiles if record.incomplete]
     return make_table("Latency", columns, rows, figures=columns[2:], details=details, notes=notes)
 
@@ -109,31 +115,48 @@ def layer_tables(content: Content) -> list[Table]:
 
 
 def _layer_table(label: str, trace: Trace) -> Table:
-    rows = []
-    for layer in trace.layers[:_TOP_LAYERS]:
-        rate = layer.macs / layer.time_us / 1000 if layer.macs and layer.time_us else None
-        density = layer.nonzeros / layer.weights if layer.nonzeros is not None and layer.weights else None
-        cells = (
-            f"{layer.macs:,}" if layer.macs is not None else "",
-            f"{rate:.2f}" if rate is not None else "",
-            f"{layer.nonzeros:,}" if layer.nonzeros is not None else "",
-            f"{density:.0%}" if density is not None else "",
-            f"{layer.bytes:,}" if layer.bytes is not None else "",
-            UNKNOWN if layer.sparse is None else "yes" if layer.sparse else "no",
-        )
-        rows.append((layer.name, layer.operator, number(layer.time_us), f"{layer.share:.1%}", *cells))
+    rows = [_layer_row(layer) for layer in trace.layers[:_TOP_LAYERS]]
     rest = trace.layers[_TOP_LAYERS:]
-    counted = ("MAC", "GMAC/s", "non-zeros", "density", "bytes", "2:4 kernel")
-    columns = ("layer", "operator", "µs", "share", *counted)
+    columns = ("layer", "operator", "µs", "share", "GFLOP/s", "GB/s", "of attainable", "bound by")
+    columns += ("MAC", "non-zeros", "density", "bytes", "2:4 kernel")
     notes = [
         f"{trace.source}, {trace.n} inferences, medians. Traced inferences are slower than the latencies above. MACs "
-        "count zeros; bytes count weights, inputs and outputs once."
+        "count zeros, and are two operations each; bytes count weights, inputs and outputs once."
     ]
+    if trace.peaks is not None:
+        notes += [_peak_note("Arithmetic", trace.peaks.arithmetic), _peak_note("Memory", trace.peaks.memory)]
+    above = {layer.bound for layer in trace.layers if (layer.attained or 0) > 1}
+    notes += [why for bound, why in _ABOVE_THE_ROOF.items() if bound in above]
     if rest:
         notes.append(f"{len(rest)} more take {sum(layer.share for layer in rest):.1%} together.")
     title = f"Layers on {trace.backend}, batch {trace.batch} · {label}"
-    details = ("operator", "non-zeros", "bytes", "2:4 kernel")
-    return make_table(title, columns, rows, figures=columns[2:], details=details, notes=notes)
+    details = ("operator", "GB/s", "MAC", "non-zeros", "bytes", "2:4 kernel")
+    figures = (*columns[2:7], *columns[8:])
+    return make_table(title, columns, rows, figures=figures, details=details, notes=notes)
+
+
+def _layer_row(layer: Layer) -> tuple[str, ...]:
+    density = layer.nonzeros / layer.weights if layer.nonzeros is not None and layer.weights else None
+    known = layer.macs is not None
+    return (
+        layer.name,
+        layer.operator,
+        number(layer.time_us),
+        f"{layer.share:.1%}",
+        "" if layer.gflops is None else number(layer.gflops),
+        "" if layer.gb_s is None else number(layer.gb_s),
+        (UNKNOWN if known else "") if layer.attained is None else f"{layer.attained:.0%}",
+        layer.bound or "",
+        "" if layer.macs is None else f"{layer.macs:,}",
+        "" if layer.nonzeros is None else f"{layer.nonzeros:,}",
+        "" if density is None else f"{density:.0%}",
+        "" if layer.bytes is None else f"{layer.bytes:,}",
+        UNKNOWN if layer.sparse is None else "yes" if layer.sparse else "no",
+    )
+
+
+def _peak_note(what: str, peak: Reading) -> str:
+    return f"{what}, attainable: {reading(peak)[0]} ({peak.source})."
 
 
 def comparison_table(content: Content) -> Table:
@@ -203,16 +226,30 @@ def skipped_table(content: Content) -> Table:
 
 
 def _reading_table(title: str, content: Content, readings: Callable[[Run], Mapping[str, Reading]]) -> Table:
-    kinds = tuple(dict.fromkeys(what for _, run in _runs(content) for what in readings(run)))
-    rows = []
-    for label, run in _runs(content):
-        figures = readings(run)
-        rows.append((*_key(label, run), *(reading(figures[w])[0] if w in figures else UNKNOWN for w in kinds)))
-    sources = dict.fromkeys(
-        f"{what}: {figure.source}" for _, run in _runs(content) for what, figure in readings(run).items()
-    )
-    figures = ("batch", "streams", *kinds)
-    return make_table(title, (*_RUN, *kinds), rows, figures=figures, notes=[f"{'; '.join(sources)}."])
+    """A row for each quantity, a column for each run, and where the figures come from."""
+    runs = list(_runs(content))
+    labels = _run_labels(runs)
+    rows, reasons = [], {}
+    for what in dict.fromkeys(what for _, run in runs for what in readings(run)):
+        figures = [readings(run).get(what) for _, run in runs]
+        sources = "; ".join(dict.fromkeys(figure.source for figure in figures if figure is not None))
+        rows.append((what, *("" if f is None else reading(f)[0] for f in figures), sources))
+        if all(figure is None or figure.value is None for figure in figures):
+            reasons[what] = sources
+    subjects = dict.fromkeys(label for label, _ in runs)
+    title = f"{title} · {next(iter(subjects))}" if len(subjects) == 1 else title
+    notes = [f"Unknown: {'; '.join(f'{what}, {why}' for what, why in reasons.items())}."] if reasons else []
+    return make_table(title, ("quantity", *labels, "source"), rows, figures=labels, details=("source",), notes=notes)
+
+
+def _run_labels(runs: Sequence[tuple[str, Run]]) -> tuple[str, ...]:
+    """What tells runs apart: backend, batch, number of streams where there are several, subject likewise."""
+    several = len({label for label, _ in runs}) > 1
+    labels = []
+    for label, run in runs:
+        streams = f", {run.streams} streams" if run.streams > 1 else ""
+        labels.append(clean(f"{f'{label}, ' if several else ''}{run.backend}, batch {run.batch}{streams}"))
+    return tuple(labels)
 
 
 def _if_rows(table: Table) -> list[Table]:

@@ -15,7 +15,7 @@ def unavailable_reason(backend: str, bundle: Bundle | None = None) -> str | None
         from floats_edge.runtime.trt import trt_unavailable_reason
 
         return trt_unavailable_reason(bundle)
-    from floats_edge.runtime.ort import PROVIDERS
+    from floats_edge.runtime.ort_session import PROVIDERS
 
     try:
         import onnxruntime
@@ -41,7 +41,7 @@ def open_predictor(bundle: Bundle, backend: str, lam: float, host: Host = DEFAUL
     if backend == "trt":
         from floats_edge.runtime.trt import open_trt
 
-        return open_trt(bundle, lam)
+        return open_trt(bundle, lam, host)
     reason = unavailable_reason(backend)
     if reason is not None:
         raise BackendError(f"{backend} cannot run here: {reason}.", fix="floats-edge doctor shows what is missing")

@@ -4,11 +4,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from floats_edge.artifacts.records import Reading
 from floats_edge.errors import ArtifactError, LambdaError
 from floats_edge.method.fold import check_lambda
 
@@ -23,10 +25,12 @@ class Host:
     Attributes:
         threads: of one inference on the host; None: the backend decides (ONNX Runtime: one per physical core).
         trace_to: folder for traces, without which ONNX Runtime tells no ``kernels``; traced inferences are slower.
+        cuda_graph: TensorRT only: an inference is one launch of a CUDA graph instead of one launch per kernel.
     """
 
     threads: int | None = None
     trace_to: Path | None = None
+    cuda_graph: bool = False
 
 
 DEFAULT_HOST = Host()
@@ -75,9 +79,13 @@ class Predictor(ABC):
         lambdas: the lambdas it can serve: a tuple of values, or None for any in [0, 1].
         lam: the lambda in force.
         threads: threads of the host that one inference may use; None: the backend decides.
+        computes_on: where it computes.
+        device_includes: what :meth:`device_ms` covers.
     """
 
     threads: int | None = None
+    computes_on: Literal["cpu", "gpu"] = "cpu"
+    device_includes: str = ""
 
     def __init__(
         self, backend: str, image_shape: tuple[int, int, int], lambdas: tuple[float, ...] | None, lam: float
@@ -119,6 +127,10 @@ class Predictor(ABC):
     def device_ms(self, images: Images) -> float | None:
         """Time of one inference on the device alone, without copies, in ms; None where the backend cannot tell."""
         del images
+
+    def memory(self) -> dict[str, Reading]:
+        """What the backend tells of the memory it holds, by part; what it does not tell is null with a reason."""
+        return {}
 
     def kernels(self, images: Images, count: int) -> Kernels | None:
         """Time of each kernel in each of ``count`` inferences; None where it cannot be told.

@@ -4,37 +4,47 @@ The binding is pycuda where it is installed (Jetson) and otherwise cuda-python (
 device's *primary* context, the one that TensorRT, cuDNN and PyTorch share, so pointers may be handed to any of them.
 """
 
+import ctypes
 import importlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 from typing_extensions import Self
 
 from floats_edge.errors import BackendError
 
 _NO_BINDING = "pip install 'floats-edge[gpu]', or on a Jetson: pip install 'floats-edge[jetson]'"
 _NO_DEVICE = "check the driver with nvidia-smi (Jetson: tegrastats); in a container start it with --gpus all"
+_NO_GRAPHS = "pip uninstall pycuda && pip install cuda-python, or leave --cuda-graph out"
+_NOT_CAPTURED = "leave --cuda-graph out: this engine's work cannot be captured"
 _IN_USE = "if memory ran out, close other programs on this GPU or use a smaller batch; otherwise run it again"
 
 
 class Cuda(ABC):
     """The first visible device. Belongs to the thread that opened it; use as a context manager.
 
-    Host arrays are ordinary pageable memory, which the driver stages on the way.
+    Copies of ordinary host arrays work too, but the driver stages them on the way: what is copied often belongs into
+    :meth:`pinned` memory.
 
     Attributes:
         name: of the device, for example ``Orin``.
         compute_capability: major and minor, for example ``(8, 7)``.
         stream: handle of the stream that all copies go through, as TensorRT takes it.
+        allocated: bytes of device memory from :meth:`allocate`.
+        page_locked: bytes of host memory from :meth:`pinned`.
     """
 
     name: str
     compute_capability: tuple[int, int]
     stream: int
+    allocated: int = 0
+    page_locked: int = 0
 
     @property
     def target(self) -> str:
@@ -48,6 +58,14 @@ class Cuda(ABC):
 
         Raises:
             BackendError: out of memory; every method may raise it with the error of an earlier asynchronous call.
+        """
+
+    @abstractmethod
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """A page-locked host array, uninitialised; neither it nor a view of it may be used after :meth:`close`.
+
+        Raises:
+            BackendError: out of memory.
         """
 
     @abstractmethod
@@ -67,6 +85,14 @@ class Cuda(ABC):
         """Time in ms that the device spends on what ``queue`` puts into the stream: between two CUDA events."""
 
     @abstractmethod
+    def record(self, queue: Callable[[], object]) -> "Graph":
+        """Record what ``queue`` puts into the stream as a CUDA graph; nothing of it runs now.
+
+        Raises:
+            BackendError: it puts something there that cannot be captured, or the binding has no graphs.
+        """
+
+    @abstractmethod
     def memory_info(self) -> tuple[int, int]:
         """Free and total device memory, in bytes."""
 
@@ -81,6 +107,18 @@ class Cuda(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Graph(ABC):
+    """Recorded work with fixed addresses and shapes; close it before its :class:`Cuda`."""
+
+    @abstractmethod
+    def launch(self) -> None:
+        """Put all of it into the stream, at the cost of one launch."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free it, after its last launch has ended."""
 
 
 def open_cuda() -> Cuda:
@@ -110,7 +148,7 @@ def cuda_unavailable_reason() -> str | None:
 class _PyCuda(Cuda):
     def __init__(self) -> None:
         self._driver = driver = importlib.import_module("pycuda.driver")
-        self._allocations: list[Any] = []
+        self._allocations: list[Any] = []  # on the device and, page-locked, on the host
         with self._errors(_NO_DEVICE):
             driver.init()
             device = driver.Device(0)
@@ -131,7 +169,15 @@ class _PyCuda(Cuda):
     def allocate(self, size: int) -> int:
         with self._errors():
             self._allocations.append(self._driver.mem_alloc(size))
+        self.allocated += size
         return int(self._allocations[-1])
+
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        with self._errors():
+            array = self._driver.pagelocked_empty(shape, dtype)
+        self._allocations.append(array.base)
+        self.page_locked += array.nbytes
+        return array
 
     def to_device(self, pointer: int, array: NDArray[Any]) -> None:
         with self._errors():
@@ -154,6 +200,9 @@ class _PyCuda(Cuda):
             end.synchronize()
             return start.time_till(end)
 
+    def record(self, queue: Callable[[], object]) -> Graph:
+        raise BackendError("pycuda has no CUDA graphs.", fix=_NO_GRAPHS)
+
     def memory_info(self) -> tuple[int, int]:
         with self._errors():
             return self._driver.mem_get_info()
@@ -172,6 +221,7 @@ class _CudaPython(Cuda):
     def __init__(self) -> None:
         self._runtime = runtime = importlib.import_module("cuda.bindings.runtime")
         self._allocations: list[int] = []
+        self._page_locked: list[int] = []
         properties = self._call(runtime.cudaGetDeviceProperties, 0, fix=_NO_DEVICE)
         self.name = properties.name.decode()
         self.compute_capability = (properties.major, properties.minor)
@@ -195,7 +245,15 @@ class _CudaPython(Cuda):
 
     def allocate(self, size: int) -> int:
         self._allocations.append(self._call(self._runtime.cudaMalloc, size))
+        self.allocated += size
         return self._allocations[-1]
+
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        self._page_locked.append(self._call(self._runtime.cudaMallocHost, size))
+        self.page_locked += size
+        memory = (ctypes.c_uint8 * size).from_address(self._page_locked[-1])
+        return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
 
     def to_device(self, pointer: int, array: NDArray[Any]) -> None:
         self._copy(pointer, array.ctypes.data, array, self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice)
@@ -221,12 +279,44 @@ class _CudaPython(Cuda):
             self._call(self._runtime.cudaEventDestroy, event)
         return elapsed
 
+    def record(self, queue: Callable[[], object]) -> Graph:
+        runtime = self._runtime
+        mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal  # other threads go on as they like
+        self._call(runtime.cudaStreamBeginCapture, self._stream, mode, fix=_NOT_CAPTURED)
+        try:
+            queue()
+        except BaseException:
+            runtime.cudaStreamEndCapture(self._stream)  # a capture left open would swallow all that follows
+            raise
+        graph = self._call(runtime.cudaStreamEndCapture, self._stream, fix=_NOT_CAPTURED)
+        try:
+            executable = self._call(runtime.cudaGraphInstantiate, graph, 0, fix=_NOT_CAPTURED)
+        finally:
+            self._call(runtime.cudaGraphDestroy, graph)
+        return _CudaPythonGraph(self, executable)
+
     def memory_info(self) -> tuple[int, int]:
         return self._call(self._runtime.cudaMemGetInfo)
 
     def close(self) -> None:
         while self._allocations:
             self._call(self._runtime.cudaFree, self._allocations.pop())
+        while self._page_locked:
+            self._call(self._runtime.cudaFreeHost, self._page_locked.pop())
         if self._stream is not None:
             self._call(self._runtime.cudaStreamDestroy, self._stream)
             self._stream = None
+
+
+class _CudaPythonGraph(Graph):
+    def __init__(self, cuda: _CudaPython, executable: Any) -> None:
+        self._cuda = cuda
+        self._executable = executable
+
+    def launch(self) -> None:
+        self._cuda._call(self._cuda._runtime.cudaGraphLaunch, self._executable, self._cuda._stream)
+
+    def close(self) -> None:
+        if self._executable is not None:
+            self._cuda._call(self._cuda._runtime.cudaGraphExecDestroy, self._executable)
+            self._executable = None

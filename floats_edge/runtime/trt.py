@@ -1,25 +1,28 @@
 """TensorRT and TensorRT-RTX: the engines of a bundle that fit this host, run as a predictor."""
 
-import math
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.manifest import WEIGHTS_APART, Engine
+from floats_edge.artifacts.records import Reading
 from floats_edge.errors import BackendError
-from floats_edge.runtime.base import Images, Kernels, Logits, Predictor, check_served
+from floats_edge.runtime.base import DEFAULT_HOST, Host, Images, Kernels, Logits, Predictor, check_served
 from floats_edge.runtime.cuda import Cuda, open_cuda
 from floats_edge.runtime.golden import check_golden
 from floats_edge.runtime.lambda_weights import InputWeights, input_weights
 from floats_edge.runtime.tensorrt_library import load_tensorrt, preferred_tensorrt
-from floats_edge.runtime.trt_engines import LoadedEngine, fitting_engines, load_engine, rebuild_command
+from floats_edge.runtime.trt_engines import fitting_engines, load_engine, rebuild_command
 from floats_edge.runtime.trt_kernels import time_kernels
 from floats_edge.runtime.trt_lambda import BoundWeights, LambdaInput, LambdaPlace, RefittedWeights
+from floats_edge.runtime.trt_launch import GraphLaunch, Launch, graph_context
+from floats_edge.runtime.trt_memory import engine_memory
 
 
-def open_trt(bundle: Bundle, lam: float) -> "TrtPredictor":
+def open_trt(bundle: Bundle, lam: float, host: Host = DEFAULT_HOST) -> "TrtPredictor":
     """Load the engines of a bundle that fit this host.
 
     An engine that is refitted must first give its golden logits: TensorRT is said to refit in part and say nothing.
@@ -33,7 +36,7 @@ def open_trt(bundle: Bundle, lam: float) -> "TrtPredictor":
     check_served(lam, bundle.manifest.lam.values)
     with ExitStack() as stack:
         cuda = stack.enter_context(open_cuda())
-        predictor = stack.enter_context(TrtPredictor(bundle, fitting_engines(bundle, cuda.target), cuda))
+        predictor = stack.enter_context(TrtPredictor(bundle, fitting_engines(bundle, cuda.target), cuda, host))
         if bundle.manifest.lam.mode == "refit":
             check_golden(predictor, bundle)
         predictor.set_lambda(lam)
@@ -64,25 +67,41 @@ class TrtPredictor(Predictor):
         bundle: where the plans and the weights are read from, their hashes checked first.
         engines: engine of each lambda, None for any, as :func:`fitting_engines` chooses them.
         cuda: an open device, which the predictor closes.
+        host: whether to launch engines as CUDA graphs.
     """
 
-    def __init__(self, bundle: Bundle, engines: Mapping[float | None, Engine], cuda: Cuda) -> None:
+    computes_on = "gpu"
+    device_includes = "the engine alone, between two CUDA events"
+
+    def __init__(
+        self, bundle: Bundle, engines: Mapping[float | None, Engine], cuda: Cuda, host: Host = DEFAULT_HOST
+    ) -> None:
         manifest = bundle.manifest
         lambdas = manifest.lam.values
-        super().__init__("trt", manifest.input.shape, lambdas, 0.0 if lambdas is None else lambdas[0])
+        name = "trt, CUDA graph" if host.cuda_graph else "trt"
+        super().__init__(name, manifest.input.shape, lambdas, 0.0 if lambdas is None else lambdas[0])
         self._cuda = cuda
+        self._free_before, _ = cuda.memory_info()
+        self._plan_bytes = sum(manifest.files[engine.file].bytes for engine in engines.values())
         self._trt = load_tensorrt(next(iter(engines.values())).flavour)
         self._remedy = rebuild_command(bundle)
-        self._input = manifest.input.name
-        self._classes = len(manifest.output.labels)
         largest = max(engine.batch[2] for engine in engines.values())
-        self._images = cuda.allocate(4 * largest * math.prod(self.image_shape))
-        self._logits = cuda.allocate(4 * largest * self._classes)
-        addresses = {self._input: self._images, manifest.output.name: self._logits}
+        self._host_images = cuda.pinned((largest, *self.image_shape), np.float32)
+        self._host_logits = cuda.pinned((largest, len(manifest.output.labels)), np.float32)
+        self._images, self._logits = (cuda.allocate(array.nbytes) for array in (self._host_images, self._host_logits))
+        addresses = {manifest.input.name: self._images, manifest.output.name: self._logits}
         plans = {lam: bundle.read(engine.file) for lam, engine in engines.items()}
         weights = input_weights(bundle) if manifest.lam.mode in WEIGHTS_APART else None
         # Every hash is checked by now; nothing has been deserialised.
         self._engines = {lam: load_engine(bundle, engine, plans.pop(lam)) for lam, engine in engines.items()}
+        launch = GraphLaunch if host.cuda_graph else Launch
+        if host.cuda_graph and self._trt.__name__ == "tensorrt_rtx":
+            launch = Launch
+            for lam, engine in self._engines.items():
+                self._engines[lam] = replace(engine, context=graph_context(self._trt, engine.engine))
+        self._launches = {
+            lam: launch(engine.context, cuda, manifest.input.name, self._must) for lam, engine in self._engines.items()
+        }
         self._broken = False
         self._lambda = self._lambda_place(bundle, weights)
         if self._lambda is not None:
@@ -103,6 +122,9 @@ class TrtPredictor(Predictor):
         return RefittedWeights(bundle, weights, self._engines[None], self._trt, self._cuda)
 
     def close(self) -> None:
+        for launch in self._launches.values():
+            launch.forget()
+        self._launches.clear()
         for engine in self._engines.values():
             if engine.kernels is not None:
                 engine.kernels.keep()
@@ -116,6 +138,8 @@ class TrtPredictor(Predictor):
             self._broken = True  # until all of it is there: weights of two lambdas are no network
             self._lambda.put(lam)
             self._broken = False
+            if not self._lambda.addresses:  # refitted: a CUDA graph may know the weights by where they were
+                self._launches[None].forget()
 
     def _check_whole(self) -> None:
         if self._broken:
@@ -126,26 +150,41 @@ class TrtPredictor(Predictor):
 
     def _infer(self, images: Images) -> Logits:
         self._check_whole()
-        engine = self._engines[None if self.lambdas is None else self.lam]
-        largest = engine.batch[2]
-        logits = np.empty((len(images), self._classes), dtype=np.float32)
+        largest = self._engines[self._key].batch[2]
+        logits = np.empty((len(images), self._host_logits.shape[1]), dtype=np.float32)
         for start in range(0, len(images), largest):
-            self._run(engine, images[start : start + largest], logits[start : start + largest])
+            self._run(images[start : start + largest], logits[start : start + largest])
         return logits
 
-    def _run(self, engine: LoadedEngine, images: Images, logits: Logits) -> None:
+    @property
+    def _key(self) -> float | None:
+        """Of the engine that serves the lambda in force."""
+        return None if self.lambdas is None else self.lam
+
+    def _run(self, images: Images, logits: Logits) -> None:
         """Fill ``logits`` ``[n, classes]`` from ``images`` ``[n, C, H, W]``, n up to the largest batch."""
-        # Below the smallest batch, what an earlier one left in the buffer makes up the number: images are independent.
-        rows = max(len(images), engine.batch[0])
-        self._cuda.to_device(self._images, images)
-        self._must(engine.context.set_input_shape(self._input, (rows, *self.image_shape)), f"take a batch of {rows}")
-        self._must(engine.context.execute_async_v3(self._cuda.stream), "run")
-        self._cuda.to_host(logits, self._logits)
+        self._send(images)
+        self._launches[self._key].put()
+        result = self._host_logits[: len(logits)]
+        self._cuda.to_host(result, self._logits)
         self._cuda.synchronize()
+        np.copyto(logits, result)
+
+    def _send(self, images: Images) -> None:
+        """Queue the copy of some images, and make the engine ready for as many."""
+        # Below the smallest batch, what an earlier one left in the buffer makes up the number: images are independent.
+        rows = max(len(images), self._engines[self._key].batch[0])
+        self._launches[self._key].prepare((rows, *self.image_shape))
+        staged = self._host_images[: len(images)]
+        np.copyto(staged, images)
+        self._cuda.to_device(self._images, staged)
 
     def kernels(self, images: Images, count: int) -> Kernels:
-        context = self._engines[None if self.lambdas is None else self.lam].context
-        return time_kernels(self._trt, context, lambda: self._infer(images), count)
+        return time_kernels(self._trt, self._engines[self._key].context, lambda: self._infer(images), count)
+
+    def memory(self) -> dict[str, Reading]:
+        engines = [loaded.engine for loaded in self._engines.values()]
+        return engine_memory(self._trt, engines, self._plan_bytes, self._cuda, self._free_before)
 
     def device_ms(self, images: Images) -> float | None:
         """Time between two CUDA events around the engine; None for more images than it takes at once.
@@ -153,13 +192,10 @@ class TrtPredictor(Predictor):
         Never run on a GPU so far.
         """
         self._check_whole()
-        engine = self._engines[None if self.lambdas is None else self.lam]
-        rows = max(len(images), engine.batch[0])
-        if rows > engine.batch[2]:
+        if len(images) > self._engines[self._key].batch[2]:
             return None
-        self._cuda.to_device(self._images, images)
-        self._must(engine.context.set_input_shape(self._input, (rows, *self.image_shape)), f"take a batch of {rows}")
-        return self._cuda.time_ms(lambda: self._must(engine.context.execute_async_v3(self._cuda.stream), "run"))
+        self._send(images)
+        return self._cuda.time_ms(self._launches[self._key].put)
 
     def _must(self, done: bool, what: str) -> None:
         if not done:

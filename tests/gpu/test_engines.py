@@ -1,6 +1,7 @@
 import json
 import os
 import platform
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from floats_edge.artifacts.cache import read_cache
 from floats_edge.deploy.engine_request import BuildRequest, EngineOptions
 from floats_edge.deploy.tensorrt_engine import build_engine
 from floats_edge.deploy.two_of_four import holds_two_of_four, sparse_tactics
+from floats_edge.errors import BackendError
 from floats_edge.runtime import trt_lambda
+from floats_edge.runtime.base import Host
 from floats_edge.runtime.cuda import open_cuda
 from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.ort import open_ort
@@ -189,3 +192,38 @@ def convolution(weight: np.ndarray) -> bytes:
     ]
     graph = helper.make_graph(nodes, "one", ends[:1], ends[1:], [numpy_helper.from_array(weight, "weight")])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+
+
+@pytest.mark.parametrize("mode", ["fixed", "bank", "bound", "input", "refit"])
+def test_a_cuda_graph_computes_the_same(bundles, mode):
+    bundle = of(bundles, mode, "fp32")
+    lambdas = bundle.manifest.lam.values or (0.0, 1.0, 0.25)
+    with open_trt(bundle, lambdas[0], Host(cuda_graph=True)) as graph, open_trt(bundle, lambdas[0]) as plain:
+        try:
+            graph.predict(images(1))
+        except BackendError as no_graphs:
+            pytest.skip(no_graphs.what)  # pycuda has no graphs
+        for lam in (*lambdas, *lambdas):
+            graph.set_lambda(lam)
+            plain.set_lambda(lam)
+            for count in (3, 3, 8, 19, 3):
+                assert error(graph.predict(images(count)), plain.predict(images(count))) <= TOLERANCE["fp32"]
+
+
+def test_the_time_on_the_device_is_less_than_the_whole(bundles):
+    with open_trt(bundles["bound", "fp32"], 0.5) as predictor:
+        some = images(8)
+        device = [predictor.device_ms(some) for _ in range(50)]
+        start = time.perf_counter()
+        for _ in range(50):
+            predictor.predict(some)
+        whole = 1000 * (time.perf_counter() - start) / 50
+        assert 0 < np.median(device) < whole
+
+
+def test_memory_is_told(bundles):
+    with open_trt(bundles["fixed", "fp32"], 0.3) as predictor:
+        memory = predictor.memory()
+    for part in ("engine plan", "buffers on the GPU", "page-locked buffers"):
+        assert memory[part].value > 0
+    assert all(reading.source for reading in memory.values())

@@ -1,4 +1,8 @@
-"""What NVIDIA's management library tells of the first GPU; read outside timed paths."""
+"""What NVIDIA's management library tells of the GPU that CUDA uses first; read outside timed paths.
+
+CUDA_VISIBLE_DEVICES does not apply to NVML, and NVML counts GPUs by PCI address, CUDA by speed unless CUDA_DEVICE_ORDER
+says otherwise: where several GPUs differ, their numbers mean nothing to each other.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -7,8 +11,6 @@ from typing import Any
 
 from floats_edge.artifacts.records import Reading
 from floats_edge.profiling.telemetry.sensors import Sensor, UnreadableError
-
-_INDEX = 0  # CUDA_VISIBLE_DEVICES does not apply to NVML
 
 THROTTLING = {
     "SwPowerCap": "power limit",
@@ -37,11 +39,31 @@ def first_gpu() -> Iterator[tuple[Any, Any]]:
     except pynvml.NVMLError as error:
         raise UnreadableError(f"NVML: {error}") from None
     try:
-        yield pynvml, pynvml.nvmlDeviceGetHandleByIndex(_INDEX)
+        yield pynvml, _first_visible(pynvml)
     except pynvml.NVMLError as error:
         raise UnreadableError(f"NVML: {error}") from None
     finally:
         pynvml.nvmlShutdown()
+
+
+def _first_visible(nvml: Any) -> Any:
+    """The handle of the GPU that is CUDA's number 0."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    if first.startswith(("GPU-", "MIG-")):
+        return nvml.nvmlDeviceGetHandleByUUID(first)
+    handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+    if not handles:
+        raise UnreadableError("NVML: there is no GPU")
+    by_address = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    if len(handles) > 1 and not by_address and len({nvml.nvmlDeviceGetName(handle) for handle in handles}) > 1:
+        raise UnreadableError(
+            f"NVML: which of {len(handles)} unlike GPUs CUDA takes is not known; set CUDA_DEVICE_ORDER=PCI_BUS_ID"
+        )
+    if not first:
+        return handles[0]
+    if not first.isdigit() or int(first) >= len(handles):
+        raise UnreadableError(f"CUDA_VISIBLE_DEVICES={first} is none of {len(handles)} GPUs")
+    return handles[int(first)]
 
 
 def gpu_memory_used() -> Reading:
@@ -51,7 +73,31 @@ def gpu_memory_used() -> Reading:
             used = nvml.nvmlDeviceGetMemoryInfo(gpu).used
     except UnreadableError as reason:
         return Reading(value=None, unit="MiB", source=str(reason))
-    return Reading(value=used / 2**20, unit="MiB", source="nvmlDeviceGetMemoryInfo of GPU 0, all processes")
+    return Reading(value=used / 2**20, unit="MiB", source="nvmlDeviceGetMemoryInfo, all processes")
+
+
+def gpu_memory_peak() -> Reading:
+    """Bandwidth of the first GPU's memory in GB/s: bus width times the highest clock, two transfers a cycle."""
+    try:
+        with first_gpu() as (nvml, gpu):
+            bits = nvml.nvmlDeviceGetMemoryBusWidth(gpu)
+            mhz = nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_MEM)
+    except UnreadableError as reason:
+        return Reading(value=None, unit="GB/s", source=str(reason))
+    source = f"NVML: {bits} bits at {mhz} MHz, the highest clock, two transfers a cycle"
+    return Reading(value=2 * bits / 8 * mhz / 1000, unit="GB/s", source=source)
+
+
+def gpu_arithmetic_peak() -> Reading:
+    """float32 rate of the first GPU's CUDA cores in GFLOP/s: a fused multiply-add each at the highest clock."""
+    try:
+        with first_gpu() as (nvml, gpu):
+            cores = nvml.nvmlDeviceGetNumGpuCores(gpu)
+            mhz = nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM)
+    except UnreadableError as reason:
+        return Reading(value=None, unit="GFLOP/s", source=str(reason))
+    source = f"NVML: {cores} CUDA cores at {mhz} MHz, the highest clock, a multiply-add a cycle; no tensor cores"
+    return Reading(value=2 * cores * mhz / 1000, unit="GFLOP/s", source=source)
 
 
 def gpu_state() -> dict[str, Reading | str]:
@@ -61,6 +107,7 @@ def gpu_state() -> dict[str, Reading | str]:
             names: dict[str, Reading | str] = {
                 "GPU": str(nvml.nvmlDeviceGetName(gpu)),
                 "NVIDIA driver": str(nvml.nvmlSystemGetDriverVersion()),
+                "GPUs": Reading(value=nvml.nvmlDeviceGetCount(), unit="in the machine", source="nvmlDeviceGetCount"),
             }
     except UnreadableError as reason:
         return {"GPU": Reading(value=None, unit="", source=str(reason))}

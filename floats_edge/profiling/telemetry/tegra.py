@@ -75,6 +75,15 @@ def is_jetson(root: Path = Path("/")) -> bool:
     return b"nvidia,tegra" in compatible
 
 
+def compatible_modules(root: Path = Path("/")) -> frozenset[str]:
+    """Part numbers of boards and modules in the device tree, for example ``p3767-0005``; none where it is hidden."""
+    try:
+        compatible = (root / "proc/device-tree/compatible").read_bytes()
+    except OSError:
+        return frozenset()
+    return frozenset(re.findall(r"p\d{4}-\d{4}", compatible.decode("ascii", "replace")))
+
+
 def rail_sensors(root: Path = Path("/")) -> list[Sensor]:
     """Power of every rail that a monitor chip measures (INA3221, INA238), and of the whole module, in W."""
     rails = {}

@@ -1,4 +1,3 @@
-import errno
 import os
 import signal
 import subprocess
@@ -9,10 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 from click.testing import CliRunner, Result
+from fixtures.processes import wait_for_worker
 from fixtures.tiny_bundle import write_bundle
 
-from floats_edge.artifacts import records
-from floats_edge.artifacts.files import writing
 from floats_edge.artifacts.records import Comparison, Profile, load_record
 from floats_edge.cli.main import cli
 from floats_edge.cli.profile import profile
@@ -75,6 +73,8 @@ def test_choices_are_the_backends() -> None:
         (["--lambda", "nan"], "nan", 2),
         (["--lambda", "1.5"], "1.5", 2),
         (["--duration", "nan"], "number of seconds", 2),
+        (["--warmup", "nan"], "number of seconds", 2),
+        (["--duration", "inf"], "range", 2),
         (["--warmup", "-1"], "-1", 2),
         (["--batch", "0"], "0", 2),
         (["--backend", "abacus"], "abacus", 2),
@@ -108,20 +108,6 @@ def test_unwritable_output_is_told_before_anything_is_measured(bundle: Path, tmp
         result = invoke(bundle, "--backend", "ort-cpu", "--duration", 60, "-o", out)
         assert result.exit_code != 0
     assert time.monotonic() - start < 30
-
-
-def test_full_disk_leaves_the_figures_on_the_console(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(record: object, path: Path) -> None:
-        with writing(path):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(records, "save_record", full)
-    result = invoke(bundle, "--backend", "ort-cpu", *BRIEF, "-o", tmp_path / "profile.json")
-    assert result.exit_code == 1
-    assert "No space left" in result.stderr
-    assert "p99 ms" in result.stdout
 
 
 def test_figures_fit_a_narrow_console(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,22 +188,17 @@ def test_interrupt_leaves_what_was_there(bundle: Path, tmp_path: Path, delay: fl
     assert not psutil.wait_procs(workers, timeout=5)[1]
 
 
-def wait_for_worker(pid: int) -> list[psutil.Process]:
-    for _ in range(200):
-        workers = [
-            child for child in psutil.Process(pid).children(recursive=True) if "spawn_main" in " ".join(child.cmdline())
-        ]
-        if workers:
-            return workers
-        time.sleep(0.05)
-    raise AssertionError("no process was started to measure in")
-
-
 def test_needs_no_torch(bundle: Path, tmp_path: Path) -> None:
     blocked = f"import sys; sys.modules['torch'] = None; {COMMAND[2]}"
     command = [sys.executable, "-c", blocked, "profile", str(bundle), *BRIEF, "-o", str(tmp_path / "profile.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_cuda_graphs_are_for_tensorrt(bundle: Path, tmp_path: Path) -> None:
+    result = invoke(bundle, "--backend", "ort-cpu", "--cuda-graph", *BRIEF, "-o", tmp_path / "profile.json")
+    assert result.exit_code == 2
+    assert "--backend trt" in result.output
 
 
 @pytest.mark.parametrize("command", ["profile", "report"])

@@ -8,7 +8,12 @@ from floats_edge.profiling.estimate import Board, boards, estimate_board, estima
 from floats_edge.profiling.workload import Workload
 
 PAPER = Board(
-    name="paper", tera_ops={"fp32": 1.0, "fp16": 10.0, "int8": None}, memory_gb_s=100, cache_mib=1, source="a napkin"
+    name="paper",
+    tera_ops={"fp32": 1.0, "fp16": 10.0, "int8": None},
+    memory_gb_s=100,
+    cache_mib=1,
+    modules=(),
+    source="a napkin",
 )
 
 

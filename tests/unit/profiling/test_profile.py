@@ -16,7 +16,7 @@ from floats_edge.profiling.profile import Plan, profile_bundle
 from floats_edge.profiling.telemetry.sensors import Sensor
 from floats_edge.runtime.backends import open_predictor, open_traced
 from floats_edge.runtime.base import Host
-from floats_edge.runtime.ort import BoundOrtPredictor
+from floats_edge.runtime.ort import OrtPredictor
 
 BRIEF = Timing(warmup_s=0.01, duration_s=0.02, minimum=5)
 
@@ -89,8 +89,8 @@ def test_streams_and_threads(bundle: Bundle) -> None:
     record = profile_bundle(bundle, Plan({"ort-cpu": opener}, (1,), BRIEF, streams=(1, 2)))
     assert [(run.streams, run.threads) for run in record.runs] == [(1, 1), (2, 1)]
     with opener() as predictor:
-        assert isinstance(predictor, BoundOrtPredictor)
-        assert predictor._session.get_session_options().intra_op_num_threads == 1
+        assert isinstance(predictor, OrtPredictor)
+        assert predictor._session.session.get_session_options().intra_op_num_threads == 1
 
 
 def test_layers_are_traced_apart(bundle: Bundle) -> None:
@@ -100,6 +100,13 @@ def test_layers_are_traced_apart(bundle: Bundle) -> None:
     record = profile_bundle(bundle, plan)
     (trace,) = record.traces
     assert {"stem", "classifier"} <= {layer.name for layer in trace.layers}
+    assert trace.peaks is not None
+    (stem,) = (layer for layer in trace.layers if layer.name == "stem")
+    assert (stem.gflops or 0) > 0
+    assert 0 < (stem.attained or 0) < 20
+    needed = record.runs[0].memory["weights"]
+    assert needed.value == 4 * (8 * 27 + 5 * 8) / 2**20
+    assert record.runs[0].memory["engine"].value is None
 
 
 def test_conditions_are_sampled_over_every_run(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,4 +153,4 @@ def test_a_bundle_that_vanishes_midway_leaves_what_was_measured(bundle: Bundle) 
     record = profile_bundle(bundle, Plan(openers, (1,), BRIEF), vanishing)
     assert [run.backend for run in record.runs] == ["sleeping"]
     assert record.incomplete is not None
-    assert "model.onnx cannot be read" in record.incomplete
+    assert "cannot be read" in record.incomplete

@@ -97,7 +97,8 @@ def test_doubts_are_told_by_run() -> None:
 
 def test_energy_and_conditions_of_runs() -> None:
     content = label_records([profile(runs=(run(1, conditions={"temperature tj": sampled(after=None)}),))])
-    assert energy_table(content).rows[0][-1] == "3.50 mJ"
+    energy = ("energy per inference", "3.50 mJ", "(during - idle) × mean time")
+    assert energy_table(content).rows == (energy,)
     shown = dict(zip(sampled_table(content).columns, sampled_table(content).rows[0], strict=True))
     assert (shown["condition"], shown["before"], shown["mean"], shown["after"]) == (
         "temperature tj, MHz",
@@ -116,7 +117,9 @@ def test_layers_with_what_they_achieve() -> None:
         "50%",
         "no",
     )
-    assert float(shown["GMAC/s"]) == pytest.approx(589_824 / 34e-6 / 1e9, rel=1e-3)
+    assert (shown["GFLOP/s"], shown["GB/s"]) == ("34.7", "1.23")
+    assert (shown["of attainable"], shown["bound by"]) == ("35%", "arithmetic")
+    assert any("Arithmetic, attainable: 100 GFLOP/s (measured: NumPy's BLAS)" in note for note in table.notes)
 
 
 def test_estimates_are_called_so() -> None:
@@ -173,8 +176,10 @@ def test_step_shown_is_the_step_taken(attack: Attack, step: float) -> None:
 
 def test_unknown_is_said_with_its_reason() -> None:
     memory = memory_table(label_records([profile()]))
-    assert memory.rows[0] == ("ort-cpu", "1", "1", "84.2 MiB", "39.5 MiB", "unknown")
-    assert "GPU increase: NVML: NVML Shared Library Not Found" in memory.notes[0]
+    assert memory.columns == ("quantity", "ort-cpu, batch 1", "ort-cpu, batch 8", "source")
+    assert memory.rows[0] == ("process peak", "84.2 MiB", "84.2 MiB", "VmHWM of /proc/self/status")
+    assert memory.rows[2] == ("GPU increase", "unknown", "unknown", "NVML: NVML Shared Library Not Found")
+    assert memory.notes == ("Unknown: GPU increase, NVML: NVML Shared Library Not Found.",)
     conditions = condition_table(label_records([profile()]))
     assert ("power mode", "unknown", "/var/lib/nvpmodel/status: No such file or directory") in conditions.rows
 

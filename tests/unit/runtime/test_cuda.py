@@ -1,91 +1,13 @@
 import importlib
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fixtures.fake_cuda_runtime import FakeRuntime
 
 from floats_edge.errors import BackendError
 from floats_edge.runtime.cuda import cuda_unavailable_reason, open_cuda
-
-
-class FakeRuntime:
-    """``cuda.bindings.runtime`` on top of the stand-in of pycuda: every function returns its error first."""
-
-    cudaError_t = SimpleNamespace(cudaSuccess=0)  # noqa: N815
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815
-
-    def __init__(self, driver):
-        self.driver = driver
-
-    def cudaGetErrorName(self, error):  # noqa: N802
-        return 0, b"cudaErrorMemoryAllocation" if error == 2 else b"cudaErrorNoDevice"
-
-    def cudaGetErrorString(self, error):  # noqa: N802
-        return 0, b"out of memory" if error == 2 else b"no CUDA-capable device is detected"
-
-    def cudaGetDeviceProperties(self, device):  # noqa: N802
-        try:
-            self.driver.init()
-        except self.driver.Error:
-            return 100, None
-        return 0, SimpleNamespace(name=b"Orin", major=8, minor=7)
-
-    def cudaSetDevice(self, device):  # noqa: N802
-        return (0,)
-
-    def cudaStreamCreate(self):  # noqa: N802
-        self.stream = self.driver.Stream()
-        return 0, self.stream.handle
-
-    def cudaStreamDestroy(self, stream):  # noqa: N802
-        del self.driver.queues[stream]
-        return (0,)
-
-    def cudaStreamSynchronize(self, stream):  # noqa: N802
-        self.stream.synchronize()
-        return (0,)
-
-    def cudaMalloc(self, size):  # noqa: N802
-        try:
-            return 0, int(self.driver.mem_alloc(size))
-        except self.driver.Error:
-            return 2, None
-
-    def cudaFree(self, pointer):  # noqa: N802
-        self.driver.live[pointer].free()
-        return (0,)
-
-    def cudaMemcpyAsync(self, to, source, size, kind, stream):  # noqa: N802
-        def copy():
-            device, host = (to, source) if kind == 1 else (source, to)
-            host_bytes = np.ctypeslib.as_array((np.ctypeslib.ctypes.c_uint8 * size).from_address(host))
-            device_bytes = self.driver.device(device, size)
-            np.copyto(*((device_bytes, host_bytes) if kind == 1 else (host_bytes, device_bytes)))
-
-        self.driver.queues[stream].append(copy)
-        return (0,)
-
-    def cudaEventCreate(self):  # noqa: N802
-        return 0, self.driver.Event()
-
-    def cudaEventRecord(self, event, stream):  # noqa: N802
-        event.record(self.stream)
-        return (0,)
-
-    def cudaEventSynchronize(self, event):  # noqa: N802
-        event.synchronize()
-        return (0,)
-
-    def cudaEventElapsedTime(self, start, end):  # noqa: N802
-        return 0, start.time_till(end)
-
-    def cudaEventDestroy(self, event):  # noqa: N802
-        return (0,)
-
-    def cudaMemGetInfo(self):  # noqa: N802
-        return 0, *self.driver.mem_get_info()
 
 
 @pytest.fixture(params=["pycuda", "cuda-python"])
@@ -169,3 +91,58 @@ def test_the_real_binding_has_the_functions_that_are_used():
         assert hasattr(runtime, name), name
     assert runtime.cudaMemcpyKind.cudaMemcpyHostToDevice == 1
     assert runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost == 2
+    assert hasattr(runtime.cudaStreamCaptureMode, "cudaStreamCaptureModeThreadLocal")
+
+
+# Page-locked memory and graphs
+
+
+def test_page_locked_memory_is_copied_from_and_to_and_freed_at_the_end(binding):
+    with open_cuda() as cuda:
+        sent, back = cuda.pinned((4, 3), np.float32), cuda.pinned((4, 3), np.float32)
+        assert len(binding.pinned) == 2
+        assert (cuda.page_locked, cuda.allocated) == (96, 0)
+        sent[:] = np.arange(12).reshape(4, 3)
+        pointer = cuda.allocate(48)
+        cuda.to_device(pointer, sent[:2])
+        cuda.to_host(back[:2], pointer)
+        cuda.synchronize()
+        assert np.array_equal(back[:2], [[0, 1, 2], [3, 4, 5]])
+        assert cuda.allocated == 48
+    assert binding.pinned == {}
+
+
+@pytest.mark.parametrize("binding", ["cuda-python"], indirect=True)
+def test_a_graph_runs_nothing_when_recorded_and_all_of_it_when_launched(binding):
+    done = []
+    with open_cuda() as cuda:
+        binding.queues[cuda.stream].append(lambda: done.append("before"))
+        graph = cuda.record(
+            lambda: binding.queues[cuda.stream].extend([lambda: done.append(1), lambda: done.append(2)])
+        )
+        cuda.synchronize()
+        assert done == ["before"]
+        for _ in range(2):
+            graph.launch()
+        cuda.synchronize()
+        assert done == ["before", 1, 2, 1, 2]
+        graph.close()
+        graph.close()
+    runtime = sys.modules["cuda.bindings.runtime"]
+    assert runtime.executables == {}
+    assert not any(runtime.graphs.values())
+
+
+@pytest.mark.parametrize("binding", ["cuda-python"], indirect=True)
+def test_work_that_cannot_be_captured_leaves_the_stream_usable(binding):
+    with open_cuda() as cuda:
+        with pytest.raises(BackendError, match="not permitted when stream is capturing"):
+            cuda.record(cuda.synchronize)
+        cuda.synchronize()
+
+
+@pytest.mark.parametrize("binding", ["pycuda"], indirect=True)
+def test_pycuda_says_that_it_has_no_graphs(binding):
+    with open_cuda() as cuda, pytest.raises(BackendError, match="pycuda has no CUDA graphs") as caught:
+        cuda.record(lambda: None)
+    assert "cuda-python" in caught.value.fix

@@ -6,7 +6,15 @@ import pynvml
 import pytest
 
 from floats_edge.artifacts.records import Reading
-from floats_edge.profiling.telemetry.nvml import THROTTLING, gpu_memory_used, gpu_sensors, gpu_state
+from floats_edge.profiling.telemetry.nvml import (
+    THROTTLING,
+    first_gpu,
+    gpu_arithmetic_peak,
+    gpu_memory_peak,
+    gpu_memory_used,
+    gpu_sensors,
+    gpu_state,
+)
 from floats_edge.profiling.telemetry.sensors import UnreadableError
 
 ANSWERS = {
@@ -20,7 +28,9 @@ ANSWERS = {
     "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=512 * 2**20),
     "nvmlInit": None,
     "nvmlShutdown": None,
-    "nvmlDeviceGetHandleByIndex": "gpu 0",
+    "nvmlDeviceGetCount": 1,
+    "nvmlDeviceGetMemoryBusWidth": 192,
+    "nvmlDeviceGetNumGpuCores": 3328,
 }
 
 
@@ -33,6 +43,10 @@ def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name, answer in ANSWERS.items():
         monkeypatch.setattr(pynvml, name, lambda *_, answer=answer: answer)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: f"gpu {index}")
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda uuid: f"gpu {uuid}")
     for name in ("nvmlDeviceGetTemperature", "nvmlDeviceGetEnforcedPowerLimit"):
         monkeypatch.setattr(pynvml, name, unsupported)
 
@@ -109,3 +123,50 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     reading = gpu_memory_used()
     assert reading.value is None
     assert "Library Not Found" in reading.source
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_peaks_follow_from_cores_bus_and_clocks() -> None:
+    memory, arithmetic = gpu_memory_peak(), gpu_arithmetic_peak()
+    assert memory.value == pytest.approx(2 * 192 / 8 * 2.1)
+    assert "192 bits at 2100 MHz" in memory.source
+    assert arithmetic.value == pytest.approx(2 * 3328 * 2.1)
+    assert "no tensor cores" in arithmetic.source
+
+
+def chosen() -> str:
+    with first_gpu() as (_, gpu):
+        return gpu
+
+
+# Several GPUs: CUDA numbers them by speed, NVML by address
+
+
+@pytest.mark.usefixtures("one_gpu")
+@pytest.mark.parametrize(
+    ("visible", "gpu"), [("", "gpu 0"), ("1", "gpu 1"), ("1,0", "gpu 1"), ("GPU-8f6a,0", "gpu GPU-8f6a")]
+)
+def test_the_gpu_is_the_one_that_cuda_uses(visible: str, gpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert chosen() == gpu
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_unlike_gpus_are_told_apart_by_address_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda handle: f"NVIDIA {handle}")
+    reading = gpu_memory_used()
+    assert reading.value is None
+    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in reading.source
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert chosen() == "gpu 1"
+
+
+@pytest.mark.usefixtures("one_gpu")
+@pytest.mark.parametrize("visible", ["7", "none"])
+def test_a_gpu_that_is_not_there(visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(UnreadableError, match="none of 1 GPUs"):
+        chosen()

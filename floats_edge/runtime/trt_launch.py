@@ -1,0 +1,89 @@
+"""How the work of a TensorRT engine gets into the stream: kernel by kernel, or as one CUDA graph.
+
+Source: TensorRT developer guide, "CUDA Graphs": enqueueV3 once after a change of shape, which updates the context's
+state; then capture. A graph holds the shapes and addresses of its capture, so it goes when they change. TensorRT-RTX
+compiles kernels for a shape while it runs and therefore captures by itself (its guide, "Working with RTX CUDA Graphs").
+
+Never run on a GPU so far: tested against stand-ins of TensorRT and of the CUDA runtime.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from floats_edge.errors import BackendError
+from floats_edge.runtime.cuda import Cuda, Graph
+
+
+class Launch:
+    """By ``enqueueV3``: kernel by kernel.
+
+    Args:
+        context: execution context of the engine, all addresses set.
+        cuda: whose stream it goes into.
+        image_input: name of the input that has the batch axis.
+        must: raises if TensorRT did not do what the second argument says.
+    """
+
+    def __init__(self, context: Any, cuda: Cuda, image_input: str, must: Callable[[bool, str], None]) -> None:
+        self._context = context
+        self._cuda = cuda
+        self._image_input = image_input
+        self._must = must
+        self._shape: tuple[int, ...] = ()
+
+    def prepare(self, shape: tuple[int, ...]) -> None:
+        """Say how many images of which shape come next: ``[N, C, H, W]``.
+
+        Raises:
+            BackendError: the engine does not take so many.
+        """
+        if shape != self._shape:
+            self.forget()
+            self._must(self._context.set_input_shape(self._image_input, shape), f"take a batch of {shape[0]}")
+            self._shape = shape
+
+    def put(self) -> None:
+        """Put one inference into the stream.
+
+        Raises:
+            BackendError: TensorRT or CUDA fails.
+        """
+        self._must(self._context.execute_async_v3(self._cuda.stream), "run")
+
+    def forget(self) -> None:
+        """Drop what depends on the shape or on where the engine's weights are."""
+
+
+class GraphLaunch(Launch):
+    """As a CUDA graph, recorded at the first inference after the shape or the engine's weights have changed."""
+
+    _graph: Graph | None = None
+
+    def put(self) -> None:
+        if self._graph is not None:
+            self._graph.launch()
+            return
+        super().put()  # this inference, and what updates the context before the capture
+        self._graph = self._cuda.record(super().put)
+
+    def forget(self) -> None:
+        if self._graph is not None:
+            self._cuda.synchronize()
+            self._graph.close()
+            self._graph = None
+
+
+def graph_context(trt: Any, engine: Any) -> Any:
+    """A context of a TensorRT-RTX engine that makes and launches CUDA graphs by itself.
+
+    Raises:
+        BackendError: this version of TensorRT-RTX has none.
+    """
+    if not hasattr(trt, "CudaGraphStrategy"):
+        raise BackendError(
+            f"TensorRT-RTX {trt.__version__} has no CUDA graphs; 1.2 is the first that has.",
+            fix="pip install -U 'floats-edge[rtx]', or leave --cuda-graph out",
+        )
+    config = engine.create_runtime_config()
+    config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    return engine.create_execution_context(config)
