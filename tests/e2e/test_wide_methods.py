@@ -14,7 +14,7 @@ from floats_edge.artifacts.manifest import Precision
 from floats_edge.cli.main import cli
 from floats_edge.data import Splits
 from floats_edge.deploy.export import ExportRequest, export
-from floats_edge.deploy.tensorrt_engine import mark_refittable
+from floats_edge.deploy.tensorrt_builder import mark_refittable
 from floats_edge.evaluate.parity import GATES
 from floats_edge.evaluate.robustness import evaluate
 from floats_edge.method.conditioning import FloatNorm

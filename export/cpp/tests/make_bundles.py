@@ -26,6 +26,8 @@ QUICK = ("-o", "train.epochs=1", "-o", "data.train_images=512", "-o", "evaluate.
 RUNS = {
     "sparse": ("-o", "sparsity.density=0.3", "-o", "condition.noise_seed=12345678901234567"),
     "dense": ("-o", "sparsity.density=1", "-o", "condition.rule=paper"),
+    "narrow": ("-o", "sparsity.pattern=channel", "-o", "sparsity.density=0.5"),
+    "wide": ("-o", "model.arch=wrn-16-8", "-o", "model.width=2"),
 }
 BANK = tuple(argument for lam in LAMBDAS for argument in ("--lambda", f"{lam:g}"))
 FP16 = ("--precision", "fp16")
@@ -50,6 +52,8 @@ BUNDLES = {  # name: what it is exported from, how
     "bank-int8": ("bound", *INT8, *BANK),
     "input-int8": ("bound-paper", *INT8, *INPUT),
     "bound-bf16": ("bound-paper", "--precision", "bf16"),
+    "bound-narrow": ("runs/narrow",),
+    "bound-wide": ("runs/wide",),
 }
 
 

@@ -35,8 +35,9 @@ def test_clean_accuracy_is_the_share_of_images_classified_correctly(network: Tor
         assert result.robust.total == 200
 
 
-def test_the_knob_trades_robust_accuracy(network: TorchPredictor, images: Images) -> None:
-    ends = evaluate(network, network, images, (0.0, 1.0), PGD, seed=0)
+def test_the_knob_trades_robust_accuracy(network: TorchPredictor, digits: Splits) -> None:
+    strong = Attack(kind="pgd", epsilon=0.2, steps=20)
+    ends = evaluate(network, network, digits.test, (0.0, 1.0), strong, seed=0)
     assert ends[0].clean.percent > 80
     assert ends[0].robust.percent < ends[1].robust.percent < ends[1].clean.percent
 
