@@ -128,7 +128,7 @@ def _gradient(network: Network, images: Tensor, labels: Tensor) -> Tensor:
     images = images.detach().requires_grad_()
     with torch.enable_grad():
         loss = GRADIENT_SCALE * cross_entropy(network(images), labels, reduction="sum")
-    return torch.autograd.grad(loss, images)[0]
+    return torch.autograd.grad(loss, images)[0].nan_to_num(nan=0.0)  # float16 may overflow; the image then stays
 
 
 def square(

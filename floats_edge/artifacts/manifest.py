@@ -4,7 +4,7 @@ import math
 import operator
 from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 from typing_extensions import Self
 
 from floats_edge.artifacts.files import FileEntry, FileName
@@ -78,6 +78,13 @@ class LayerSpec(Section):
     drawn: tuple[PositiveInt, ...] | None = Field(
         default=None, description="shape that the noise was drawn for, where channels were removed"
     )
+
+    @model_validator(mode="after")
+    def _holds_weights(self) -> Self:
+        size = math.prod(self.shape)
+        if self.nonzeros > size or (len(self.shape) == 1 and self.nonzeros < size):
+            raise ValueError(f"{self.name} of shape {self.shape} has no weight of {self.nonzeros} non-zeros")
+        return self
 
     @model_validator(mode="after")
     def _is_part_of_what_was_drawn(self) -> Self:
@@ -204,6 +211,13 @@ class Manifest(Section):
         if sorted(map(str, (graph.lam for graph in self.graphs))) != sorted(map(str, self.lam.values or (None,))):
             raise ValueError(f"mode {mode} needs one graph for each lambda that it serves")
         return self
+
+    @field_validator("layers")
+    @classmethod
+    def _some_are_more_than_scales(cls, layers: tuple[LayerSpec, ...]) -> tuple[LayerSpec, ...]:
+        if all(len(layer.shape) == 1 for layer in layers):
+            raise ValueError("there is no convolution and no linear layer")
+        return layers
 
     @property
     def density(self) -> float:

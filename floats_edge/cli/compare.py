@@ -55,7 +55,9 @@ def compare(
     plan = load_plan(recipes, options)
     torch_name = torch_device(device)
     from floats_edge.compare import run
+    from floats_edge.train.distributed import refuse_workers
 
+    refuse_workers("floats-edge compare")
     folder = out or Path("runs") / Path(recipes[0]).stem
     study = run.compare(plan, seeds, folder, _Progress(), data_dir, torch_name, split)
     tables = study_tables(study)

@@ -136,21 +136,24 @@ def export(
     )
     with status_console().status("export") as status:
         bundle = stage.export(path, out, request, data_dir, lambda text: status.update(f"export: {text}"))
+    if sensitivity or keep_worst:
+        _print_sensitivity(bundle)
     _print(bundle)
 
 
-def _print(bundle: "Bundle") -> None:
+def _print_sensitivity(bundle: "Bundle") -> None:
     from rich.console import Console
 
-    from floats_edge.artifacts.files import read_json
     from floats_edge.artifacts.sensitivity import SENSITIVITY, Sensitivity
     from floats_edge.report.console import print_tables
     from floats_edge.report.sensitivity import sensitivity_table
 
+    report = Sensitivity.model_validate_json(bundle.read(SENSITIVITY))
+    print_tables([sensitivity_table(report)], Console(highlight=False))
+
+
+def _print(bundle: "Bundle") -> None:
     manifest = bundle.manifest
-    if SENSITIVITY in manifest.files:
-        report = read_json(bundle.path / SENSITIVITY, Sensitivity, "export again")
-        print_tables([sensitivity_table(report)], Console(highlight=False))
     for parity in manifest.parity:
         click.echo(
             f"lambda {parity.lam:<4g}  top-1 agreement {100 * parity.top1_agreement:.2f} % on {parity.images} images, "

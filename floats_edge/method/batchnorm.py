@@ -50,6 +50,10 @@ class SharedBatchNorm2d(nn.Module):
         return self.every(x)
 
 
+SETTLING = 16
+"""Batches of attacked training images on which the adversarial statistics of a network are estimated anew."""
+
+
 @torch.no_grad()
 def reestimate(norms: Sequence[nn.BatchNorm2d], forward: Callable[[], object]) -> None:
     """Replace the running statistics of ``norms`` by the mean over what ``forward`` sends through them in training."""

@@ -9,11 +9,8 @@ from floats_edge.method.channels import ChannelGroups
 from floats_edge.models import resnet
 from floats_edge.models.layers import FLOAT, PLAIN, Layers, film
 from floats_edge.models.oat import OatNetwork
-from floats_edge.models.spec import Method, ModelSpec, Oat
+from floats_edge.models.spec import WIDE, Method, ModelSpec, Oat
 from floats_edge.models.wide_resnet import WideResNet
-
-WIDE = {"wrn-16-8": ((2, 2, 2), 8), "wrn-40-2": ((6, 6, 6), 2)}
-"""Blocks of each stage, and the widening factor."""
 
 
 def build(spec: ModelSpec, layers: Layers) -> nn.Module:

@@ -19,6 +19,8 @@ DEPTHS: dict[str, tuple[int, ...]] = {
     "resnet34": (3, 4, 6, 3),
 }
 """Blocks of each stage of a ResNet."""
+WIDE: dict[str, tuple[tuple[int, ...], int]] = {"wrn-16-8": ((2, 2, 2), 8), "wrn-40-2": ((6, 6, 6), 2)}
+"""Blocks of each stage of a wide ResNet, and its widening factor."""
 
 
 class Widths(BaseModel):

@@ -9,7 +9,7 @@ import numpy as np
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.manifest import WEIGHTS_APART, Engine
 from floats_edge.artifacts.records import Reading
-from floats_edge.errors import BackendError
+from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.runtime.base import DEFAULT_HOST, Host, Images, Kernels, Logits, Predictor, check_served
 from floats_edge.runtime.cuda import Cuda, open_cuda
 from floats_edge.runtime.golden import check_golden
@@ -94,6 +94,7 @@ class TrtPredictor(Predictor):
         weights = input_weights(bundle) if manifest.lam.mode in WEIGHTS_APART else None
         # Every hash is checked by now; nothing has been deserialised.
         self._engines = {lam: load_engine(bundle, engine, plans.pop(lam)) for lam, engine in engines.items()}
+        self._check_tensors(bundle)
         launch = GraphLaunch if host.cuda_graph else Launch
         if host.cuda_graph and self._trt.__name__ == "tensorrt_rtx":
             launch = Launch
@@ -111,6 +112,26 @@ class TrtPredictor(Predictor):
             for name, address in addresses.items():
                 self._must(engine.context.set_tensor_address(name, address), f"bind {name}")
 
+    def _check_tensors(self, bundle: Bundle) -> None:
+        """Check that the engines take and give what the buffers are made for.
+
+        Raises:
+            ArtifactError: an engine is not the one of the manifest.
+        """
+        single = np.dtype(np.float32)
+        wanted = {
+            bundle.manifest.input.name: ((-1, *self.image_shape), single),
+            bundle.manifest.output.name: ((-1, len(bundle.manifest.output.labels)), single),
+        }
+        for loaded in self._engines.values():
+            wrong = [name for name, tensor in wanted.items() if loaded.tensors.get(name) != tensor]
+            if wrong:
+                raise ArtifactError(
+                    f"an engine of {bundle.path} is not the one of its manifest: {', '.join(wrong)} is missing or of "
+                    "another shape or type.",
+                    fix=self._remedy,
+                )
+
     def _lambda_place(self, bundle: Bundle, weights: InputWeights | None) -> LambdaPlace | None:
         """Where lambda goes into the one engine that serves every lambda."""
         if bundle.manifest.lam.mode == "input":
@@ -122,15 +143,15 @@ class TrtPredictor(Predictor):
         return RefittedWeights(bundle, weights, self._engines[None], self._trt, self._cuda)
 
     def close(self) -> None:
-        for launch in self._launches.values():
-            launch.forget()
-        self._launches.clear()
-        for engine in self._engines.values():
-            if engine.kernels is not None:
-                engine.kernels.keep()
-        self._lambda = None  # a refitter must go before its engine
-        self._engines.clear()
-        self._cuda.close()
+        # Nothing of TensorRT, not even in a loop's variable, may outlive the device; a refitter goes before its engine.
+        try:
+            while self._launches:
+                self._launches.popitem()[1].forget()
+            self._lambda = None
+            while self._engines:
+                self._engines.popitem()[1].keep_kernels()
+        finally:
+            self._cuda.close()
 
     def _switch(self, lam: float) -> None:
         if self._lambda is not None:

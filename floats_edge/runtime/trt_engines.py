@@ -82,7 +82,7 @@ def _runs_on_version(engine: Engine, here: str) -> bool:
     if "version" not in engine.compatibility:
         return here == engine.version
     built, found = _numbers(engine.version), _numbers(here)
-    return found >= built and found[0] in (built[0], _NEXT_MAJOR.get(built[0]))
+    return bool(built) and found >= built and found[0] in (built[0], _NEXT_MAJOR.get(built[0]))
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -110,6 +110,11 @@ class LoadedEngine:
     batch: tuple[int, int, int]
     tensors: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
     kernels: CompiledKernels | None
+
+    def keep_kernels(self) -> None:
+        """Keep what was compiled while it ran, for the next time."""
+        if self.kernels is not None:
+            self.kernels.keep()
 
 
 def load_engine(bundle: Bundle, engine: Engine, plan: bytes) -> LoadedEngine:

@@ -131,24 +131,40 @@ class Workers:
         for gradient, mean in zip(gradients, means.split([gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(mean.view(gradient.shape))
 
-    def check_alike(self, masks: Iterable[Tensor]) -> None:
-        """Check that the workers have the same masks.
+    def check_alike(self, tensors: Iterable[Tensor]) -> None:
+        """Check that the workers hold the same bits.
 
         Raises:
             BackendError: they do not.
         """
-        digest = hashlib.sha256(b"".join(mask.cpu().numpy().tobytes() for mask in masks)).digest()
+        if self.size == 1:
+            return
+        digest = hashlib.sha256(b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in tensors)).digest()
         mine = torch.tensor(list(digest), dtype=torch.int64, device=self.device)
         if not torch.equal(self.sum(mine), mine * self.size) or not torch.equal(
             self.sum(mine.square()), mine.square() * self.size
         ):
             raise BackendError(
-                "the workers' masks have come apart: their devices do not compute the same.",
-                fix="train on devices of one kind, or with -o train.deterministic=true",
+                "the workers' networks are not the same: they do not see the same run folder, or their devices do not "
+                "compute the same.",
+                fix="let all see the same --out; train on devices of one kind, or with -o train.deterministic=true",
             )
 
 
 ALONE = Workers()
+
+
+def refuse_workers(command: str) -> None:
+    """Let ``command`` pass unless torchrun started several of it: all would write into the same folder.
+
+    Raises:
+        BackendError: several were started.
+    """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise BackendError(
+            f"{command} runs in one process, but WORLD_SIZE={os.environ['WORLD_SIZE']} is set as for several.",
+            fix=f"start it without torchrun, which is for {TORCHRUN}; or unset WORLD_SIZE",
+        )
 
 
 @contextmanager

@@ -122,6 +122,7 @@ def _train(
             check_same_images(previous, trainer.spec, splits.labels)
             history = previous.checkpoint.history
             trainer.restore(previous.weights(), previous.state())
+    trainer.check_alike()
     for epoch in range(len(history), recipe.train.epochs):
         trainer.fall_back(history)
         history = (*history, trainer.run_epoch(epoch, observer))
@@ -196,7 +197,7 @@ class Trainer:
         if isinstance(self.step, ResampledFloatStep):
             self.step.settle(self._batches(epoch), self.attack, generator)
         seconds = time.perf_counter() - start
-        self.workers.check_alike(weight.mask for weight in self.weights_by_layer.values())
+        self.check_alike()
         result = self._check(generator)
         mean, clean, robust = losses.means()
         alpha = {name: weight.alpha.item() for name, weight in self.weights_by_layer.items()}
@@ -217,6 +218,15 @@ class Trainer:
             seconds=seconds,
             remarks=self._remarks(epoch, alpha, result),
         )
+
+    def check_alike(self) -> None:
+        """Check that every worker has the same masks and parameters.
+
+        Raises:
+            BackendError: they do not.
+        """
+        masks = (weight.mask for weight in self.weights_by_layer.values())
+        self.workers.check_alike((*masks, *(parameter for _, parameter in self._trained())))
 
     def update(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Losses:
         with self.precision.autocast():

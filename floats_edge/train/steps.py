@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from floats_edge.attacks import Network, attack
-from floats_edge.method.batchnorm import DualBatchNorm2d, reestimate
+from floats_edge.method.batchnorm import SETTLING, DualBatchNorm2d, reestimate
 from floats_edge.method.conditioning import draw_noise, resample_noise
 from floats_edge.method.fold import Rule, fold_network, weights_at
 from floats_edge.models.build import build, load_weights
@@ -28,7 +28,6 @@ from floats_edge.train.distributed import Workers
 
 Batch = tuple[Tensor, Tensor]
 """Images and labels."""
-SETTLING = 16
 
 
 @dataclass(frozen=True)

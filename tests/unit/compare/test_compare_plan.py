@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from floats_edge.cli.main import cli
 from floats_edge.compare.plan import load_plan, with_seed
 from floats_edge.errors import RecipeError
 from floats_edge.recipe import load_recipe
@@ -97,3 +99,11 @@ def test_compare_small_holds_what_the_claims_need() -> None:
     assert {recipe.sparsity.density for recipe in plan.values()} == {1.0, 0.1, 0.5}
     assert plan["floats-2-4"].sparsity.pattern == "2:4"
     assert plan["floats-channel-0.5"].sparsity.pattern == "channel"
+
+
+def test_several_processes_of_one_comparison_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = CliRunner().invoke(cli, ["compare", "compare-small"])
+    assert result.exit_code == 1
+    assert "floats-edge compare runs in one process" in result.output
+    assert "torchrun" in result.output

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from floats_edge.method.conditioning import conditioned_weights, float_layers
-from floats_edge.models.build import WIDE, build, load_weights
+from floats_edge.models.build import build, load_weights
 from floats_edge.models.layers import FLOAT, FOLDED
-from floats_edge.models.spec import DEPTHS, Architecture, ModelSpec
+from floats_edge.models.spec import DEPTHS, WIDE, Architecture, ModelSpec
 
 ARCHITECTURES = typing.get_args(Architecture)
 
