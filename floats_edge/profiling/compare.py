@@ -2,11 +2,14 @@
 
 Times of two processes differ by up to a few percent for no reason of the network's: where memory came to lie, what the
 caches hold. Inferences of one process are therefore no independent sample of that. Here a round is one observation: a
-fresh process for each bundle, of which short blocks of inferences alternate; which one starts alternates too.
+fresh process for each bundle, of which short blocks of inferences alternate; which one starts alternates too. Between
+blocks the processes come to rest: ONNX Runtime's threads look out for work for 40 ms after an inference before they
+sleep (measured, ONNX Runtime 1.32), and would take a core from the bundle whose turn it is.
 """
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,8 +24,10 @@ from floats_edge.profiling.conditions import read_conditions
 from floats_edge.profiling.isolation import Worker
 
 CONFIDENCE = 0.95
-_BLOCK_S = 0.02
+_BLOCK_S = 0.05
 _BLOCK_MINIMUM = 3
+_REST_S = 0.01
+_LONGEST_WAIT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,25 @@ class Schedule:
 
     timing: Timing
     rounds: int = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Rounds:
+    """What was measured of several contenders.
+
+    Attributes:
+        served: backend and lambda of each.
+        times: of every inference of each, in ns.
+        medians: of each round, in ns: ``[rounds, contenders]``.
+    """
+
+    served: tuple[tuple[str, float], ...]
+    times: tuple[Nanoseconds, ...]
+    medians: np.ndarray
+
+    def ratio(self, over: int, under: int) -> Ratio:
+        """Latency of one contender over that of another."""
+        return ratio_of(over, under, self.medians[:, over] / self.medians[:, under])
 
 
 def compare_bundles(
@@ -58,40 +82,49 @@ def compare_bundles(
         FloatsError: a bundle cannot be run.
     """
     conditions = read_conditions()
-    times: list[list[Nanoseconds]] = [[] for _ in bundles]
-    medians = np.empty((schedule.rounds, len(bundles)))
-    predictors: list[tuple[str, float]] = []
+    rounds = run_rounds(openers, batch, schedule, progress)
+    if len({backend for backend, _ in rounds.served}) > 1:
+        raise BackendError("the bundles run on different backends.", fix="choose one with --backend")
+    return Comparison(
+        subjects=tuple(map(bundle_subject, bundles)),
+        backend=rounds.served[0][0],
+        batch=batch,
+        lambdas=tuple(lam for _, lam in rounds.served),
+        p50_ms=tuple(float(np.median(part)) / 1e6 for part in rounds.times),
+        n=tuple(map(len, rounds.times)),
+        method=(
+            f"{schedule.rounds} rounds, in each a fresh process per bundle, of which blocks of {1000 * _BLOCK_S:g} ms "
+            "alternate, each after the one before has come to rest; the ratio of a round is that of its medians"
+        ),
+        ratios=tuple(rounds.ratio(over, under) for under, over in itertools.combinations(range(len(bundles)), 2)),
+        conditions=conditions,
+    )
+
+
+def run_rounds(
+    openers: Sequence[Open],
+    batch: int,
+    schedule: Schedule,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Rounds:
+    """Run contenders in turn; arguments and errors as in :func:`compare_bundles`."""
+    times: list[list[Nanoseconds]] = [[] for _ in openers]
+    medians = np.empty((schedule.rounds, len(openers)))
+    served: tuple[tuple[str, float], ...] = ()
     for index in range(schedule.rounds):
         progress(f"round {index + 1} of {schedule.rounds}")
-        order = list(range(len(bundles)))[:: -1 if index % 2 else 1]
+        order = list(range(len(openers)))[:: -1 if index % 2 else 1]
         with ExitStack() as stack:
             workers = {
                 place: stack.enter_context(Worker(serve_blocks, openers[place], batch, schedule.timing))
                 for place in order
             }
-            predictors = [workers[place].answer() for place in range(len(bundles))]
+            served = tuple(workers[place].answer() for place in range(len(openers)))
             blocks = _alternate(workers, order, schedule)
         for place, taken in blocks.items():
             times[place] += taken
             medians[index, place] = np.median(np.concatenate(taken))
-    if len({backend for backend, _ in predictors}) > 1:
-        raise BackendError("the bundles run on different backends.", fix="choose one with --backend")
-    everything = [np.concatenate(parts) for parts in times]
-    pairs = itertools.combinations(range(len(bundles)), 2)
-    return Comparison(
-        subjects=tuple(map(bundle_subject, bundles)),
-        backend=predictors[0][0],
-        batch=batch,
-        lambdas=tuple(lam for _, lam in predictors),
-        p50_ms=tuple(float(np.median(part)) / 1e6 for part in everything),
-        n=tuple(len(part) for part in everything),
-        method=(
-            f"{schedule.rounds} rounds, in each a fresh process per bundle, of which blocks of {1000 * _BLOCK_S:g} ms "
-            "alternate; the ratio of a round is that of its medians"
-        ),
-        ratios=tuple(ratio_of(over, under, medians[:, over] / medians[:, under]) for under, over in pairs),
-        conditions=conditions,
-    )
+    return Rounds(served, tuple(map(np.concatenate, times)), medians)
 
 
 def serve_blocks(open_predictor: Open, batch: int, timing: Timing) -> Iterator[object]:
@@ -99,9 +132,22 @@ def serve_blocks(open_predictor: Open, batch: int, timing: Timing) -> Iterator[o
     with open_predictor() as predictor:
         images = random_images(predictor.image_shape, batch)
         warm_up(predictor, images, timing)
+        _come_to_rest()
         yield predictor.backend, predictor.lam
         while True:
-            yield sample(lambda: predictor.predict(images), seconds=_BLOCK_S, minimum=_BLOCK_MINIMUM)
+            block = sample(lambda: predictor.predict(images), seconds=_BLOCK_S, minimum=_BLOCK_MINIMUM)
+            _come_to_rest()
+            yield block
+
+
+def _come_to_rest() -> None:
+    """Wait until the threads of this process take no more processor time, but not for ever."""
+    end = time.perf_counter() + _LONGEST_WAIT_S
+    while time.perf_counter() < end:
+        spent = time.process_time()
+        time.sleep(_REST_S)
+        if time.process_time() - spent < 0.1 * _REST_S:
+            return
 
 
 def ratio_of(over: int, under: int, ratios: np.ndarray) -> Ratio:

@@ -1,3 +1,4 @@
+import threading
 import time
 from functools import partial
 from math import comb
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.errors import BackendError
 from floats_edge.profiling.bench import Timing
-from floats_edge.profiling.compare import Schedule, compare_bundles, interval_rank, ratio_of
+from floats_edge.profiling.compare import Schedule, compare_bundles, interval_rank, ratio_of, serve_blocks
 from floats_edge.runtime.base import Images, Logits
 
 BRIEF = Schedule(Timing(warmup_s=0.01, duration_s=0.3), rounds=6)
@@ -49,6 +50,29 @@ def test_every_two_of_three_are_compared(bundle: Bundle) -> None:
     comparison = compare_bundles([bundle] * 3, [Sleeping, Slower, Sleeping], 1, BRIEF)
     assert [(ratio.over, ratio.under) for ratio in comparison.ratios] == [(1, 0), (2, 0), (2, 1)]
     assert comparison.ratios[2].high < 1
+
+
+class Spinning(Sleeping):
+    """Keeps a core busy for a while after each inference, as ONNX Runtime's threads do."""
+
+    def _infer(self, images: Images) -> Logits:
+        threading.Thread(target=self._spin).start()
+        return super()._infer(images)
+
+    @staticmethod
+    def _spin() -> None:
+        end = time.thread_time() + 0.04
+        while time.thread_time() < end:
+            pass
+
+
+def test_a_block_is_over_when_the_threads_rest() -> None:
+    blocks = serve_blocks(Spinning, 1, BRIEF.timing)
+    for _ in range(2):
+        next(blocks)
+        spent = time.process_time()
+        time.sleep(0.02)
+        assert time.process_time() - spent < 0.01
 
 
 def test_a_bundle_that_fails_is_told(bundle: Bundle) -> None:
