@@ -18,7 +18,7 @@ PAPER = Board(
 
 
 def workload(macs: int, weights: int) -> Workload:
-    return Workload("stem", "Conv", (), macs=macs, weights=weights, nonzeros=weights, inputs=1000, outputs=10)
+    return Workload("stem", "Conv", "fp32", (), macs=macs, weights=weights, nonzeros=weights, inputs=1000, outputs=10)
 
 
 def test_every_board_has_a_source_and_is_offered() -> None:
