@@ -16,7 +16,7 @@ from floats_edge.report.tables import (
 )
 
 _WIDER = (
-    "Precision and bytes are those of the graph: ONNX Runtime's CPU kernels may compute in float32, and then move more."
+    "Types and bytes are those of the graph: ONNX Runtime's CPU kernels may compute in float32, and then move more."
 )
 _RUN = ("subject", "backend", "batch", "streams")
 _TOP_LAYERS = 12
@@ -124,11 +124,11 @@ def layer_tables(content: Content) -> list[Table]:
 def _layer_table(label: str, trace: Trace) -> Table:
     rows = [_layer_row(layer) for layer in trace.layers[:_TOP_LAYERS]]
     rest = trace.layers[_TOP_LAYERS:]
-    columns = ("layer", "operator", "precision", "µs", "share", "GFLOP/s", "GB/s", "of attainable", "bound by")
-    columns += ("MAC", "non-zeros", "density", "bytes", "2:4 kernel")
+    columns = ("layer", "operator", "dtype", "µs", "share", "GFLOP/s", "GB/s", "of attainable", "bound by")
+    columns += ("MMAC", "density", "KiB", "2:4 kernel")
     notes = [
         f"{trace.source}, {trace.n} inferences, medians. Traced inferences are slower than the latencies above. MACs "
-        "count zeros, and are two operations each; bytes count weights, inputs and outputs once."
+        "count zeros, and are two operations each; KiB are of weights, inputs and outputs, each once."
     ]
     if trace.device == "cpu" and any(layer.precision not in (None, "fp32") for layer in trace.layers):
         notes.append(_WIDER)
@@ -139,7 +139,7 @@ def _layer_table(label: str, trace: Trace) -> Table:
     if rest:
         notes.append(f"{len(rest)} more take {sum(layer.share for layer in rest):.1%} together.")
     title = f"Layers on {trace.backend}, batch {trace.batch} · {label}"
-    details = ("operator", "GB/s", "MAC", "non-zeros", "bytes", "2:4 kernel")
+    details = ("operator", "GB/s", "MMAC", "KiB", "2:4 kernel")
     figures = (*columns[3:8], *columns[9:])
     return make_table(title, columns, rows, figures=figures, details=details, notes=notes)
 
@@ -157,10 +157,9 @@ def _layer_row(layer: Layer) -> tuple[str, ...]:
         "" if layer.gb_s is None else number(layer.gb_s),
         (UNKNOWN if known else "") if layer.attained is None else f"{layer.attained:.0%}",
         layer.bound or "",
-        "" if layer.macs is None else f"{layer.macs:,}",
-        "" if layer.nonzeros is None else f"{layer.nonzeros:,}",
+        "" if layer.macs is None else number(layer.macs / 1e6),
         "" if density is None else f"{density:.0%}",
-        "" if layer.bytes is None else f"{layer.bytes:,}",
+        "" if layer.bytes is None else number(layer.bytes / 1024),
         UNKNOWN if layer.sparse is None else "yes" if layer.sparse else "no",
     )
 

@@ -128,6 +128,7 @@ def test_layers_with_what_they_achieve() -> None:
         "no",
     )
     assert (shown["GFLOP/s"], shown["GB/s"]) == ("34.7", "1.23")
+    assert (shown["MMAC"], shown["KiB"]) == ("0.590", "41")
     assert (shown["of attainable"], shown["bound by"]) == ("35%", "arithmetic")
     assert "Attainable: arithmetic in fp32 100 GFLOP/s (measured: NumPy's BLAS)." in table.notes
     assert "Attainable: memory 10 GB/s (measured: a = b + c in NumPy)." in table.notes
@@ -164,7 +165,7 @@ def test_precision_stands_by_each_layer_and_peaks_of_one_source_in_one_note() ->
     layers = (stem.model_copy(update={"precision": "int8"}), head, rest)
     mixed = trace().model_copy(update={"peaks": peaks, "layers": layers, "device": "gpu"})
     (table,) = layer_tables(label_records([profile(traces=(mixed,))]))
-    assert [row[table.columns.index("precision")] for row in table.rows] == ["int8", "fp32", ""]
+    assert [row[table.columns.index("dtype")] for row in table.rows] == ["int8", "fp32", ""]
     told = [note for note in table.notes if note.startswith("Attainable")]
     assert told == [
         f"Attainable: arithmetic in int8 400 GFLOP/s, arithmetic in fp32 100 GFLOP/s, memory 10 GB/s ({board})."
