@@ -10,6 +10,7 @@ from typing_extensions import Self
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.artifacts.files import read_json, write_atomic
+from floats_edge.artifacts.manifest import Precision
 from floats_edge.recipe import Attack, Lambda, Noise, Section
 
 EVALUATION = "evaluation.json"
@@ -158,6 +159,9 @@ class Layer(Section):
 
     name: str = Field(description="of the model's layer, or of the graph's node where it belongs to none")
     operator: str
+    precision: Precision | None = Field(
+        description="of its numbers in the graph; a backend may compute in a wider one. None: no layer with weights"
+    )
     time_us: float = Field(ge=0, description="median over the inferences; of several kernels the sum")
     share: float = Field(ge=0, le=1, description="of the summed time of all layers")
     macs: int | None = Field(
@@ -165,7 +169,7 @@ class Layer(Section):
     )
     weights: int | None
     nonzeros: int | None
-    bytes: int | None = Field(description="weights, input and output of one inference, each once")
+    bytes: int | None = Field(description="weights, input and output of one inference, each once, in its precision")
     sparse: bool | None = Field(description="whether a kernel for 2:4 weights ran; None: the backend does not tell")
     gflops: float | None = Field(default=None, description="attained, in 10^9 operations/s; a MAC is two")
     gb_s: float | None = Field(default=None, description="attained, in 10^9 bytes/s")
@@ -183,7 +187,7 @@ class Layer(Section):
 class Peaks(Section):
     """What a device attains at most."""
 
-    arithmetic: Reading = Field(description="GFLOP/s at the precision of the network")
+    arithmetic: dict[Precision, Reading] = Field(description="GFLOP/s, by precision of the layers")
     memory: Reading = Field(description="GB/s of the memory that layers read and write")
 
 

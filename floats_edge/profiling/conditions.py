@@ -14,7 +14,7 @@ from floats_edge.artifacts.records import Reading
 from floats_edge.profiling.bench import IMAGE_SEED
 from floats_edge.profiling.telemetry import tegra
 from floats_edge.profiling.telemetry.nvml import gpu_sensors, gpu_state
-from floats_edge.profiling.telemetry.sensors import Sensor, UnreadableError, read_line, read_number
+from floats_edge.profiling.telemetry.sensors import Sensor, UnreadableError, is_there, read_line, read_number
 
 Conditions = dict[str, Reading | str]
 
@@ -60,8 +60,8 @@ def open_sensors(root: Path = Path("/")) -> Iterator[list[Sensor]]:
         sensors = [_busy_sensor(), _load_sensor(), _cpu_clock_sensor(root)]
         sensors += stack.enter_context(gpu_sensors())
         if tegra.is_jetson(root):
-            rails = tegra.rail_sensors(root) or stack.enter_context(tegra.tegrastats_sensors())
-            sensors += [*rails, *tegra.clock_sensors(root), *tegra.throttle_sensors(root)]
+            sensors += stack.enter_context(tegra.power_sensors(root))
+            sensors += [*tegra.clock_sensors(root), *tegra.throttle_sensors(root)]
         yield [*sensors, *tegra.thermal_sensors(root)]
 
 
@@ -115,7 +115,7 @@ def _load_sensor() -> Sensor:
 def _cpu_clock_sensor(root: Path) -> Sensor:
     """The clock of the first core, in MHz: by cpufreq, else what the kernel states, which under a VM is nominal."""
     path = root / f"{_CPUFREQ}/scaling_cur_freq"
-    if path.exists():
+    if is_there(path):
         return Sensor("CPU clock", "MHz", "cpufreq scaling_cur_freq, first core", lambda: read_number(path) / 1000)
 
     def stated() -> float:

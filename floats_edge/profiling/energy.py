@@ -21,9 +21,11 @@ def run_energy(
         seconds: that the timed inferences took.
         inferences: how many there were.
     """
-    name = next((sensor for sensor in POWER if sensor in conditions), None)
+    there = [sensor for sensor in POWER if sensor in conditions]
+    name = next((sensor for sensor in there if _was_read(conditions[sensor])), None)
     if name is None:
-        reason = "no power sensor: neither NVML nor an INA3221 nor tegrastats answers here"
+        reasons = "; ".join(conditions[sensor].source for sensor in there)
+        reason = reasons or "no power sensor: neither NVML nor an INA3221 nor tegrastats answers here"
         return {"energy per inference": Reading(value=None, unit="mJ", source=reason)}
     power, idle = conditions[name], idle_w.get(name)
     readings = {
@@ -31,6 +33,10 @@ def run_energy(
         "power idle": Reading(value=idle, unit="W", source=f"{power.source}, mean before the first run"),
     }
     return readings | {"energy per inference": _above_idle(name, power, idle, seconds / inferences)}
+
+
+def _was_read(power: Sampled) -> bool:
+    return any(watts is not None for watts in (power.before, power.mean, power.after))
 
 
 def _above_idle(name: str, power: Sampled, idle: float | None, seconds: float) -> Reading:

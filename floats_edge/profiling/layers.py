@@ -20,7 +20,7 @@ _DECORATION = re.compile(r"^InsertedPrecisionFreeCast_|_nchwc$|_token_\d+$")
 """What ONNX Runtime's optimiser adds to the name of a node or tensor."""
 
 
-def trace_layers(open_traced: OpenTraced, batch: int, workloads: Sequence[Workload], precision: str) -> Trace:
+def trace_layers(open_traced: OpenTraced, batch: int, workloads: Sequence[Workload]) -> Trace:
     """Time every layer in a process of its own (``isolation.run_isolated``).
 
     Raises:
@@ -43,18 +43,17 @@ def trace_layers(open_traced: OpenTraced, batch: int, workloads: Sequence[Worklo
             device=predictor.computes_on,
             threads=predictor.threads,
             peaks=None,
-            layers=join_layers(kernels, workloads, batch, precision),
+            layers=join_layers(kernels, workloads, batch),
         )
 
 
-def join_layers(kernels: Kernels, workloads: Sequence[Workload], batch: int, precision: str) -> tuple[Layer, ...]:
+def join_layers(kernels: Kernels, workloads: Sequence[Workload], batch: int) -> tuple[Layer, ...]:
     """Layers by their share of the time; what belongs to no layer stands by the name of its kernel.
 
     Args:
         kernels: and their times.
         workloads: the layers of the model.
         batch: images per inference.
-        precision: of the numbers that are moved.
     """
     owners = {tensor: workload for workload in workloads for tensor in workload.tensors}
     groups: dict[str, list[str]] = {}
@@ -74,12 +73,13 @@ def join_layers(kernels: Kernels, workloads: Sequence[Workload], batch: int, pre
             Layer(
                 name=name,
                 operator=work.operator if work else "",
+                precision=work.precision if work else None,
                 time_us=time_us,
                 share=time_us / total,
                 macs=work.macs * batch if work else None,
                 weights=work.weights if work else None,
                 nonzeros=work.nonzeros if work else None,
-                bytes=work.moved_bytes(batch, precision) if work else None,
+                bytes=work.moved_bytes(batch) if work else None,
                 sparse=None if kernels.sparse is None else not kernels.sparse.isdisjoint(groups[name]),
             )
         )

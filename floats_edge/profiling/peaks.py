@@ -2,8 +2,9 @@
 
 import itertools
 import os
+import platform
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,23 +27,27 @@ _ARRAY_BYTES, _SLICE_BYTES = 64 * 2**20, 2**20
 _ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-def cpu_peaks(threads: int | None, precision: Precision) -> Peaks:
+def cpu_peaks(threads: int | None, precisions: Iterable[Precision]) -> Peaks:
     """Measure the CPU, in a process of its own.
 
     Args:
         threads: as many as an inference has; None: one per physical core, as ONNX Runtime takes them.
-        precision: of the network. fp16 is computed in float32 there.
+        precisions: of the layers.
     """
     try:
         with environment(_ONE_BLAS_THREAD):  # the threads are ours
             gflops, gb_s = run_isolated(measure_cpu, threads or _physical_cores())
     except BackendError as error:
         reason = f"measuring it failed: {error.what}"
-        return Peaks(arithmetic=_unknown("GFLOP/s", reason), memory=_unknown("GB/s", reason))
-    if precision == "int8":
-        reason = "NumPy has no int8 product to measure with; its float32 rate is no bound"
-        return Peaks(arithmetic=_unknown("GFLOP/s", reason), memory=gb_s)
-    return Peaks(arithmetic=gflops, memory=gb_s)
+        gflops, gb_s = _unknown("GFLOP/s", reason), _unknown("GB/s", reason)
+    return Peaks(arithmetic={precision: _cpu_rate(precision, gflops) for precision in precisions}, memory=gb_s)
+
+
+def _cpu_rate(precision: Precision, float32: Reading) -> Reading:
+    """The float32 rate where ONNX Runtime computes in float32: bf16 is emulated, and x86 has no fp16 kernels."""
+    if precision == "int8" or (precision == "fp16" and platform.machine() == "aarch64"):
+        return _unknown("GFLOP/s", f"NumPy has no {precision} product to measure with; its float32 rate is no bound")
+    return float32
 
 
 def measure_cpu(threads: int) -> tuple[Reading, Reading]:
@@ -58,27 +63,33 @@ def measure_cpu(threads: int) -> tuple[Reading, Reading]:
     )
 
 
-def gpu_peaks(precision: Precision, root: Path = Path("/")) -> Peaks:
+def gpu_peaks(precisions: Iterable[Precision], root: Path = Path("/")) -> Peaks:
     """By the data sheet of a Jetson module (``boards.yaml``), otherwise by what NVML tells of the first GPU."""
     modules = compatible_modules(root)
     known = [board for board in boards().values() if modules.intersection(board.modules)]
     if len(known) == 1:  # a device tree made for several modules names them all
-        return _board_peaks(known[0], precision)
-    if precision == "fp32":
-        return Peaks(arithmetic=gpu_arithmetic_peak(), memory=gpu_memory_peak())
-    reason = f"NVML does not tell the {precision} rate of the tensor cores, and boards.yaml has no such GPU"
-    return Peaks(arithmetic=_unknown("GFLOP/s", reason), memory=gpu_memory_peak())
+        board = known[0]
+        memory = Reading(value=board.memory_gb_s, unit="GB/s", source=_published(board))
+        return Peaks(arithmetic={each: _board_rate(board, each) for each in precisions}, memory=memory)
+    return Peaks(arithmetic={each: _other_rate(each) for each in precisions}, memory=gpu_memory_peak())
 
 
-def _board_peaks(board: Board, precision: Precision) -> Peaks:
-    published = f"{board.name}, at the highest clock of any power mode: {board.source}"
+def _board_rate(board: Board, precision: Precision) -> Reading:
     rate = board.tera_ops.get("fp16" if precision == "bf16" else precision)
-    return Peaks(
-        arithmetic=_unknown("GFLOP/s", f"no {precision} figure in boards.yaml for {board.name}")
-        if rate is None
-        else Reading(value=1000 * rate, unit="GFLOP/s", source=published),
-        memory=Reading(value=board.memory_gb_s, unit="GB/s", source=published),
-    )
+    if rate is None:
+        return _unknown("GFLOP/s", f"no {precision} figure in boards.yaml for {board.name}")
+    return Reading(value=1000 * rate, unit="GFLOP/s", source=_published(board))
+
+
+def _published(board: Board) -> str:
+    return f"{board.name}, at the highest clock of any power mode: {board.source}"
+
+
+def _other_rate(precision: Precision) -> Reading:
+    if precision == "fp32":
+        return gpu_arithmetic_peak()
+    reason = f"NVML does not tell the {precision} rate of the tensor cores, and boards.yaml has no such GPU"
+    return _unknown("GFLOP/s", reason)
 
 
 def _unknown(unit: str, reason: str) -> Reading:

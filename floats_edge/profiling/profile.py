@@ -108,7 +108,6 @@ class _Stage:
         self.skipped = dict(plan.unavailable)
         self._plan = plan
         self._workloads = layer_workloads(bundle)
-        self._precision: Precision = bundle.manifest.precision
 
     def steps(self, sensors: Sequence[Sensor]) -> Iterator[str]:
         """Name every step before it is taken."""
@@ -144,21 +143,22 @@ class _Stage:
             "conditions": sampled,
             "energy": run_energy(sampled, idle_w, seconds, measured.run.latency_ms.n),
             "marks": run_marks(measured, sampled, self.conditions),
-            "memory": measured.run.memory | needed_memory(self._workloads, batch, self._precision),
+            "memory": measured.run.memory | needed_memory(self._workloads, batch),
         }
         return measured.run.model_copy(update=changes)
 
     def _trace(self, backend: str) -> None:
         batch = self._plan.batches[0]
         try:
-            trace = run_isolated(trace_layers, self._plan.tracers[backend], batch, self._workloads, self._precision)
+            trace = run_isolated(trace_layers, self._plan.tracers[backend], batch, self._workloads)
         except BackendError as error:
             self.skipped[f"layers on {backend}"] = error.what
         else:
             self.traces.append(hold_against(trace, self._peaks(trace)))
 
     def _peaks(self, trace: Trace) -> Peaks:
-        return gpu_peaks(self._precision) if trace.device == "gpu" else cpu_peaks(trace.threads, self._precision)
+        precisions: list[Precision] = list(dict.fromkeys(work.precision for work in self._workloads))
+        return gpu_peaks(precisions) if trace.device == "gpu" else cpu_peaks(trace.threads, precisions)
 
     def _merge_failures(self) -> None:
         """Tell a backend that fails in the same way throughout once."""

@@ -1,19 +1,24 @@
 """What each layer of a bundle has to compute and to move for one image: from its graph, nothing measured."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from floats_edge.artifacts.bundle import Bundle
+from floats_edge.artifacts.manifest import Precision
 from floats_edge.artifacts.records import Reading
 
 if TYPE_CHECKING:
     import onnx
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
-BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 """Bytes of a number, by precision."""
+
+_FLOATS: Mapping[int, Precision] = {1: "fp32", 10: "fp16", 16: "bf16"}
+"""Precision by ``onnx.TensorProto.DataType``."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,7 @@ class Workload:
     Attributes:
         name: of the model's layer, as in the manifest.
         operator: of the ONNX node that multiplies.
+        precision: of its numbers in the graph. A backend may compute in a wider one.
         tensors: names of nodes and tensors of the graph that belong to this layer: what a backend's kernels are
             called after.
         macs: multiply-accumulates, zeros counted.
@@ -34,6 +40,7 @@ class Workload:
 
     name: str
     operator: str
+    precision: Precision
     tensors: tuple[str, ...]
     macs: int
     weights: int
@@ -41,9 +48,12 @@ class Workload:
     inputs: int
     outputs: int
 
-    def moved_bytes(self, batch: int, precision: str) -> int:
-        """Bytes of the weight, and of all inputs and outputs of a batch, each once."""
-        return BYTES[precision] * (self.weights + batch * (self.inputs + self.outputs))
+    def moved_bytes(self, batch: int) -> int:
+        """Bytes of the weight, and of all inputs and outputs of a batch, each once.
+
+        At least: the output of an int8 layer counts as int8, as if it were quantised before it is written.
+        """
+        return BYTES[self.precision] * (self.weights + batch * (self.inputs + self.outputs))
 
 
 def layer_workloads(bundle: Bundle) -> tuple[Workload, ...]:
@@ -58,50 +68,64 @@ def layer_workloads(bundle: Bundle) -> tuple[Workload, ...]:
     model = onnx.load_model_from_string(bundle.read(manifest.graphs[0].file))
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes = _shapes(inferred)
+    tensors = _tensors(inferred)
     makers = {output: node for node in inferred.node for output in node.output}
     layers = {layer.name: layer for layer in manifest.layers}
     found = []
     for node in inferred.node:
         name = _layer_name(node, makers, layers) if node.op_type in WEIGHTED else None
-        if name is None or node.input[0] not in shapes or node.output[0] not in shapes:
+        if name is None or node.input[0] not in tensors or node.output[0] not in tensors:
             continue
-        layer, output = layers[name], math.prod(shapes[node.output[0]])
+        layer, output = layers[name], tensors[node.output[0]]
         found.append(
             Workload(
                 name=name,
                 operator=node.op_type,
+                precision=_precision(node, makers, output),
                 tensors=(node.name, *_followers(node, inferred)),
-                macs=output * math.prod(layer.shape[1:]),
+                macs=_size(output) * math.prod(layer.shape[1:]),
                 weights=math.prod(layer.shape),
                 nonzeros=layer.nonzeros,
-                inputs=math.prod(shapes[node.input[0]]),
-                outputs=output,
+                inputs=_size(tensors[node.input[0]]),
+                outputs=_size(output),
             )
         )
     return tuple(found)
 
 
-def needed_memory(workloads: Sequence[Workload], batch: int, precision: str) -> dict[str, Reading]:
+def needed_memory(workloads: Sequence[Workload], batch: int) -> dict[str, Reading]:
     """What the graph needs at least, in MiB: computed, not measured; a backend takes more."""
-    weights = BYTES[precision] * sum(work.weights for work in workloads)
-    widest = max((batch * (work.inputs + work.outputs) for work in workloads), default=0)
-    how = f"computed from the graph: {len(workloads)} layers in {precision}"
+    weights = sum(BYTES[work.precision] * work.weights for work in workloads)
+    widest = max((BYTES[work.precision] * batch * (work.inputs + work.outputs) for work in workloads), default=0)
+    counts = Counter(work.precision for work in workloads)
+    layers = " and ".join(f"{count} in {precision}" for precision, count in counts.most_common())
+    how = f"computed from the graph: layers with weights, {layers}"
     return {
-        "weights": Reading(value=weights / 2**20, unit="MiB", source=f"{how}, zeros counted"),
+        "weights": Reading(
+            value=weights / 2**20, unit="MiB", source=f"{how}; zeros counted, biases and scales of channels not"
+        ),
         "activations, at least": Reading(
-            value=BYTES[precision] * widest / 2**20, unit="MiB", source=f"{how}, input and output of the widest"
+            value=widest / 2**20, unit="MiB", source=f"{how}; input and output of the largest"
         ),
     }
 
 
-def _shapes(graph: "onnx.GraphProto") -> dict[str, tuple[int, ...]]:
+def _tensors(graph: "onnx.GraphProto") -> "dict[str, onnx.TypeProto.Tensor]":
+    """Type of every tensor whose shape is known, by name."""
     values = (*graph.input, *graph.value_info, *graph.output)
-    return {
-        value.name: tuple(dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim)
-        for value in values
-        if value.type.tensor_type.HasField("shape")
-    }
+    return {value.name: value.type.tensor_type for value in values if value.type.tensor_type.HasField("shape")}
+
+
+def _size(tensor: "onnx.TypeProto.Tensor") -> int:
+    return math.prod(dim.dim_value or 1 for dim in tensor.shape.dim)
+
+
+def _precision(
+    node: "onnx.NodeProto", makers: "Mapping[str, onnx.NodeProto]", output: "onnx.TypeProto.Tensor"
+) -> Precision:
+    """int8 where the weight is dequantised, which a backend fuses with the node; otherwise the type it computes in."""
+    maker = makers.get(node.input[1])
+    return "int8" if maker and maker.op_type == "DequantizeLinear" else _FLOATS[output.elem_type]
 
 
 def _layer_name(

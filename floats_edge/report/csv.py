@@ -75,8 +75,9 @@ def _run(place: Row, run: Run) -> Iterator[Row]:
 
 def _trace(place: Row, trace: Trace) -> Iterator[Row]:
     if trace.peaks is not None:
-        for name, peak in (("arithmetic", trace.peaks.arithmetic), ("memory", trace.peaks.memory)):
-            yield (*place, "attainable", name, *_reading(peak))
+        for precision, peak in trace.peaks.arithmetic.items():
+            yield (*place, "attainable", f"arithmetic, {precision}", *_reading(peak))
+        yield (*place, "attainable", "memory", *_reading(trace.peaks.memory))
     for layer in trace.layers:
         what = (*place, f"layer {layer.name}")
         yield (*what, "time, median", repr(layer.time_us), "µs", str(trace.n), trace.source)
@@ -87,7 +88,7 @@ def _trace(place: Row, trace: Trace) -> Iterator[Row]:
         )
         for name, value, unit in rates:
             if value is not None:
-                bound = f"bound by {layer.bound}" if name == "of attainable" else "work over time"
+                bound = f"bound by {layer.bound}" if name == "of attainable" else f"{layer.precision} work over time"
                 yield (*what, name, repr(value), unit, str(trace.n), bound)
 
 

@@ -91,7 +91,8 @@ def layers_svg(content: Content) -> str:
     slowest = trace.layers[:_TOP_LAYERS]
     bars = [(clean(layer.name), layer.time_us) for layer in slowest]
     roofs = [layer.attainable_us for layer in slowest]
-    attainable = "; line: attainable" if any(roofs) else ""
+    known = "" if all(layer.attainable_us for layer in slowest if layer.macs) else ", where it is known"
+    attainable = f"; line: attainable{known}" if any(roofs) else ""
     unit = f"µs per inference, {trace.backend}, batch {trace.batch}. Bar: measured{attainable}"
     return _bars_svg(bars, unit, "layers", roofs)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from floats_edge.artifacts.records import Comparison, Latency, Layer, Reading, Run, Trace
+from floats_edge.artifacts.records import Comparison, Latency, Layer, Peaks, Reading, Run, Trace
 from floats_edge.report.tables import (
     UNKNOWN,
     Content,
@@ -15,12 +15,19 @@ from floats_edge.report.tables import (
     subject_table,
 )
 
+_WIDER = (
+    "Types and bytes are those of the graph: ONNX Runtime's CPU kernels may compute in float32, and then move more."
+)
 _RUN = ("subject", "backend", "batch", "streams")
 _TOP_LAYERS = 12
 _ABOVE_THE_ROOF = {
-    "memory": "More than 100 % where memory is the bound: the data came from a cache.",
-    "arithmetic": "More than 100 % where arithmetic is the bound: the machine was busier while the peak was measured.",
+    ("memory", "cpu"): "the data came from a cache",
+    ("memory", "gpu"): "the data came from a cache",
+    ("arithmetic", "cpu"): "the machine was busier while the peak was measured",
+    ("arithmetic", "gpu"): "the kernel computes less than is counted (2:4 kernels leave out zeros, and Winograd's "
+    "algorithm multiplies less), or the published peak is not that of this GPU",
 }
+"""Why a layer may take less time than is attainable, by its bound and the device of the trace."""
 
 
 def record_tables(content: Content) -> list[Table]:
@@ -117,21 +124,23 @@ def layer_tables(content: Content) -> list[Table]:
 def _layer_table(label: str, trace: Trace) -> Table:
     rows = [_layer_row(layer) for layer in trace.layers[:_TOP_LAYERS]]
     rest = trace.layers[_TOP_LAYERS:]
-    columns = ("layer", "operator", "µs", "share", "GFLOP/s", "GB/s", "of attainable", "bound by")
-    columns += ("MAC", "non-zeros", "density", "bytes", "2:4 kernel")
+    columns = ("layer", "operator", "dtype", "µs", "share", "GFLOP/s", "GB/s", "of attainable", "bound by")
+    columns += ("MMAC", "density", "KiB", "2:4 kernel")
     notes = [
         f"{trace.source}, {trace.n} inferences, medians. Traced inferences are slower than the latencies above. MACs "
-        "count zeros, and are two operations each; bytes count weights, inputs and outputs once."
+        "count zeros, and are two operations each; KiB are of weights, inputs and outputs, each once."
     ]
+    if trace.device == "cpu" and any(layer.precision not in (None, "fp32") for layer in trace.layers):
+        notes.append(_WIDER)
     if trace.peaks is not None:
-        notes += [_peak_note("Arithmetic", trace.peaks.arithmetic), _peak_note("Memory", trace.peaks.memory)]
-    above = {layer.bound for layer in trace.layers if (layer.attained or 0) > 1}
-    notes += [why for bound, why in _ABOVE_THE_ROOF.items() if bound in above]
+        notes += _peak_notes(trace.peaks)
+    above = dict.fromkeys(layer.bound for layer in trace.layers if layer.bound and (layer.attained or 0) > 1)
+    notes += [f"More than 100 % where {b} is the bound: {_ABOVE_THE_ROOF[b, trace.device]}." for b in above]
     if rest:
         notes.append(f"{len(rest)} more take {sum(layer.share for layer in rest):.1%} together.")
     title = f"Layers on {trace.backend}, batch {trace.batch} · {label}"
-    details = ("operator", "GB/s", "MAC", "non-zeros", "bytes", "2:4 kernel")
-    figures = (*columns[2:7], *columns[8:])
+    details = ("operator", "GB/s", "MMAC", "KiB", "2:4 kernel")
+    figures = (*columns[3:8], *columns[9:])
     return make_table(title, columns, rows, figures=figures, details=details, notes=notes)
 
 
@@ -141,22 +150,27 @@ def _layer_row(layer: Layer) -> tuple[str, ...]:
     return (
         layer.name,
         layer.operator,
+        layer.precision or "",
         number(layer.time_us),
         f"{layer.share:.1%}",
         "" if layer.gflops is None else number(layer.gflops),
         "" if layer.gb_s is None else number(layer.gb_s),
         (UNKNOWN if known else "") if layer.attained is None else f"{layer.attained:.0%}",
         layer.bound or "",
-        "" if layer.macs is None else f"{layer.macs:,}",
-        "" if layer.nonzeros is None else f"{layer.nonzeros:,}",
+        "" if layer.macs is None else number(layer.macs / 1e6),
         "" if density is None else f"{density:.0%}",
-        "" if layer.bytes is None else f"{layer.bytes:,}",
+        "" if layer.bytes is None else number(layer.bytes / 1024),
         UNKNOWN if layer.sparse is None else "yes" if layer.sparse else "no",
     )
 
 
-def _peak_note(what: str, peak: Reading) -> str:
-    return f"{what}, attainable: {reading(peak)[0]} ({peak.source})."
+def _peak_notes(peaks: Peaks) -> list[str]:
+    """What is attainable, one note for each source."""
+    figures = {f"arithmetic in {precision}": peak for precision, peak in peaks.arithmetic.items()}
+    by_source: dict[str, list[str]] = {}
+    for what, peak in (*figures.items(), ("memory", peaks.memory)):
+        by_source.setdefault(peak.source, []).append(f"{what} {reading(peak)[0]}")
+    return [f"Attainable: {', '.join(told)} ({source})." for source, told in by_source.items()]
 
 
 def comparison_table(content: Content) -> Table:

@@ -19,7 +19,7 @@ def engine_memory(
         trt: the module of their flavour.
         engines: all that are loaded.
         plan_bytes: of their files.
-        cuda: that holds the buffers of images, logits and bound weights.
+        cuda: that holds the buffers of images, logits, lambda, and weights bound or staged for refitting.
         free_before: bytes of device memory that were free before they were loaded.
     """
     free, _ = cuda.memory_info()
@@ -30,7 +30,9 @@ def engine_memory(
         "engine activations and workspace": _sum(
             context, "ICudaEngine.device_memory_size_v2, one execution context; TensorRT does not tell the two apart"
         ),
-        "buffers on the GPU": _mib(cuda.allocated, "cudaMalloc of images, logits and bound weights"),
+        "buffers on the GPU": _mib(
+            cuda.allocated, "cudaMalloc of images, logits, lambda, and weights that are bound or staged for refitting"
+        ),
         "page-locked buffers": _mib(cuda.page_locked, "cudaMallocHost of images and logits"),
         "GPU increase by cudaMemGetInfo": _mib(
             free_before - free, "cudaMemGetInfo, free memory before and after loading, all processes"

@@ -78,26 +78,25 @@ def gpu_memory_used() -> Reading:
 
 def gpu_memory_peak() -> Reading:
     """Bandwidth of the first GPU's memory in GB/s: bus width times the highest clock, two transfers a cycle."""
-    try:
-        with first_gpu() as (nvml, gpu):
-            bits = nvml.nvmlDeviceGetMemoryBusWidth(gpu)
-            mhz = nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_MEM)
-    except UnreadableError as reason:
-        return Reading(value=None, unit="GB/s", source=str(reason))
-    source = f"NVML: {bits} bits at {mhz} MHz, the highest clock, two transfers a cycle"
-    return Reading(value=2 * bits / 8 * mhz / 1000, unit="GB/s", source=source)
+    return _peak("GB/s", 2 / 8, "nvmlDeviceGetMemoryBusWidth", "NVML_CLOCK_MEM", "bits", "two transfers a cycle")
 
 
 def gpu_arithmetic_peak() -> Reading:
     """float32 rate of the first GPU's CUDA cores in GFLOP/s: a fused multiply-add each at the highest clock."""
+    how = "a multiply-add a cycle; no tensor cores"
+    return _peak("GFLOP/s", 2, "nvmlDeviceGetNumGpuCores", "NVML_CLOCK_SM", "CUDA cores", how)
+
+
+def _peak(unit: str, a_cycle: float, query: str, clock: str, counted: str, how: str) -> Reading:
+    """What the first GPU does at the highest of its clocks: a count asked of NVML, times what each does a cycle."""
     try:
         with first_gpu() as (nvml, gpu):
-            cores = nvml.nvmlDeviceGetNumGpuCores(gpu)
-            mhz = nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM)
+            count = getattr(nvml, query)(gpu)
+            mhz = nvml.nvmlDeviceGetMaxClockInfo(gpu, getattr(nvml, clock))
     except UnreadableError as reason:
-        return Reading(value=None, unit="GFLOP/s", source=str(reason))
-    source = f"NVML: {cores} CUDA cores at {mhz} MHz, the highest clock, a multiply-add a cycle; no tensor cores"
-    return Reading(value=2 * cores * mhz / 1000, unit="GFLOP/s", source=source)
+        return Reading(value=None, unit=unit, source=str(reason))
+    source = f"NVML: {count} {counted} at {mhz} MHz, the highest clock, {how}"
+    return Reading(value=a_cycle * count * mhz / 1000, unit=unit, source=source)
 
 
 def gpu_state() -> dict[str, Reading | str]:

@@ -1,5 +1,6 @@
 """Sensors, and a thread that reads them while something else is being timed, in another process."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +13,9 @@ from typing_extensions import Self
 from floats_edge.artifacts.records import Sampled
 
 INTERVAL_S = 0.1
+
+_PAGE = 4096
+"""Bytes that a file of sysfs holds at most."""
 
 
 class UnreadableError(Exception):
@@ -124,6 +128,22 @@ def means(sensors: Sequence[Sensor], seconds: float, interval_s: float = INTERVA
     }
 
 
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """Paths below a folder of ``/sys``, sorted; none where it is not there or may not be entered."""
+    try:
+        return sorted(folder.glob(pattern))
+    except PermissionError:
+        return []
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file of ``/sys`` is there, as far as its folder may be entered."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
+
+
 def read_number(path: Path) -> float:
     """The number that a file of ``/sys`` or ``/proc`` holds.
 
@@ -141,12 +161,26 @@ def read_line(path: Path) -> str:
     """First line of a file of ``/sys`` or ``/proc``; device-tree strings end in NUL.
 
     Raises:
-        UnreadableError: no such file, no access, or it is empty.
+        UnreadableError: no such file, no access, nothing to read now, or it is empty.
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").rstrip("\0\n ").splitlines()
-    except OSError as error:  # thermal zones of a powered-down unit answer EAGAIN
+        text = _read(path)
+    except OSError as error:
         raise UnreadableError(f"{path}: {error.strerror}") from None
+    lines = text.decode("utf-8", "replace").rstrip("\0\n ").splitlines()
     if not lines:
         raise UnreadableError(f"{path} is empty")
     return lines[0]
+
+
+def _read(path: Path) -> bytes:
+    """What the kernel answers, at most a page.
+
+    By system call: the thermal zone of a unit that is powered down answers EAGAIN, and Python's file objects then
+    return None or fail with a TypeError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return os.read(descriptor, _PAGE)
+    finally:
+        os.close(descriptor)

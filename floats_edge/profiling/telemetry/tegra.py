@@ -9,13 +9,21 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from floats_edge.artifacts.records import Reading
-from floats_edge.profiling.telemetry.sensors import Sensor, UnreadableError, read_line, read_number
+from floats_edge.profiling.telemetry.sensors import (
+    Sensor,
+    UnreadableError,
+    is_there,
+    matching,
+    read_line,
+    read_number,
+)
 
 TOTAL_RAILS = ("VDD_IN", "VIN", "POM_5V_IN")
 """Rails that feed the whole module (Orin Nano and NX; Thor; the first Nano)."""
@@ -24,7 +32,10 @@ _SHARED_RAILS = ("VDD_GPU_SOC", "VDD_GPU", "VDD_CPU_CV", "VDD_CPU_SOC_MSS", "VIN
 """Where no rail feeds the whole module (AGX Orin; Thor where its board monitor is hidden), these together do."""
 
 _GPU_CLOCKS = ("*.gpu", "*.ga10b", "*.gv11b", "gpu-gpc-0")
-_NO_SENSOR_C = -200  # tegrastats prints -256 for a unit that is powered down
+_UNCONNECTED = "NC"
+_ZONE_SUFFIX = re.compile(r"-therm(al)?$|_tegra$")  # JetPack 5: CPU-therm, Tboard_tegra; later cpu-thermal
+_NO_SENSOR_C = -200  # a unit that is powered down reads -256
+_PATIENCE_S = 5
 
 
 @dataclass(frozen=True)
@@ -84,30 +95,63 @@ def compatible_modules(root: Path = Path("/")) -> frozenset[str]:
     return frozenset(re.findall(r"p\d{4}-\d{4}", compatible.decode("ascii", "replace")))
 
 
-def rail_sensors(root: Path = Path("/")) -> list[Sensor]:
-    """Power of every rail that a monitor chip measures (INA3221, INA238), and of the whole module, in W."""
-    rails = {}
-    for chip in sorted((root / "sys/class/hwmon").glob("hwmon*")):
+@contextmanager
+def power_sensors(root: Path = Path("/")) -> Iterator[list[Sensor]]:
+    """Power of the rails and of the whole module, in W: from sysfs, or from tegrastats where that is hidden or refused.
+
+    Where neither tells, one sensor for the whole module, without a value: it says why.
+    """
+    with ExitStack() as stack:
         try:
-            kind = read_line(chip / "name")
-        except UnreadableError:
+            sensors = rail_sensors(root)
+        except UnreadableError as hidden:
+            try:
+                sensors = stack.enter_context(tegrastats_sensors())
+            except UnreadableError as silent:
+                sensors = [_silent("power module", "W", f"{hidden}; {silent}")]
+        yield sensors
+
+
+def _silent(name: str, unit: str, reason: str) -> Sensor:
+    def read() -> NoReturn:
+        raise UnreadableError(reason)
+
+    return Sensor(name, unit, reason, read)
+
+
+def rail_sensors(root: Path = Path("/")) -> list[Sensor]:
+    """Power of every rail that a monitor chip measures (INA3221, INA238), and of the whole module, in W.
+
+    Raises:
+        UnreadableError: there is no such chip, or none may be read.
+    """
+    rails: dict[str, Sensor] = {}
+    reasons = []
+    for chip in matching(root / "sys/class/hwmon", "hwmon*"):
+        try:
+            found = dict(_chip_rails(chip))
+        except UnreadableError as error:
+            reasons.append(str(error))
             continue
-        if kind.startswith("ina"):
-            rails |= dict(_chip_rails(chip, kind))
+        rails |= found
+    if not rails:
+        raise UnreadableError("; ".join(reasons) or "no INA3221 and no INA238 under /sys/class/hwmon")
     return [*rails.values(), *_total(rails)]
 
 
-def _chip_rails(chip: Path, kind: str) -> Iterator[tuple[str, Sensor]]:
-    """Channels that have a name and a current: the others are shunt voltages and their sum."""
-    for named in sorted(chip.glob("in[0-9]_label")):
+def _chip_rails(chip: Path) -> Iterator[tuple[str, Sensor]]:
+    """Channels that have a name and a current: the others are not connected, or shunt voltages and their sum."""
+    kind = read_line(chip / "name")
+    if not kind.startswith("ina"):
+        return
+    for named in matching(chip, "in[0-9]_label"):
         channel = named.name.removeprefix("in").removesuffix("_label")
         volts, current = chip / f"in{channel}_input", chip / f"curr{channel}_input"
-        if current.exists():
-            label = read_line(named)
+        if is_there(current) and (label := read_line(named)) != _UNCONNECTED:
             yield label, _rail(label, f"{kind}, {chip.name}/in{channel} × curr{channel}", _product(volts, current))
     label = chip / "label"
     power = chip / "power1_input"
-    if label.exists() and power.exists():
+    if is_there(label) and is_there(power):
         name = read_line(label)
         yield name, _rail(name, f"{kind}, {chip.name}/power1_input", lambda: read_number(power) / 1e6)
 
@@ -132,24 +176,30 @@ def _total(rails: Mapping[str, Sensor]) -> list[Sensor]:
 def thermal_sensors(root: Path = Path("/")) -> list[Sensor]:
     """Temperature of every thermal zone, in °C; a zone whose unit is powered down has none then."""
     found = []
-    for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
+    for zone in matching(root / "sys/class/thermal", "thermal_zone*"):
         try:
             kind = read_line(zone / "type")
         except UnreadableError:
             continue
-        name = f"temperature {kind.removesuffix('-thermal')}"
-        found.append(Sensor(name, "°C", f"{zone.name}/temp", _thousandth(zone / "temp")))
+        name = f"temperature {_ZONE_SUFFIX.sub('', kind).lower()}"
+        found.append(Sensor(name, "°C", f"{zone.name}/temp", _celsius(zone / "temp")))
     return found
 
 
-def _thousandth(path: Path) -> Callable[[], float]:
-    return lambda: read_number(path) / 1000
+def _celsius(path: Path) -> Callable[[], float]:
+    def read() -> float:
+        value = read_number(path) / 1000
+        if value < _NO_SENSOR_C:
+            raise UnreadableError(f"{path} reads {value:g} °C: the unit is powered down")
+        return value
+
+    return read
 
 
 def throttle_sensors(root: Path = Path("/")) -> list[Sensor]:
     """Steps of throttling in force: thermal alerts by cooling device, and over-current events since boot."""
     found = []
-    for device in sorted((root / "sys/class/thermal").glob("cooling_device*")):
+    for device in matching(root / "sys/class/thermal", "cooling_device*"):
         try:
             kind = read_line(device / "type")
         except UnreadableError:
@@ -158,7 +208,7 @@ def throttle_sensors(root: Path = Path("/")) -> list[Sensor]:
             found.append(
                 Sensor(f"throttling {kind}", "steps", f"{device.name}/cur_state", _number(device / "cur_state"))
             )
-    for events in sorted((root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt")):
+    for events in matching(root / "sys/class/hwmon", "hwmon*/oc*_event_cnt"):
         name = f"over-current {events.name.removesuffix('_event_cnt')}"
         found.append(Sensor(name, "events", f"{events.parent.name}/{events.name}", _number(events)))
     return found
@@ -171,7 +221,7 @@ def _number(path: Path) -> Callable[[], float]:
 def gpu_clock_folder(root: Path = Path("/")) -> Path | None:
     """Folder of the GPU's frequency limits, or None."""
     folder = root / "sys/class/devfreq"
-    return next((path for pattern in _GPU_CLOCKS for path in sorted(folder.glob(pattern))), None)
+    return next((path for pattern in _GPU_CLOCKS for path in matching(folder, pattern)), None)
 
 
 def clock_sensors(root: Path = Path("/")) -> list[Sensor]:
@@ -180,7 +230,7 @@ def clock_sensors(root: Path = Path("/")) -> list[Sensor]:
     found = [] if gpu is None else [Sensor("GPU clock", "MHz", f"devfreq {gpu.name}", _million(gpu / "cur_freq"))]
     thor = root / "sys/class/devfreq/bwmgr/cur_freq"
     debug = root / "sys/kernel/debug/bpmp/debug/clk/emc/rate"  # for root alone
-    memory = thor if thor.exists() else debug
+    memory = thor if is_there(thor) else debug
     return [*found, Sensor("memory clock", "MHz", str(memory.relative_to(root)), _million(memory))]
 
 
@@ -257,43 +307,75 @@ def nvmap_used(root: Path = Path("/")) -> Reading:
 
 
 @contextmanager
-def tegrastats_sensors(interval_ms: int = 100) -> Iterator[list[Sensor]]:
-    """Rails and GPU clock from a tegrastats that runs meanwhile: for containers that see the tool and not sysfs."""
+def tegrastats_sensors(interval_ms: int = 100, patience_s: float = _PATIENCE_S) -> Iterator[list[Sensor]]:
+    """Rails and GPU clock from a tegrastats that runs meanwhile: for containers that see the tool and not sysfs.
+
+    Raises:
+        UnreadableError: the tool is not here, or tells of no rail within ``patience_s``.
+    """
     tool = shutil.which("tegrastats")
     if tool is None:
-        yield []
-        return
+        raise UnreadableError("tegrastats is not here")
     command = [tool, "--interval", str(interval_ms)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603
-    lines: list[Tegrastats] = []
-    first = threading.Event()
-
-    def follow() -> None:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:  # noqa: S603
         assert process.stdout is not None
-        for line in process.stdout:
-            lines[:] = [parse_tegrastats(line)]
-            first.set()
-
-    reader = threading.Thread(target=follow, name="tegrastats", daemon=True)
-    reader.start()
-    try:
-        first.wait(timeout=5)
-        yield _line_sensors(lines)
-    finally:
-        process.kill()
-        process.wait()
-        reader.join()
+        follower = _Follower(process.stdout)
+        try:
+            yield follower.sensors(patience_s)
+        finally:
+            process.kill()
+            follower.thread.join()
 
 
-def _line_sensors(lines: list[Tegrastats]) -> list[Sensor]:
-    if not lines:
-        return []
+class _Follower:
+    """Keeps up with a tegrastats that runs.
 
-    def power(rail: str) -> Callable[[], float]:
-        return lambda: lines[0].power_w[rail]
+    Attributes:
+        newest: its last line; None before the first and after it has ended.
+        reason: why that tells nothing, if it does not.
+    """
 
-    rails = {rail: _rail(rail, f"tegrastats, {rail}", power(rail)) for rail in lines[0].power_w}
-    found = [*rails.values(), *_total(rails)]
-    if lines[0].gpu_mhz is not None:
-        found.append(Sensor("GPU clock", "MHz", "tegrastats, GR3D_FREQ", lambda: float(lines[0].gpu_mhz or 0)))
-    return found
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.newest: Tegrastats | None = None
+        self.reason = "tegrastats says nothing"
+        self._told = threading.Event()
+        self.thread = threading.Thread(target=self._follow, args=(lines,), name="tegrastats", daemon=True)
+        self.thread.start()
+
+    def sensors(self, patience_s: float) -> list[Sensor]:
+        """What the first line that names a rail tells.
+
+        Raises:
+            UnreadableError: there was none within ``patience_s``.
+        """
+        self._told.wait(timeout=patience_s)
+        line = self.newest
+        if line is None or not line.power_w:
+            raise UnreadableError(self.reason)
+        rails = {rail: _rail(rail, f"tegrastats, {rail}", self._power(rail)) for rail in line.power_w}
+        found = [*rails.values(), *_total(rails)]
+        if line.gpu_mhz is not None:
+            found.append(Sensor("GPU clock", "MHz", "tegrastats, GR3D_FREQ", self._gpu_clock))
+        return found
+
+    def _follow(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.newest = parse_tegrastats(line)
+            if self.newest.power_w:
+                self.reason = "tegrastats has ended"
+                self._told.set()
+            else:
+                self.reason = f"tegrastats prints lines of an unknown format: {line.strip()[:60]!r}"
+        self.newest = None
+        self._told.set()
+
+    def _power(self, rail: str) -> Callable[[], float]:
+        return lambda: self._known(self.newest.power_w.get(rail) if self.newest else None)
+
+    def _gpu_clock(self) -> float:
+        return self._known(self.newest.gpu_mhz if self.newest else None)
+
+    def _known(self, value: float | None) -> float:
+        if value is None:
+            raise UnreadableError(self.reason)
+        return value

@@ -1,7 +1,10 @@
 import os
 import platform
 import shutil
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -64,6 +67,81 @@ def test_a_jetson_whose_sysfs_is_hidden_asks_tegrastats(tmp_path: Path, monkeypa
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with open_sensors(root) as sensors:
         assert {sensor.name: sensor.read() for sensor in sensors if sensor.unit == "W"}["power module"] == 16.32
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """As a user whom the permissions of files bind: root may read everything."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def everything(root: Path) -> dict[str, object]:
+    """Conditions and sensors of a machine: what they tell, or why they do not."""
+    with open_sensors(root) as sensors:
+        return {**read_conditions(root), **{sensor.name: told(sensor) for sensor in sensors}}
+
+
+def told(sensor: Sensor) -> float | str:
+    try:
+        return sensor.read()
+    except UnreadableError as error:
+        return str(error)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Unlike those of pytest, one that others than its owner may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("name", ["orin-nano", "agx-orin-jetpack5", "agx-thor"])
+def test_nothing_fails_whatever_may_not_be_read(name: str, open_folder: Path) -> None:
+    root = board(name, open_folder)
+    for path in sorted(path for path in root.rglob("*") if not path.is_symlink()):
+        mode = path.stat().st_mode
+        path.chmod(0)
+        with unprivileged():
+            found = everything(root)
+        path.chmod(mode)
+        assert found.keys() >= {"CPU", "CPU clock", "clocks", "power mode"}, path
+
+
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [
+        ("class/hwmon/hwmon1/curr1_input", {"power VDD_IN", "power module"}),
+        ("class/thermal/thermal_zone8/temp", {"temperature tj"}),
+        ("class/thermal/cooling_device5/cur_state", {"throttling gpu-throttle-alert"}),
+        ("class/devfreq/17000000.gpu/cur_freq", {"GPU clock"}),
+        ("devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", {"CPU clock"}),
+        ("class/devfreq/17000000.gpu/max_freq", {"GPU clock limits", "clocks"}),
+    ],
+)
+def test_what_may_not_be_read_says_so(file: str, names: set[str], open_folder: Path) -> None:
+    root = board("orin-nano", open_folder)
+    (root / "sys" / file).chmod(0)
+    with unprivileged():
+        found = everything(root)
+    assert {name for name, what in found.items() if "Permission denied" in str(what)} == names
+
+
+def test_power_that_may_not_be_read_says_so(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = board("orin-nano", open_folder)
+    monkeypatch.setenv("PATH", str(open_folder))
+    (root / "sys/class/hwmon/hwmon1/in2_label").chmod(0)
+    with unprivileged():
+        found = everything(root)
+    assert str(found["power module"]).endswith("in2_label: Permission denied; tegrastats is not here")
+    assert "power VDD_IN" not in found
 
 
 def test_cores_that_work_are_counted(tmp_path: Path) -> None:

@@ -4,6 +4,13 @@ from fixtures.records import sampled
 from floats_edge.artifacts.records import Sampled
 from floats_edge.profiling.energy import run_energy
 
+UNREAD = Sampled(
+    unit="W",
+    source="hwmon1/in2_label: Permission denied",
+    n=0,
+    **dict.fromkeys(("before", "minimum", "mean", "maximum", "after")),
+)
+
 
 def power(watts: float | None, n: int = 30) -> Sampled:
     return sampled(unit="W", source="VDD_IN", mean=watts, n=n)
@@ -22,10 +29,16 @@ def test_the_whole_module_goes_before_the_gpu() -> None:
     assert run_energy(both, {"power GPU": 10.0, "power module": 5.0}, 1, 1)["power during"].value == 9
 
 
+def test_a_module_that_tells_nothing_leaves_it_to_the_gpu() -> None:
+    conditions = {"power module": UNREAD, "power GPU": power(50.0)}
+    assert run_energy(conditions, {"power module": None, "power GPU": 10.0}, 1, 1)["power during"].value == 50
+
+
 @pytest.mark.parametrize(
     ("during", "idle", "reason"),
     [
         ({}, {}, "no power sensor"),
+        ({"power module": UNREAD}, {"power module": None}, "in2_label: Permission denied"),
         ({"power GPU": power(50.0, n=2)}, {"power GPU": 5.0}, "only 2 samples"),
         ({"power GPU": power(None, n=0)}, {"power GPU": 5.0}, "only 0 samples"),
         ({"power GPU": power(50.0)}, {"power GPU": None}, "idle power is not known"),

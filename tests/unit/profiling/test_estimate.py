@@ -18,7 +18,7 @@ PAPER = Board(
 
 
 def workload(macs: int, weights: int) -> Workload:
-    return Workload("stem", "Conv", (), macs=macs, weights=weights, nonzeros=weights, inputs=1000, outputs=10)
+    return Workload("stem", "Conv", "fp32", (), macs=macs, weights=weights, nonzeros=weights, inputs=1000, outputs=10)
 
 
 def test_every_board_has_a_source_and_is_offered() -> None:
@@ -27,9 +27,11 @@ def test_every_board_has_a_source_and_is_offered() -> None:
 
 
 def test_published_figures_follow_from_the_data() -> None:
-    nano, agx, thor = (boards()[name].tera_ops for name in ("orin-nano-8gb", "agx-orin-64gb", "thor"))
+    nano, nx, agx, thor = (board.tera_ops for board in boards().values())
     assert nano["int8"] is not None
     assert 2 * nano["int8"] == pytest.approx(67, rel=0.01)
+    assert nx["int8"] is not None
+    assert 2 * nx["int8"] + 80 == pytest.approx(157, rel=0.01)  # two DLAs have 80
     assert agx["int8"] is not None
     assert 2 * agx["int8"] == pytest.approx(170, rel=0.01)
     assert thor["fp16"] == pytest.approx(2070 / 8, rel=0.01)

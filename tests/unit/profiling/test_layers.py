@@ -3,20 +3,21 @@ from pathlib import Path
 
 import pytest
 from fixtures.predictors import Sleeping
-from fixtures.tiny_bundle import CLASSES, write_bundle
+from fixtures.tiny_bundle import CLASSES, MODES_AND_PRECISIONS, write_bundle
 
+from floats_edge.artifacts.manifest import Mode, Precision
 from floats_edge.errors import BackendError
 from floats_edge.profiling.layers import join_layers, trace_layers
-from floats_edge.profiling.workload import Workload, layer_workloads
+from floats_edge.profiling.workload import Workload, layer_workloads, needed_memory
 from floats_edge.runtime.backends import open_traced
 from floats_edge.runtime.base import Kernels
 
-STEM = Workload("stem", "Conv", ("node_stem", "stem", "relu"), 1000, 100, 25, 30, 40)
-HEAD = Workload("head", "Gemm", ("node_head", "logits"), 10, 10, 10, 5, 5)
+STEM = Workload("stem", "Conv", "fp16", ("node_stem", "stem", "relu"), 1000, 100, 25, 30, 40)
+HEAD = Workload("head", "Gemm", "fp32", ("node_head", "logits"), 10, 10, 10, 5, 5)
 
 
 def joined(times: dict[str, list[float]], sparse: frozenset[str] | None = frozenset()):
-    return join_layers(Kernels(times, "a profiler", sparse), [STEM, HEAD], batch=2, precision="fp16")
+    return join_layers(Kernels(times, "a profiler", sparse), [STEM, HEAD], batch=2)
 
 
 @pytest.mark.parametrize("lambdas", [(0.3,), (0.0, 1.0), None], ids=["fixed", "bank", "bound"])
@@ -30,16 +31,40 @@ def test_every_layer_of_a_bundle_has_its_work(lambdas, precision, tmp_path: Path
     assert (classifier.name, classifier.macs) == ("classifier", CLASSES * 8)
 
 
+@pytest.mark.parametrize(("mode", "precision"), MODES_AND_PRECISIONS)
+def test_the_classifier_of_an_int8_bundle_counts_as_float(mode: Mode, precision: Precision, tmp_path: Path) -> None:
+    lambdas = {"fixed": (0.3,), "bank": (0.0, 1.0)}.get(mode)
+    stem, classifier = layer_workloads(write_bundle(tmp_path / "bundle", lambdas, precision, mode))
+    assert stem.precision == precision
+    assert classifier.precision == ("fp32" if precision == "int8" else precision)
+
+
+def test_every_layer_moves_and_needs_bytes_of_its_own_precision() -> None:
+    assert (STEM.moved_bytes(2), HEAD.moved_bytes(2)) == (2 * (100 + 2 * 70), 4 * (10 + 2 * 10))
+    needed = needed_memory([STEM, HEAD, HEAD], batch=3)
+    assert needed["weights"].value == pytest.approx((2 * 100 + 2 * 4 * 10) / 2**20)
+    assert needed["activations, at least"].value == pytest.approx(2 * 3 * 70 / 2**20)
+    assert "2 in fp32 and 1 in fp16" in needed["weights"].source
+    assert "biases and scales of channels not" in needed["weights"].source
+
+
+def test_the_largest_activations_are_those_with_most_bytes() -> None:
+    narrow = Workload("narrow", "Conv", "int8", (), macs=1, weights=1, nonzeros=1, inputs=30, outputs=10)
+    wide = Workload("wide", "Conv", "fp32", (), macs=1, weights=1, nonzeros=1, inputs=10, outputs=10)
+    assert needed_memory([narrow, wide], batch=1)["activations, at least"].value == 4 * 20 / 2**20
+
+
 @pytest.mark.parametrize("lambdas", [(0.3,), (0.0, 1.0), None], ids=["fixed", "bank", "bound"])
 def test_onnx_runtime_tells_the_time_of_every_layer(lambdas, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle", lambdas)
     opener = partial(open_traced, bundle, "ort-cpu", (lambdas or (0.5,))[0], 1)
-    trace = trace_layers(opener, 2, layer_workloads(bundle), "fp32")
+    trace = trace_layers(opener, 2, layer_workloads(bundle))
     assert {"stem", "classifier"} <= {layer.name for layer in trace.layers}
     assert sum(layer.share for layer in trace.layers) == pytest.approx(1)
     assert [layer.time_us for layer in trace.layers] == sorted((la.time_us for la in trace.layers), reverse=True)
     (stem,) = (layer for layer in trace.layers if layer.name == "stem")
     assert stem.macs == 2 * 8 * 8 * 8 * 27
+    assert stem.precision == "fp32"
     assert stem.bytes == 4 * (8 * 27 + 2 * (3 * 64 + 8 * 64))
     assert stem.sparse is False
     assert trace.source == "ONNX Runtime's profiler"
@@ -47,7 +72,7 @@ def test_onnx_runtime_tells_the_time_of_every_layer(lambdas, tmp_path: Path) -> 
 
 def test_a_backend_that_does_not_tell_is_an_error_of_its_own() -> None:
     with pytest.raises(BackendError, match="does not tell"):
-        trace_layers(lambda folder: Sleeping(), 1, [STEM], "fp32")
+        trace_layers(lambda folder: Sleeping(), 1, [STEM])
 
 
 @pytest.mark.parametrize("kernel", ["node_stem", "stem_nchwc", "relu_nchwc", "InsertedPrecisionFreeCast_stem_nchwc"])
@@ -58,7 +83,7 @@ def test_kernels_are_known_by_the_names_that_optimisers_give_them(kernel: str) -
 def test_fused_kernels_belong_to_the_layer_that_multiplies() -> None:
     layer, other = joined({"node_stem + node_relu": [5.0, 7.0], "Reformatting": [1.0, 1.0]}, frozenset())
     assert (layer.name, layer.time_us, layer.macs, layer.bytes) == ("stem", 6.0, 2000, 2 * (100 + 2 * 70))
-    assert (other.name, other.macs) == ("Reformatting", None)
+    assert (other.name, other.precision, other.macs) == ("Reformatting", None, None)
 
 
 def test_kernels_of_one_layer_are_added_up() -> None:

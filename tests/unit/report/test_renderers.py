@@ -4,13 +4,13 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
-from fixtures.records import bundle_evaluation, latency, profile, run, run_evaluation, subject
+from fixtures.records import bundle_evaluation, latency, profile, run, run_evaluation, subject, trace
 from rich.console import Console
 
 from floats_edge.artifacts.records import LambdaResult, Share
 from floats_edge.errors import OutputError
 from floats_edge.report.console import print_records
-from floats_edge.report.figures import latency_svg, trade_off_svg, write_png
+from floats_edge.report.figures import latency_svg, layers_svg, trade_off_svg, write_png
 from floats_edge.report.html import render_html, write_html
 from floats_edge.report.markdown import write_markdown
 from floats_edge.report.tables import label_records
@@ -129,6 +129,13 @@ def test_latencies_far_apart_share_an_axis() -> None:
 def test_a_wide_axis_with_one_power_of_ten_is_labelled_in_plain_numbers() -> None:
     runs = (run(1, latency_ms=latency(0.4)), run(8, latency_ms=latency(12)))
     assert "mathdefault" not in latency_svg(label_records([profile(runs=runs)]))
+
+
+def test_the_plot_of_layers_says_where_attainable_is_not_known() -> None:
+    first, second, rest = trace().layers
+    whole = trace().model_copy(update={"layers": (first, second.model_copy(update={"attainable_us": 1.0}), rest)})
+    assert "line: attainable, where it is known<" in layers_svg(label_records([profile()]))
+    assert "line: attainable<" in layers_svg(label_records([profile(traces=(whole,))]))
 
 
 def test_image_is_drawn(tmp_path: Path) -> None:

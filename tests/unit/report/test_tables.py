@@ -1,7 +1,17 @@
 import pytest
-from fixtures.records import bundle_evaluation, comparison, latency, profile, run, run_evaluation, sampled, subject
+from fixtures.records import (
+    bundle_evaluation,
+    comparison,
+    latency,
+    profile,
+    run,
+    run_evaluation,
+    sampled,
+    subject,
+    trace,
+)
 
-from floats_edge.artifacts.records import Reading
+from floats_edge.artifacts.records import Peaks, Profile, Reading
 from floats_edge.recipe import Attack
 from floats_edge.report.profile_tables import (
     comparison_table,
@@ -118,8 +128,52 @@ def test_layers_with_what_they_achieve() -> None:
         "no",
     )
     assert (shown["GFLOP/s"], shown["GB/s"]) == ("34.7", "1.23")
+    assert (shown["MMAC"], shown["KiB"]) == ("0.590", "41")
     assert (shown["of attainable"], shown["bound by"]) == ("35%", "arithmetic")
-    assert any("Arithmetic, attainable: 100 GFLOP/s (measured: NumPy's BLAS)" in note for note in table.notes)
+    assert "Attainable: arithmetic in fp32 100 GFLOP/s (measured: NumPy's BLAS)." in table.notes
+    assert "Attainable: memory 10 GB/s (measured: a = b + c in NumPy)." in table.notes
+
+
+def above_the_roof(device: str, bound: str) -> Profile:
+    layers = tuple(
+        layer.model_copy(update={"attainable_us": 2 * layer.time_us, "bound": bound}) for layer in trace().layers
+    )
+    return profile(traces=(trace().model_copy(update={"device": device, "layers": layers}),))
+
+
+@pytest.mark.parametrize(
+    ("device", "bound", "why"),
+    [
+        ("cpu", "arithmetic", "busier while the peak was measured"),
+        ("gpu", "arithmetic", "or the published peak"),
+        ("cpu", "memory", "came from a cache"),
+        ("gpu", "memory", "came from a cache"),
+    ],
+)
+def test_layers_above_the_roof_say_why(device: str, bound: str, why: str) -> None:
+    (table,) = layer_tables(label_records([above_the_roof(device, bound)]))
+    (note,) = (note for note in table.notes if note.startswith("More than 100 %"))
+    assert f"where {bound} is the bound" in note
+    assert why in note
+
+
+def test_precision_stands_by_each_layer_and_peaks_of_one_source_in_one_note() -> None:
+    board = "NVIDIA, data sheet"
+    arithmetic = {name: Reading(value=v, unit="GFLOP/s", source=board) for name, v in (("int8", 400), ("fp32", 100))}
+    peaks = Peaks(arithmetic=arithmetic, memory=Reading(value=10, unit="GB/s", source=board))
+    stem, head, rest = trace().layers
+    layers = (stem.model_copy(update={"precision": "int8"}), head, rest)
+    mixed = trace().model_copy(update={"peaks": peaks, "layers": layers, "device": "gpu"})
+    (table,) = layer_tables(label_records([profile(traces=(mixed,))]))
+    assert [row[table.columns.index("dtype")] for row in table.rows] == ["int8", "fp32", ""]
+    told = [note for note in table.notes if note.startswith("Attainable")]
+    assert told == [
+        f"Attainable: arithmetic in int8 400 GFLOP/s, arithmetic in fp32 100 GFLOP/s, memory 10 GB/s ({board})."
+    ]
+    assert not any("compute in float32" in note for note in table.notes)
+    on_cpu = mixed.model_copy(update={"device": "cpu"})
+    (table,) = layer_tables(label_records([profile(traces=(on_cpu,))]))
+    assert any("compute in float32" in note for note in table.notes)
 
 
 def test_estimates_are_called_so() -> None:

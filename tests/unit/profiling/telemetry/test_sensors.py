@@ -1,4 +1,6 @@
 import itertools
+import os
+import threading
 import time
 from pathlib import Path
 
@@ -72,3 +74,15 @@ def test_files_that_hold_no_number_say_so(content: str | None, reason: str, tmp_
         (tmp_path / "temp").write_text(content)
     with pytest.raises(UnreadableError, match=reason):
         read_number(tmp_path / "temp")
+
+
+def test_a_file_that_has_nothing_to_read_now_says_so(tmp_path: Path) -> None:
+    """As a thermal zone whose unit is powered down answers: EAGAIN."""
+    path = tmp_path / "temp"
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)
+    closing = threading.Timer(2, os.close, (writer,))  # so that a reader who waits is let go
+    closing.start()
+    with pytest.raises(UnreadableError, match="temporarily unavailable"):
+        read_number(path)
+    closing.join()

@@ -1,6 +1,8 @@
 import contextlib
+import os
 import shutil
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -85,14 +87,56 @@ def test_tegrastats_serves_where_sysfs_is_hidden(tmp_path: Path, monkeypatch: py
     assert found["GPU clock"] == 612
 
 
-@pytest.mark.parametrize("script", ["exit 1", "echo permission denied"])
-def test_tegrastats_that_says_nothing_gives_no_sensors(
-    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("exit 1", "says nothing"),
+        ("echo permission denied", "unknown format: 'permission denied'"),
+        ("while true; do echo '{\"VDD_IN\": 4.3}'; sleep 0.01; done", "unknown format"),
+        ("exec sleep 60", "says nothing"),
+    ],
+    ids=["ends", "refuses", "speaks in another format", "is silent"],
+)
+def test_tegrastats_that_tells_of_no_rail_says_why(
+    script: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_tool(tmp_path, "tegrastats", script)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(UnreadableError, match=reason), tegra.tegrastats_sensors(patience_s=0.3):
+        pytest.fail("there is nothing to read")
+
+
+@pytest.mark.parametrize(
+    ("rest", "reason"),
+    [("exit 0", "has ended"), ("echo 'VDD_IN: 4 W'; exec sleep 60", "unknown format: 'VDD_IN: 4 W'")],
+    ids=["ends", "changes its format"],
+)
+def test_tegrastats_that_tells_no_more_leaves_no_old_values(
+    rest: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_tool(
+        tmp_path, "tegrastats", f"echo '{lines('tegrastats-jetpack6.txt')[0]}'; read -r go < {tmp_path}/go; {rest}"
+    )
+    os.mkfifo(tmp_path / "go")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with tegra.tegrastats_sensors() as sensors:
-        assert sensors == []
+        before = values(sensors)
+        (tmp_path / "go").write_text("on\n")
+        end = time.monotonic() + 5
+        while values(sensors) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert before.keys() >= {"power VDD_IN", "power module", "GPU clock"}
+        for sensor in sensors:
+            with pytest.raises(UnreadableError, match=reason):
+                sensor.read()
+
+
+def test_power_that_nothing_tells_has_no_value_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with tegra.power_sensors(tmp_path) as (module,), pytest.raises(UnreadableError) as raised:
+        module.read()
+    assert module.name == "power module"
+    assert str(raised.value) == "no INA3221 and no INA238 under /sys/class/hwmon; tegrastats is not here"
 
 
 # sysfs
@@ -105,6 +149,13 @@ def test_rails_of_an_orin_nano(tmp_path: Path) -> None:
     assert found == pytest.approx(
         {"power VDD_IN": 6.0, "power VDD_CPU_GPU_CV": 1.5, "power VDD_SOC": 1.4, "power module": 6.0}
     )
+
+
+def test_rails_of_an_agx_orin_with_jetpack_5(tmp_path: Path) -> None:
+    sensors = tegra.rail_sensors(board("agx-orin-jetpack5", tmp_path))
+    rails = {"power VDD_GPU_SOC": 4.84, "power VDD_CPU_CV": 0.968, "power VIN_SYS_5V0": 4.0}
+    assert values(sensors) == pytest.approx(rails | {"power VDDQ_VDD2_1V8AO": 0.3, "power module": sum(rails.values())})
+    assert len(sensors) == 5, "what is not connected is no rail"
 
 
 def test_rails_of_a_thor(tmp_path: Path) -> None:
@@ -123,7 +174,9 @@ def test_module_power_is_the_sum_of_the_rails_where_none_feeds_them_all(tmp_path
 
 
 def test_a_container_without_sysfs_has_no_sensors(tmp_path: Path) -> None:
-    assert tegra.rail_sensors(tmp_path) == tegra.thermal_sensors(tmp_path) == tegra.throttle_sensors(tmp_path) == []
+    assert tegra.thermal_sensors(tmp_path) == tegra.throttle_sensors(tmp_path) == []
+    with pytest.raises(UnreadableError, match="no INA3221"):
+        tegra.rail_sensors(tmp_path)
     assert not tegra.is_jetson(tmp_path)
 
 
@@ -139,6 +192,10 @@ def test_temperatures_leave_out_what_sleeps(tmp_path: Path) -> None:
         "temperature cpu": 49.468,
         "temperature tj": 50.531,
     }
+    agx = tegra.thermal_sensors(board("agx-orin-jetpack5", tmp_path / "agx"))
+    assert values(agx) == {"temperature cpu": 44.5, "temperature tj": 44.343, "temperature tboard": 32}
+    with pytest.raises(UnreadableError, match="-256 °C: the unit is powered down"):
+        agx[1].read()
     sensors = tegra.thermal_sensors(board("agx-thor", tmp_path / "thor"))
     assert values(sensors) == {"temperature tj": 55.1}
     with pytest.raises(UnreadableError, match="No such file"):
@@ -153,7 +210,9 @@ def test_throttling_is_alerts_and_over_current_and_not_the_fan(tmp_path: Path) -
     }
 
 
-@pytest.mark.parametrize(("name", "mhz", "memory"), [("orin-nano", 306, None), ("agx-thor", 1575, 4266)])
+@pytest.mark.parametrize(
+    ("name", "mhz", "memory"), [("orin-nano", 306, None), ("agx-orin-jetpack5", 306, None), ("agx-thor", 1575, 4266)]
+)
 def test_clocks(name: str, mhz: float, memory: float | None, tmp_path: Path) -> None:
     found = values(tegra.clock_sensors(board(name, tmp_path)))
     assert found["GPU clock"] == mhz
