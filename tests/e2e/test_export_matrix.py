@@ -73,6 +73,33 @@ def test_it_is_exported_within_its_gate_and_built(
         assert {prop.key: prop.value for prop in model.metadata_props}["floats_edge.lambda_mode"] == mode
 
 
+@pytest.mark.parametrize("mode", ["fixed", "bank", "bound", "input"])
+def test_what_int8_keeps_in_fp16_is_built_too(
+    rtx: None, bundles: Callable[..., Bundle], tmp_path: Path, mode: str
+) -> None:
+    out = tmp_path / "bundle"
+    kept = ["--keep", "stem", "--keep", "blocks.1.conv1", "--keep-precision", "fp16"]
+    run("export", bundles("bound").path, "-o", out, *MODES[mode], "--precision", "int8", *kept, "--trt")
+    manifest = open_bundle(out).manifest
+    assert manifest.calibration is not None
+    assert manifest.calibration.kept_in_fp16 == ("stem", "blocks.1.conv1")
+    assert len(manifest.engines) == len(manifest.graphs)
+    assert all(manifest.files[engine.file].bytes > 100_000 for engine in manifest.engines)
+    for graph in manifest.graphs:
+        assert halves_by_rtx(out / graph.file) == 2, "those two convolutions, and no other"
+
+
+def halves_by_rtx(graph: Path) -> int:
+    """How many convolutions of a graph compute in half precision in a strongly typed network, by the real parser."""
+    rtx = importlib.import_module("tensorrt_rtx")
+    logger = rtx.Logger(rtx.Logger.ERROR)
+    parsed = rtx.Builder(logger).create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    assert rtx.OnnxParser(parsed, logger).parse(graph.read_bytes())
+    layers = [parsed.get_layer(index) for index in range(parsed.num_layers)]
+    convolutions = [layer for layer in layers if layer.type == rtx.LayerType.CONVOLUTION]
+    return sum(layer.get_output(0).dtype == rtx.DataType.HALF for layer in convolutions)
+
+
 def assert_rtx_can_mark(folder: Path) -> None:
     """The real parser knows every weight that depends on lambda, and marks those and no others."""
     rtx = importlib.import_module("tensorrt_rtx")
