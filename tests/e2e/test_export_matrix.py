@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from floats_edge.artifacts.bundle import Bundle, open_bundle
 from floats_edge.cli.main import cli
 from floats_edge.deploy.tensorrt_builder import mark_refittable
-from floats_edge.evaluate.parity import GATES
+from floats_edge.evaluate.parity import GATES, Gate
 from floats_edge.runtime.lambda_weights import bundle_weights
 
 MODES = {
@@ -48,11 +48,12 @@ def test_it_is_exported_within_its_gate_and_built(
     run("export", source, "-o", out, *MODES[mode], "--precision", precision, "--trt", "--batch", "1:2:4")
     manifest = open_bundle(out).manifest
     assert (manifest.lam.mode, manifest.precision, manifest.mismatch) == (mode, precision, None)
-    agreement, error = GATES[precision]
+    gate = GATES[precision]
     for parity in manifest.parity:
         assert parity.images == 500
-        assert parity.top1_agreement >= agreement
-        assert parity.max_error <= error
+        assert parity.top1_agreement >= gate.agreement
+        assert parity.max_error <= gate.max_error
+        assert parity.p99_error <= gate.p99_error
         assert ("emulated" in parity.backend) == (precision == "bf16")
     assert len(manifest.engines) == len(manifest.graphs) == (2 if mode == "bank" else 1)
     for engine in manifest.engines:
@@ -155,7 +156,7 @@ def test_what_does_not_go_together_is_refused(
 def test_a_mismatch_that_is_allowed_is_recorded(
     bundles: Callable[..., Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(GATES, "fp16", (1.0, 0.0))
+    monkeypatch.setitem(GATES, "fp16", Gate(1.0, 0.0))
     command = ["export", str(bundles("bound").path), "-o", str(tmp_path / "out"), "--precision", "fp16"]
     assert CliRunner().invoke(cli, command).exit_code == 1
     assert not (tmp_path / "out").exists()

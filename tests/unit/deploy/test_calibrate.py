@@ -14,20 +14,18 @@ from onnx.reference import ReferenceEvaluator
 
 from floats_edge.artifacts.bundle import Bundle, open_bundle, write_manifest
 from floats_edge.artifacts.cache import read_cache, write_cache
-from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.artifacts.manifest import Calibration
 from floats_edge.artifacts.sensitivity import Sensitivity
 from floats_edge.cli.main import cli
 from floats_edge.deploy import calibrate
 from floats_edge.deploy.calibrate import Int8Request, activation_ranges
 from floats_edge.deploy.export import ExportRequest, export
-from floats_edge.deploy.lambda_graph import Network
 from floats_edge.deploy.quantize import MIN_IMAGES
 from floats_edge.errors import ArtifactError
 from floats_edge.runtime.base import Images, Logits
 from floats_edge.runtime.lambda_weights import bundle_weights, input_weights
 from floats_edge.runtime.ort import open_ort
-from floats_edge.runtime.torch import run_predictor, trained_layers
+from floats_edge.runtime.torch import run_predictor
 
 FAST = Int8Request("minmax")
 
@@ -51,13 +49,6 @@ def measured(monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[str]:
 
     monkeypatch.setattr(calibrate, "calibrate", counted)
     return calls
-
-
-@pytest.fixture
-def float_network(bundles: Callable[..., Bundle], digits_run: TrainingRun) -> Network:
-    """The network of ``digits_run`` as graphs are made from it."""
-    template = onnx.load_model_from_string(bundles("bound").read("model.onnx"))
-    return Network(template, trained_layers(digits_run), "interpolate")
 
 
 def tree(bundle: Bundle) -> dict[str, bytes]:
