@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from floats_edge.artifacts.bundle import Bundle
     from floats_edge.artifacts.checkpoint import Epoch, TrainingRun
     from floats_edge.data import Splits
+    from floats_edge.deploy.lambda_graph import Network
     from floats_edge.recipe import Recipe
     from floats_edge.train.loop import Observer
 
@@ -32,6 +33,18 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user that the system does not know, as in a container that runs under any number."""
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
 
 
 @pytest.fixture(scope="session")
@@ -143,6 +156,18 @@ def bundles(digits_run: "TrainingRun", tmp_path_factory: pytest.TempPathFactory)
         return export(source, folder / f"{mode}-{precision}", ExportRequest(lambdas[mode], precision))
 
     return made
+
+
+@pytest.fixture(scope="session")
+def float_network(bundles: "Callable[..., Bundle]", digits_run: "TrainingRun") -> "Network":
+    """The network of ``digits_run`` as graphs are made from it; what a test changes it must change back."""
+    import onnx
+
+    from floats_edge.deploy.lambda_graph import Network
+    from floats_edge.runtime.torch import trained_layers
+
+    template = onnx.load_model_from_string(bundles("bound").read("model.onnx"))
+    return Network(template, trained_layers(digits_run), "interpolate")
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ WEIGHTS_APART: tuple[Mode, ...] = ("bound", "refit")
 LAMBDA_INPUT = "lambda"
 """Name of the scalar float32 graph input of mode ``input``."""
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
+KeptPrecision = Literal["fp32", "fp16"]
+"""What int8 may leave layers in."""
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 Compatibility = Literal["version", "same-cc", "ampere+"]
 """Where an engine of the full TensorRT runs beyond the version and the GPU it was built with: on newer versions; on
@@ -160,7 +162,13 @@ class Calibration(Section):
     images: int = Field(gt=0, description="different images, each of them clean and attacked at each lambda")
     lambdas: tuple[Lambda, ...]
     attack: Attack
-    kept: tuple[str, ...] = Field(default=(), description="layers whose convolution stays float32")
+    kept: tuple[str, ...] = Field(default=(), description="layers whose convolution is not quantised")
+    kept_precision: KeptPrecision = Field(default="fp32", description="of these convolutions, weights and biases")
+
+    @property
+    def kept_in_fp16(self) -> tuple[str, ...]:
+        """Layers that take their weights and biases in fp16."""
+        return self.kept if self.kept_precision == "fp16" else ()
 
 
 class Golden(Section):

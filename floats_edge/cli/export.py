@@ -38,14 +38,22 @@ if TYPE_CHECKING:
     help="How int8 finds the ranges of the activations.",
 )
 @click.option(
-    "--keep", multiple=True, metavar="LAYER", help="int8: this layer stays float32; may be repeated. See --sensitivity."
+    "--keep",
+    multiple=True,
+    metavar="LAYER",
+    help="int8: do not quantise this layer; may be repeated. See --sensitivity.",
 )
 @click.option(
     "--keep-worst",
     type=click.IntRange(0),
     default=0,
     metavar="N",
-    help="int8: the N other layers that cost most stay float32.  [default: 0]",
+    help="int8: do not quantise the N other layers that cost most.  [default: 0]",
+)
+@click.option(
+    "--keep-precision",
+    type=click.Choice(["fp32", "fp16"]),
+    help="int8: what the layers that are not quantised compute in.  [default: fp32]",
 )
 @click.option(
     "--sensitivity",
@@ -85,6 +93,7 @@ def export(
     calibration: Literal["minmax", "entropy", "percentile"],
     keep: tuple[str, ...],
     keep_worst: int,
+    keep_precision: Literal["fp32", "fp16"] | None,
     sensitivity: bool,
     allow_mismatch: bool,
     trt: bool,
@@ -104,7 +113,7 @@ def export(
         floats-edge export runs/quickstart -o bundle --lambda 0.3 --trt       # one lambda, plain convolutions
         floats-edge export runs/quickstart -o bundle --lambda 0 --lambda 1    # a bank of two
         floats-edge export runs/quickstart -o bundle --precision int8 --trt   # calibrated on training images
-        floats-edge export runs/quickstart -o bundle --precision int8 --sensitivity --keep-worst 2
+        floats-edge export runs/quickstart -o bundle --precision int8 --keep-worst 2 --keep-precision fp16
         floats-edge export bundle -o bundle --trt --batch 1:8:32              # on the board: engines only
         floats-edge export bundle -o bundle --trt --target sm_86 --target sm_120   # TensorRT-RTX, two kinds of GPU
 
@@ -120,6 +129,8 @@ def export(
         raise click.UsageError("--lambda runtime serves every lambda: give no other value with it.")
     if precision != "int8" and (keep or keep_worst or sensitivity):
         raise click.UsageError("--keep, --keep-worst and --sensitivity go with --precision int8.")
+    if keep_precision and not (keep or keep_worst):
+        raise click.UsageError("--keep-precision is that of the layers that --keep and --keep-worst name: add one.")
     values = tuple(sorted({value for value in lambdas if value != "runtime"}))
     if switch and values:
         raise click.UsageError("--switch goes with --lambda runtime: a bundle for fixed lambdas switches by itself.")
@@ -131,7 +142,7 @@ def export(
         trt=trt,
         engine=EngineOptions(batch, tuple(dict.fromkeys(targets)), tuple(dict.fromkeys(compatibility)), dla),
         switch=switch or "bound",
-        int8=Int8Request(calibration, keep, keep_worst, sensitivity),
+        int8=Int8Request(calibration, keep, keep_worst, keep_precision or "fp32", sensitivity),
         allow_mismatch=allow_mismatch,
     )
     with status_console().status("export") as status:

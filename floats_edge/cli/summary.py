@@ -92,7 +92,7 @@ def _bundle_facts(manifest: Manifest) -> Iterable[tuple[str, str]]:
     yield "lambda mode", f"{manifest.lam.mode}, rule {manifest.lam.rule}, noise seed {manifest.lam.noise_seed}"
     yield "precision", manifest.precision
     if manifest.calibration is not None:
-        yield "kept in float32", ", ".join(manifest.calibration.kept) or "no convolution"
+        yield f"kept in {manifest.calibration.kept_precision}", ", ".join(manifest.calibration.kept) or "no convolution"
     yield "density", f"{manifest.density:.2%}"
     yield "sparsity", manifest.recipe.sparsity.title
     yield "recipe", manifest.recipe.name

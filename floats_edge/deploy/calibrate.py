@@ -1,4 +1,4 @@
-"""How an export becomes int8: activation ranges from attacked training images, and the layers that stay float32.
+"""How an export becomes int8: activation ranges from attacked training images, and the layers that are kept out of it.
 
 Ranges are expensive and depend on nothing but what goes into them, so they are kept in the user's cache under a hash of
 all of it. A cached file is a stranger's: it counts only if it is valid and states the key that is looked for.
@@ -7,24 +7,23 @@ all of it. A cached file is a stranger's: it counts only if it is valid and stat
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from floats_edge import __version__
-from floats_edge.artifacts.files import read_json, write_atomic
-from floats_edge.artifacts.manifest import Calibration, CalibrationMethod
+from floats_edge.artifacts.cache import cache_file, read_cache, write_cache
+from floats_edge.artifacts.manifest import Calibration, CalibrationMethod, KeptPrecision
 from floats_edge.artifacts.sensitivity import Sensitivity
 from floats_edge.data import Images, Splits
 from floats_edge.deploy.lambda_graph import Network
 from floats_edge.deploy.quantize import calibrate, conv_inputs
 from floats_edge.deploy.sensitivity import measure_sensitivity
-from floats_edge.errors import ArtifactError, OutputError
+from floats_edge.errors import ArtifactError
 from floats_edge.recipe import Recipe, Section
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ IMAGES = 512
 LAMBDAS = (0.0, 0.5, 1.0)
 """Where a bundle for any lambda is calibrated."""
 
+log = logging.getLogger("floats_edge.deploy")
+
 Say = Callable[[str], None]
 
 
@@ -44,14 +45,16 @@ class Int8Request:
 
     Attributes:
         method: how the ranges of the activations are found.
-        keep: layers that stay float32.
-        keep_worst: so many of the others that cost most stay float32 too.
+        keep: layers that are not quantised.
+        keep_worst: so many of the others, those that cost most, are not quantised either.
+        keep_precision: what these layers compute in.
         sensitivity: measure what each layer costs, also if no choice depends on it.
     """
 
     method: CalibrationMethod = "minmax"
     keep: tuple[str, ...] = ()
     keep_worst: int = 0
+    keep_precision: KeptPrecision = "fp32"
     sensitivity: bool = False
 
 
@@ -65,7 +68,7 @@ class Quantisation:
 
 
 class _Cached(Section):
-    """A file of the cache."""
+    """What is kept in the cache."""
 
     key: str
     ranges: dict[str, Annotated[float, Field(ge=0)]]
@@ -103,6 +106,7 @@ def quantisation(
         lambdas=lambdas or LAMBDAS,
         attack=recipe.attack,
         kept=tuple(layer for layer in network.quantisable if layer in request.keep),
+        kept_precision=request.keep_precision,
     )
     ranges = activation_ranges(network, twin, images, record, recipe.seed, say)
     if not (request.sensitivity or request.keep_worst):
@@ -132,7 +136,7 @@ def activation_ranges(
         DataError: too few images, or of another shape than the network takes.
     """
     key = _key(network, images, record, seed)
-    file = cache_folder() / f"{key}.json"
+    file = cache_file("calibration", key)
     ranges = _remembered(file, key, conv_inputs(network.template))
     if ranges is not None:
         say("taking the ranges of the activations from the cache")
@@ -140,16 +144,8 @@ def activation_ranges(
     lambdas = ", ".join(map(str, record.lambdas))
     say(f"calibrating on {len(images)} training images, clean and attacked, at lambda {lambdas}")
     ranges = _measured(network, twin(), images, record, seed)
-    try:
-        write_atomic(file, (_Cached(key=key, ranges=ranges).model_dump_json(indent=2) + "\n").encode())
-    except OutputError as error:
-        logging.getLogger(__name__).warning("the next export will calibrate again: %s", error.what)
+    write_cache(file, _Cached(key=key, ranges=ranges).model_dump_json().encode())
     return ranges
-
-
-def cache_folder() -> Path:
-    """Where calibrations are kept: below ``XDG_CACHE_HOME`` (freedesktop.org's base directories), or ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "floats-edge" / "calibration"
 
 
 def _check_kept(keep: Sequence[str], keep_worst: int, quantisable: Sequence[str]) -> None:
@@ -161,7 +157,7 @@ def _check_kept(keep: Sequence[str], keep_worst: int, quantisable: Sequence[str]
         )
     if len(set(keep)) + keep_worst >= len(quantisable):
         raise ArtifactError(
-            f"nothing is left to quantise if {len(set(keep)) + keep_worst} of {len(quantisable)} layers stay float32.",
+            f"nothing is left to quantise if {len(set(keep)) + keep_worst} of {len(quantisable)} layers are kept.",
             fix="keep fewer layers, or export with --precision fp16",
         )
 
@@ -182,7 +178,7 @@ def _key(network: Network, images: Images, record: Calibration, seed: int) -> st
     """A hash of all that the ranges depend on: graphs with their weights, images, and what is done with them."""
     facts = {
         "floats_edge": __version__,
-        "calibration": record.model_dump(mode="json", exclude={"kept"}),
+        "calibration": record.model_dump(mode="json", exclude={"kept", "kept_precision"}),
         "seed": seed,
         "shape": images.pixels.shape,
     }
@@ -194,16 +190,16 @@ def _key(network: Network, images: Images, record: Calibration, seed: int) -> st
     return digest.hexdigest()
 
 
-def _remembered(file: Path, key: str, names: Sequence[str]) -> dict[str, float] | None:
+def _remembered(file: Path | None, key: str, names: Sequence[str]) -> dict[str, float] | None:
     """The ranges of a cached file that is valid, states ``key`` and has a range for each of ``names``."""
-    if not file.exists():
+    data = read_cache(file)
+    if data is None:
         return None
     try:
-        cached = read_json(file, _Cached, "")
-    except ArtifactError as error:
-        logging.getLogger(__name__).warning("calibrating again: %s", error.what)
-        return None
-    if cached.key != key or cached.ranges.keys() != set(names):
-        logging.getLogger(__name__).warning("calibrating again: %s holds another calibration.", file)
+        cached = _Cached.model_validate_json(data)
+    except ValidationError:
+        cached = None
+    if cached is None or cached.key != key or cached.ranges.keys() != set(names):
+        log.warning("calibrating again: %s holds another calibration", file)
         return None
     return cached.ranges

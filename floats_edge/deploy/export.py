@@ -230,7 +230,6 @@ def _write_graphs(
     precision = request.precision or "fp32"
     network = source.network
     ranges, calibration = ({}, None) if int8 is None else (int8.ranges, int8.record)
-    kept = () if calibration is None else calibration.kept
     lam = LambdaSpec(
         mode=request.mode,
         values=request.lambdas if isinstance(request.lambdas, tuple) else None,
@@ -239,12 +238,12 @@ def _write_graphs(
     )
     graphs: list[Graph] = []
     for value in lam.values or (None,):
-        model = network.graph(lam.mode, value, precision, ranges, kept)
+        model = network.graph(lam.mode, value, precision, ranges, calibration)
         graph = Graph(file="model.onnx" if lam.mode != "bank" else f"model-lam{value!r}.onnx", lam=value)
         write_atomic(folder / graph.file, onnx_graph.finished(model, _metadata(source, lam, value, precision)))
         graphs.append(graph)
     if lam.mode in WEIGHTS_APART:
-        scales = network.scales(None, kept) if precision == "int8" else {}
+        scales = {} if calibration is None else network.scales(None, calibration.kept)
         write_atomic(folder / WEIGHTS, pack_tensors(pack_weights(network.layers) | pack_scales(scales)))
     golden = _write_golden(source.reference, folder, lam, precision, images[:GOLDEN_IMAGES])
     return Manifest(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from floats_edge.artifacts.manifest import Mode, Precision
+from floats_edge.artifacts.manifest import Calibration, Mode, Precision
 from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.quantize import Array, conv_weights, quantize, weight_scales
 from floats_edge.method.fold import (
@@ -57,7 +57,7 @@ class Network:
         lam: float | None,
         precision: Precision,
         ranges: Mapping[str, float],
-        kept: Collection[str] = (),
+        calibration: Calibration | None = None,
     ) -> onnx.ModelProto:
         """The graph to deploy.
 
@@ -66,14 +66,15 @@ class Network:
             lam: the lambda it serves, None for any.
             precision: of the graph.
             ranges: int8 only: of the convolutions' inputs.
-            kept: int8 only: layers that stay float32.
+            calibration: int8 only: which layers are kept out of it, and in which precision; None: none.
         """
         model = self.constant(lam)
         if mode == "input":
             affine = affine_in_lambda(self.layers, self.rule)
             model = onnx_graph.with_lambda_input(model, clean_weights(self.layers), affine)
         if precision == "int8":
-            model = quantize(model, ranges, self.scales(lam, kept))
+            kept, halves = (calibration.kept, calibration.kept_in_fp16) if calibration else ((), ())
+            model = onnx_graph.convolve_in_fp16(quantize(model, ranges, self.scales(lam, kept)), halves)
         elif precision == "fp16":
             model = onnx_graph.to_fp16(model)
         elif precision == "bf16":

@@ -4,7 +4,7 @@ A pass takes a model and returns a new one. Weights keep the names of :mod:`floa
 (``stem.weight``, ``stem.bias``, ...); images come in and logits go out as float32 at every precision.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -135,6 +135,36 @@ def to_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
+def convolve_in_fp16(model: onnx.ModelProto, layers: Collection[str]) -> onnx.ModelProto:
+    """Compute the convolutions of ``layers`` in half precision, between float32 tensors.
+
+    Constant weights and biases become half; those computed in the graph are cast.
+    """
+    result = _copy(model)
+    constants = {tensor.name: tensor for tensor in result.graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    halves: set[str] = set()
+    for original in model.graph.node:
+        node = onnx.NodeProto.FromString(original.SerializeToString())
+        if node.op_type != "Conv" or node.input[1].removesuffix(".weight") not in layers:
+            nodes.append(node)
+            continue
+        for index, name in enumerate(node.input):
+            if name in constants:
+                _round(constants[name], onnx.TensorProto.FLOAT16)
+                continue
+            node.input[index] = f"{name}.half"
+            if name not in halves:
+                nodes.append(_cast(name, f"{name}.half", onnx.TensorProto.FLOAT16))
+                halves.add(name)
+        (output,) = node.output
+        node.output[0] = f"{output}.half"
+        nodes += node, _cast(f"{output}.half", output, onnx.TensorProto.FLOAT)
+    del result.graph.node[:]
+    result.graph.node.extend(nodes)
+    return result
+
+
 def finished(model: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
     """The model checked and serialised, with ``metadata`` for whoever opens it without the manifest."""
     result = _copy(model)
@@ -163,21 +193,27 @@ def _to_half(model: onnx.ModelProto, element: int) -> onnx.ModelProto:
     """Turn every float32 tensor but the inputs and outputs into ``element``: a strongly typed engine casts nothing."""
     floats = onnx.TensorProto.FLOAT
     result = _copy(model)
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(element)
     for tensor in result.graph.initializer:
         if tensor.data_type == floats:
-            with np.errstate(over="ignore"):  # becomes infinite, which no parity gate lets pass
-                half = numpy_helper.to_array(tensor).astype(dtype)
-            tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
+            _round(tensor, element)
     inputs = [value.name for value in result.graph.input if value.type.tensor_type.elem_type == floats]
     outputs = [value.name for value in result.graph.output]
     for node in result.graph.node:
         node.input[:] = [f"{name}.half" if name in inputs else name for name in node.input]
         node.output[:] = [f"{name}.half" if name in outputs else name for name in node.output]
-    casts = [onnx.helper.make_node("Cast", [name], [f"{name}.half"], to=element) for name in inputs]
-    result = _prepended(result, casts)
-    result.graph.node.extend(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=floats) for name in outputs)
+    result = _prepended(result, [_cast(name, f"{name}.half", element) for name in inputs])
+    result.graph.node.extend(_cast(f"{name}.half", name, floats) for name in outputs)
     return result
+
+
+def _round(tensor: onnx.TensorProto, element: int) -> None:
+    with np.errstate(over="ignore"):  # becomes infinite, which no parity gate lets pass
+        rounded = numpy_helper.to_array(tensor).astype(onnx.helper.tensor_dtype_to_np_dtype(element))
+    tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
+
+
+def _cast(source: str, result: str, element: int) -> onnx.NodeProto:
+    return onnx.helper.make_node("Cast", [source], [result], to=element)
 
 
 def _prepended(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:

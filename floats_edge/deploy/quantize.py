@@ -70,12 +70,12 @@ def calibrate(model_at: ModelAt, images: Mapping[float, Images], method: Calibra
     for lam, batch in images.items():
         _check_images(model_at(lam), batch)
     largest: dict[str, float] = {}
-    for name, values in _conv_inputs(model_at, images):
+    for name, values in _conv_input_values(model_at, images):
         largest[name] = max(largest.get(name, 0.0), float(np.abs(values).max()))
     if method == "minmax":
         return largest
     counts = {name: np.zeros(_BINS, dtype=np.int64) for name in largest}
-    for name, values in _conv_inputs(model_at, images):
+    for name, values in _conv_input_values(model_at, images):
         counts[name] += np.histogram(np.abs(values), _BINS, range=(0, largest[name] or 1))[0]
     edge_of = _percentile_edge if method == "percentile" else _entropy_edge
     edges = {name: edge_of(count) for name, count in counts.items()}
@@ -153,7 +153,7 @@ def _check_images(model: onnx.ModelProto, images: Images) -> None:
         )
 
 
-def _conv_inputs(model_at: ModelAt, images: Mapping[float, Images]) -> Iterator[tuple[str, Array]]:
+def _conv_input_values(model_at: ModelAt, images: Mapping[float, Images]) -> Iterator[tuple[str, Array]]:
     """Name and values of the input of every convolution, batch by batch."""
     import onnxruntime as ort
 

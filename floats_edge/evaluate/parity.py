@@ -1,6 +1,8 @@
 """Whether an exported network computes what the trained one does, on real images: a gate, not a hope."""
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,28 +12,51 @@ from floats_edge.errors import ParityError
 from floats_edge.runtime.base import Images, Logits, Predictor
 
 BATCH = 128
-GATES: dict[Precision, tuple[float, float]] = {
-    "fp32": (1.0, 1e-4),
-    "fp16": (0.995, 2e-2),
-    "bf16": (0.99, 3e-2),
-    "int8": (0.98, 5e-2),
+
+
+class Gate(NamedTuple):
+    """What an exported network must reach; errors are of the logits, over the range of the reference's.
+
+    Attributes:
+        agreement: smallest share of images with the same first class.
+        max_error: largest error.
+        p99_error: largest error that 99 % of the images may have.
+    """
+
+    agreement: float
+    max_error: float
+    p99_error: float = math.inf
+
+
+GATES: dict[Precision, Gate] = {
+    "fp32": Gate(1.0, 1e-4),
+    "fp16": Gate(0.995, 2e-2),
+    "bf16": Gate(0.95, 3e-2, 2**-7),
+    "int8": Gate(0.98, 5e-2),
 }
-"""Per precision: smallest top-1 agreement, and largest logit error over the range of the reference's logits.
+"""fp32 is the same arithmetic in another order; 98 % for int8 is a requirement; fp16's are judgements.
 
-fp32 is the same arithmetic in another order; 98 % for int8 is a requirement. The others are judgements, made when the
-errors of small networks on digits were known, not derived from the arithmetic. How far they are from what was measured
-(``tools/bench/int8_agreement``: recipe cifar10-small, one seed, mode bound, 512 validation images, the worst of five
-lambdas):
+bf16 rounds by up to u = 2^-8. Where the reference's two best classes are closer than that, either may come first, and
+how often they are is the network's doing: honest exports agreed on 97.7 to 100 % of images. The errors are the
+rounding's doing, and they are judged: within 2 u on 99 % of the images, none of which then changes class unless its
+two best are within 4 u. Agreement has only a floor, below which bf16 is not worth having. Measured with bf16 emulated,
+at most 512 validation images, the range over five lambdas; in the last column at lambda 0, the range over the layers:
 
-    fp16 99.6 %, 5.6e-4    bf16 98.6 %, 3.7e-3    int8 98.2 %, 8.4e-3 (minmax)
+    network                         agreement         p99 error         ... with one layer's weights 5 % too large
+    resnet8, CIFAR-10, 6 epochs     99.0 to 99.8 %    0.60 to 0.70 u    1.9 to 8.8 u
+    resnet8, CIFAR-10, 12 epochs    98.6 to 99.8 %    0.65 to 0.80 u    2.3 to 7.4 u
+    resnet8, digits, 20 epochs      99.2 to 100 %     0.72 to 0.94 u    2.9 to 7.7 u
+    resnet8, digits, 1 epoch        99.2 to 100 %     1.32 to 1.63 u    (500 test images)
+    resnet34, CIFAR-10, 2 epochs    97.7 to 99.2 %    0.66 to 1.11 u    1.4 to 7.7 u (8 of its layers)
+    wrn-40-2, CIFAR-10, 3 epochs    98.6 to 99.8 %    0.66 to 0.95 u    1.2 to 8.6 u (8 of its layers)
 
-So the error gates leave room for deeper networks, and for engines that accumulate in half precision; what they find is
-a wrong graph or an overflow. Agreement is the strict gate, and depends on the network as much as on the rounding: this
-one is right about half of the time, has many near ties, and its bf16 export can be refused.
+The largest errors leave room for deeper networks, and for engines that accumulate in half precision: what they find is
+a wrong graph or an overflow. For comparison (``tools/bench/int8_agreement``, cifar10-small, the worst of five lambdas):
+fp16 99.6 %, 5.6e-4; int8 98.2 %, 8.4e-3 (minmax).
 """
 _REMEDIES: dict[Precision, str] = {
     "bf16": "export with --precision fp16",
-    "int8": "see which layers cost most (--sensitivity --allow-mismatch) and keep them in float32 (--keep-worst N)",
+    "int8": "see which layers cost most (--sensitivity --allow-mismatch) and keep them out of it (--keep-worst N)",
 }
 
 
@@ -52,14 +77,20 @@ def check_parity(figures: Sequence[Parity], precision: Precision) -> None:
     Raises:
         ParityError: naming the first lambda whose figures are outside.
     """
-    least_agreement, most_error = GATES[precision]
+    gate = GATES[precision]
     for parity in figures:
-        if parity.top1_agreement < least_agreement or parity.max_error > most_error:
+        if (
+            parity.top1_agreement < gate.agreement
+            or parity.max_error > gate.max_error
+            or parity.p99_error > gate.p99_error
+        ):
+            most = "" if math.isinf(gate.p99_error) else f", {gate.p99_error:.1e} on 99 % of them"
             raise ParityError(
                 f"at lambda {parity.lam:g} the exported network agrees with the trained one on "
                 f"{100 * parity.top1_agreement:.2f} % of {parity.images} images and differs by up to "
-                f"{parity.max_error:.1e} of the logits' range; {precision} must reach {100 * least_agreement:g} % "
-                f"and {most_error:.0e}. Nothing was exported.",
+                f"{parity.max_error:.1e} of the logits' range, {parity.p99_error:.1e} on 99 % of them; "
+                f"{precision} must reach {100 * gate.agreement:g} % and {gate.max_error:.0e}{most}. "
+                "Nothing was exported.",
                 fix=_REMEDIES.get(precision, "export with --precision fp32")
                 + ", or train on if the logits are still close to each other",
             )

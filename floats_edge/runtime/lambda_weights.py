@@ -1,6 +1,6 @@
 """The plain weights of an artifact at each lambda it serves."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -76,14 +76,22 @@ class InputWeights:
         weights: the same in float32.
         precision: of the graph.
         scales: int8 only: float32 ``[out]`` per quantised weight, by its name.
+        halves: int8 only: layers whose weights and biases are fp16.
     """
 
-    def __init__(self, weights: LambdaWeights, precision: Precision, scales: Mapping[str, Array]) -> None:
+    def __init__(
+        self,
+        weights: LambdaWeights,
+        precision: Precision,
+        scales: Mapping[str, Array],
+        halves: Collection[str] = (),
+    ) -> None:
         self._weights = weights
         self._scales = scales
         self._buffers: dict[str, NDArray[Any]] = {}
         for name, array in weights.at(0.0).items():
-            dtype = np.int8 if name in scales else _BITS[precision]
+            kept = np.float16 if name.rpartition(".")[0] in halves else _BITS[precision]
+            dtype = np.int8 if name in scales else kept
             self._buffers[name] = array if dtype == np.float32 else np.empty(array.shape, dtype)
         self.varying = weights.varying
         self.at(0.0)
@@ -143,16 +151,18 @@ def input_weights(bundle: Bundle) -> InputWeights:
     Raises:
         ArtifactError: the weights file is not what was exported, or does not fit the manifest.
     """
-    return InputWeights(*_read_weights(bundle))
+    weights, scales = _read_weights(bundle)
+    calibration = bundle.manifest.calibration
+    return InputWeights(weights, bundle.manifest.precision, scales, calibration.kept_in_fp16 if calibration else ())
 
 
-def _read_weights(bundle: Bundle) -> tuple[LambdaWeights, Precision, dict[str, Array]]:
+def _read_weights(bundle: Bundle) -> tuple[LambdaWeights, dict[str, Array]]:
     manifest = bundle.manifest
     assert manifest.weights is not None, "a manifest of mode bound or refit names its weights"
     tensors = bundle.tensors(manifest.weights)
     scales = take_scales(tensors, manifest.layers) if manifest.precision == "int8" else {}
     layers = unpack_weights(tensors, manifest.layers, manifest.lam.noise_seed)
-    return LambdaWeights(layers, manifest.lam.rule), manifest.precision, scales
+    return LambdaWeights(layers, manifest.lam.rule), scales
 
 
 def twin_weights(bundle: Bundle) -> "Line | GraphWeights":

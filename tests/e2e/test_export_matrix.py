@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from floats_edge.artifacts.bundle import Bundle, open_bundle
 from floats_edge.cli.main import cli
 from floats_edge.deploy.tensorrt_builder import mark_refittable
-from floats_edge.evaluate.parity import GATES
+from floats_edge.evaluate.parity import GATES, Gate
 from floats_edge.runtime.lambda_weights import bundle_weights
 
 MODES = {
@@ -48,11 +48,12 @@ def test_it_is_exported_within_its_gate_and_built(
     run("export", source, "-o", out, *MODES[mode], "--precision", precision, "--trt", "--batch", "1:2:4")
     manifest = open_bundle(out).manifest
     assert (manifest.lam.mode, manifest.precision, manifest.mismatch) == (mode, precision, None)
-    agreement, error = GATES[precision]
+    gate = GATES[precision]
     for parity in manifest.parity:
         assert parity.images == 500
-        assert parity.top1_agreement >= agreement
-        assert parity.max_error <= error
+        assert parity.top1_agreement >= gate.agreement
+        assert parity.max_error <= gate.max_error
+        assert parity.p99_error <= gate.p99_error
         assert ("emulated" in parity.backend) == (precision == "bf16")
     assert len(manifest.engines) == len(manifest.graphs) == (2 if mode == "bank" else 1)
     for engine in manifest.engines:
@@ -71,6 +72,33 @@ def test_it_is_exported_within_its_gate_and_built(
         assert model.ir_version <= 10
         assert not [node.op_type for node in model.graph.node if "Random" in node.op_type]
         assert {prop.key: prop.value for prop in model.metadata_props}["floats_edge.lambda_mode"] == mode
+
+
+@pytest.mark.parametrize("mode", ["fixed", "bank", "bound", "input"])
+def test_what_int8_keeps_in_fp16_is_built_too(
+    rtx: None, bundles: Callable[..., Bundle], tmp_path: Path, mode: str
+) -> None:
+    out = tmp_path / "bundle"
+    kept = ["--keep", "stem", "--keep", "blocks.1.conv1", "--keep-precision", "fp16"]
+    run("export", bundles("bound").path, "-o", out, *MODES[mode], "--precision", "int8", *kept, "--trt")
+    manifest = open_bundle(out).manifest
+    assert manifest.calibration is not None
+    assert manifest.calibration.kept_in_fp16 == ("stem", "blocks.1.conv1")
+    assert len(manifest.engines) == len(manifest.graphs)
+    assert all(manifest.files[engine.file].bytes > 100_000 for engine in manifest.engines)
+    for graph in manifest.graphs:
+        assert halves_by_rtx(out / graph.file) == 2, "those two convolutions, and no other"
+
+
+def halves_by_rtx(graph: Path) -> int:
+    """How many convolutions of a graph compute in half precision in a strongly typed network, by the real parser."""
+    rtx = importlib.import_module("tensorrt_rtx")
+    logger = rtx.Logger(rtx.Logger.ERROR)
+    parsed = rtx.Builder(logger).create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    assert rtx.OnnxParser(parsed, logger).parse(graph.read_bytes())
+    layers = [parsed.get_layer(index) for index in range(parsed.num_layers)]
+    convolutions = [layer for layer in layers if layer.type == rtx.LayerType.CONVOLUTION]
+    return sum(layer.get_output(0).dtype == rtx.DataType.HALF for layer in convolutions)
 
 
 def assert_rtx_can_mark(folder: Path) -> None:
@@ -128,7 +156,7 @@ def test_what_does_not_go_together_is_refused(
 def test_a_mismatch_that_is_allowed_is_recorded(
     bundles: Callable[..., Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(GATES, "fp16", (1.0, 0.0))
+    monkeypatch.setitem(GATES, "fp16", Gate(1.0, 0.0))
     command = ["export", str(bundles("bound").path), "-o", str(tmp_path / "out"), "--precision", "fp16"]
     assert CliRunner().invoke(cli, command).exit_code == 1
     assert not (tmp_path / "out").exists()

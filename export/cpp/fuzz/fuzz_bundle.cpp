@@ -18,6 +18,7 @@ floats_rt::Manifest small_network() {
   floats_rt::Manifest manifest{};
   manifest.mode = floats_rt::Mode::bound;
   manifest.precision = floats_rt::Precision::int8;
+  manifest.kept_in_fp16 = {"b"};
   manifest.layers = {
       {"a", {4, 1, 3, 3}, 36, 10, 0}, {"b", {3, 4}, 12, 12, 0}, {"c", {5}, 5, 5, 0}, {"d", {2, 3}, 6, 6, 20}};
   return manifest;

@@ -11,14 +11,17 @@ namespace {
 
 constexpr std::size_t kElementsPerThread = std::size_t{1} << 18;  // fewer are computed before a thread has started
 
-Element element_of(Precision precision) {
-  switch (precision) {
+// Of a layer's weights and biases that are not quantised.
+Element element_of(const Manifest& manifest, const LayerSpec& layer) {
+  switch (manifest.precision) {
     case Precision::fp16:
       return Element::f16;
     case Precision::bf16:
       return Element::bf16;
+    case Precision::int8:
+      return manifest.kept_in_fp16.count(layer.name) ? Element::f16 : Element::f32;
     default:
-      return Element::f32;  // int8: of what is not quantised
+      return Element::f32;
   }
 }
 
@@ -70,8 +73,8 @@ LambdaTensors::LambdaTensors(const Manifest& manifest, Tensors tensors, std::siz
   }
   std::vector<Line> lines = fold(manifest, tensors, threads);
   if (!tensors.empty()) misfit(tensors.begin()->first + " belongs to no layer");
-  const Element element = element_of(manifest.precision);
   for (std::size_t i = 0; i < scales.size(); ++i) {
+    const Element element = element_of(manifest, manifest.layers[i]);
     const Element of_weight = scales[i].empty() ? element : Element::i8;
     append(std::move(lines[2 * i]), of_weight, std::move(scales[i]));
     append(std::move(lines[2 * i + 1]), element, {});

@@ -60,6 +60,12 @@ Precision read_precision(const std::string& precision, Mode mode) {
               "export with --switch bound, or with --precision fp16");
 }
 
+// The layers that an int8 network takes in fp16.
+std::set<std::string> read_kept_in_fp16(const json& calibration) {
+  if (calibration.is_null() || calibration["kept_precision"] != "fp16") return {};
+  return calibration["kept"];
+}
+
 void check_file_name(const std::string& name) {
   const std::filesystem::path path(name);
   const bool climbs =
@@ -169,6 +175,7 @@ Manifest read_manifest(const json& document) {
   manifest.mode = read_mode(lam["mode"].get_ref<const std::string&>());
   manifest.rule = lam["rule"] == "paper" ? Rule::paper : Rule::interpolate;
   manifest.precision = read_precision(document["precision"].get_ref<const std::string&>(), manifest.mode);
+  manifest.kept_in_fp16 = read_kept_in_fp16(document["calibration"]);
   if (!lam["noise_seed"].is_number_unsigned()) invalid("lam.noise_seed: negative");
   manifest.noise_seed = lam["noise_seed"];
   manifest.lambdas = read_lambdas(lam, manifest.mode);

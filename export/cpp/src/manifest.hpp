@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -65,6 +66,7 @@ struct Manifest {
   Mode mode;
   Rule rule;
   Precision precision;
+  std::set<std::string> kept_in_fp16;  // int8: layers whose weights and biases are fp16
   std::uint64_t noise_seed;
   LambdaRange lambdas;
   std::vector<LayerSpec> layers;

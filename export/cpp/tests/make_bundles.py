@@ -33,6 +33,7 @@ BANK = tuple(argument for lam in LAMBDAS for argument in ("--lambda", f"{lam:g}"
 FP16 = ("--precision", "fp16")
 # One epoch of training leaves logits so close that int8 may change the first class.
 INT8 = ("--precision", "int8", "--calibration", "minmax", "--allow-mismatch")
+KEPT = ("--keep", "stem", "--keep", "blocks.1.conv1", "--keep-precision", "fp16")
 INPUT, REFIT = (("--lambda", "runtime", "--switch", switch) for switch in ("input", "refit"))
 FIXED = ("--lambda", "0.3")
 BUNDLES = {  # name: what it is exported from, how
@@ -51,6 +52,8 @@ BUNDLES = {  # name: what it is exported from, how
     "fixed-int8": ("bound", *INT8, *FIXED),
     "bank-int8": ("bound", *INT8, *BANK),
     "input-int8": ("bound-paper", *INT8, *INPUT),
+    "bound-int8-kept-fp16": ("bound", *INT8, *KEPT),
+    "input-int8-kept-fp16": ("bound", *INT8, *KEPT, *INPUT),
     "bound-bf16": ("bound-paper", "--precision", "bf16"),
     "bound-narrow": ("runs/narrow",),
     "bound-wide": ("runs/wide",),

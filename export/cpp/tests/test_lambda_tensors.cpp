@@ -93,7 +93,7 @@ struct SmallNetwork {
 
 TEST_CASE("what a graph takes is Python's to the last bit, but for 1 ulp of the noise where libm differs") {
   for (const std::string name : {"bound", "bound-paper", "refit", "bound-fp16", "refit-fp16", "bound-bf16",
-                                 "bound-int8", "bound-narrow", "bound-wide"}) {
+                                 "bound-int8", "bound-int8-kept-fp16", "bound-narrow", "bound-wide"}) {
     CAPTURE(name);
     const Expected expected(name);
     const LambdaTensors tensors = open_tensors(name, 2);
@@ -126,6 +126,17 @@ TEST_CASE("each weight has the type of the precision; int8 leaves the classifier
   CHECK(element_of("bound-int8", "stem.weight") == Element::i8);
   CHECK(element_of("bound-int8", "stem.bias") == Element::f32);
   CHECK(element_of("bound-int8", "head.weight") == Element::f32);
+}
+
+TEST_CASE("a layer that int8 keeps in fp16 has its weight and its bias in fp16") {
+  const LambdaTensors tensors = open_tensors("bound-int8-kept-fp16", 1);
+  for (const LambdaTensor& tensor : tensors.tensors()) {
+    CAPTURE(tensor.name);
+    const std::string layer = tensor.name.substr(0, tensor.name.rfind('.'));
+    const bool kept = layer == "stem" || layer == "blocks.1.conv1";
+    const bool quantised = !kept && layer != "head" && tensor.name == layer + ".weight";
+    CHECK(tensor.element == (kept ? Element::f16 : quantised ? Element::i8 : Element::f32));
+  }
 }
 
 TEST_CASE("the buffer does not depend on the number of threads, and every tensor has an aligned place of its own") {

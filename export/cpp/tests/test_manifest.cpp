@@ -48,6 +48,9 @@ TEST_CASE("manifests that floats-edge wrote are read") {
   CHECK(int8.precision == Precision::int8);
   CHECK(int8.mode == Mode::input);
   CHECK(int8.weights.empty());
+  CHECK(int8.kept_in_fp16.empty());
+  CHECK(parse_manifest(manifest_of("input-int8-kept-fp16").dump()).kept_in_fp16 ==
+        std::set<std::string>{"blocks.1.conv1", "stem"});
   CHECK(refit.mode == Mode::refit);
   CHECK(refit.weights == "weights.safetensors");
 }

@@ -26,8 +26,8 @@ struct FakeReset {
 }  // namespace
 
 TEST_CASE("what of lambda an engine takes reaches it, each tensor in its place and type") {
-  for (const std::string name : {"bound", "bound-paper", "bound-fp16", "bound-bf16", "bound-int8", "input",
-                                 "input-fp16", "input-int8", "refit", "refit-fp16"}) {
+  for (const std::string name : {"bound", "bound-paper", "bound-fp16", "bound-bf16", "bound-int8",
+                                 "bound-int8-kept-fp16", "input", "input-fp16", "input-int8", "refit", "refit-fp16"}) {
     CAPTURE(name);
     const EngineBundle bundle(name);
     Model model = bundle.load();

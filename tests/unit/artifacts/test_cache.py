@@ -28,6 +28,13 @@ def test_what_was_not_written_does_not(tmp_path, caplog):
     assert "is damaged and is not used" in caplog.text
 
 
+def test_a_user_without_a_home_has_no_cache(homeless, caplog):
+    assert cache_file("x") is None
+    assert "this user has no home directory" in caplog.text
+    write_cache(None, b"data")
+    assert read_cache(None) is None
+
+
 def test_a_full_disk_costs_nothing_but_time(tmp_path, monkeypatch, caplog):
     write_cache(tmp_path / "x", b"old")
 

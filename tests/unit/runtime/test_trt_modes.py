@@ -10,6 +10,8 @@ from fixtures.tiny_bundle import MODES_AND_PRECISIONS, add_engine, affine_layers
 
 from floats_edge.artifacts.bundle import Bundle, file_entries, open_bundle, write_manifest
 from floats_edge.artifacts.files import pack_tensors, write_atomic
+from floats_edge.deploy.calibrate import Int8Request
+from floats_edge.deploy.export import ExportRequest, export
 from floats_edge.errors import ArtifactError, BackendError, ParityError
 from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.ort import open_ort
@@ -50,6 +52,18 @@ def test_tensorrt_computes_what_onnx_runtime_does(trt, tmp_path, mode, precision
             reference.set_lambda(lam)
             wanted = reference.predict(images(11))
             assert np.abs(predictor.predict(images(11)) - wanted).max() <= 1e-5 * np.ptp(wanted)
+
+
+def test_what_int8_keeps_in_fp16_is_bound_in_fp16(trt, bundles, digits, tmp_path):
+    request = ExportRequest("runtime", "int8", int8=Int8Request(keep=("stem",), keep_precision="fp16"))
+    bundle = with_engines(export(bundles("bound").path, tmp_path / "bundle", request))
+    pixels = digits.validation.first(8).as_float()
+    with open_trt(bundle, 0.0) as predictor, open_ort(bundle, "ort-cpu", 0.0) as reference:
+        for lam in LAMBDAS:
+            predictor.set_lambda(lam)
+            reference.set_lambda(lam)
+            wanted = reference.predict(pixels)
+            assert np.abs(predictor.predict(pixels) - wanted).max() <= 1e-5 * np.ptp(wanted)
 
 
 def test_refitting_keeps_the_mask(trt, tmp_path):
