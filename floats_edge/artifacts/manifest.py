@@ -139,6 +139,9 @@ class Engine(Section):
     )
     dla: int | None = Field(default=None, ge=0, description="deep learning accelerator it was built for; null: the GPU")
     sparse: SparseTactics | None = None
+    mismatch: str | None = Field(
+        default=None, description="how it missed the golden outputs, if it was let pass with --allow-mismatch"
+    )
 
 
 class Parity(Section):
@@ -167,7 +170,7 @@ class Golden(Section):
     """Real images and the trained network's fp32 logits: tensors ``images``, ``logits_0``, ``logits_1``, ..."""
 
     file: FileName
-    lambdas: tuple[Lambda, ...]
+    lambdas: tuple[Lambda, ...] = Field(min_length=1)
     tolerance: float = Field(description="allowed absolute logit error over the range of the golden logits")
 
 
@@ -188,7 +191,7 @@ class Manifest(Section):
     golden: Golden
     parity: tuple[Parity, ...]
     mismatch: str | None = Field(
-        default=None, description="what a gate had against this export, if it was let pass with --allow-mismatch"
+        default=None, description="what the gate had against the graphs, if they were let pass with --allow-mismatch"
     )
     calibration: Calibration | None = Field(default=None, description="int8 only")
     recipe: Recipe
@@ -218,6 +221,12 @@ class Manifest(Section):
         if all(len(layer.shape) == 1 for layer in layers):
             raise ValueError("there is no convolution and no linear layer")
         return layers
+
+    @property
+    def let_pass(self) -> tuple[str, ...]:
+        """What was found wrong with the graphs and the engines, and exported with --allow-mismatch all the same."""
+        found = (self.mismatch, *(f"{engine.file}: {engine.mismatch}" for engine in self.engines if engine.mismatch))
+        return tuple(filter(None, found))
 
     @property
     def density(self) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from floats_edge.artifacts.bundle import Bundle
+from floats_edge.artifacts.bundle import EXPORT_AGAIN, Bundle
 from floats_edge.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -88,5 +88,5 @@ def _compare(bundle: Bundle, kind: str, stated: Mapping[str, str], found: Mappin
             raise ArtifactError(
                 f"{bundle.path} holds a graph that is not the one of its manifest: {kind} {name}: "
                 f"{stated.get(name, 'nothing')} stated, {found.get(name, 'nothing')} found.",
-                fix="export it again: floats-edge export CHECKPOINT -o DIR",
+                fix=EXPORT_AGAIN,
             )
