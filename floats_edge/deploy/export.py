@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from floats_edge import __version__
@@ -44,6 +43,7 @@ from floats_edge.models.spec import ModelSpec
 from floats_edge.recipe import Recipe
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Predictor
+from floats_edge.runtime.graph_check import read_graph
 from floats_edge.runtime.lambda_weights import LambdaWeights
 
 if TYPE_CHECKING:
@@ -340,7 +340,7 @@ def _from_bundle(bundle: Bundle) -> _Source:
     layers = unpack_weights(bundle.tensors(manifest.weights), manifest.layers, manifest.lam.noise_seed)
     return _Source(
         network=Network(
-            template=onnx.load_model_from_string(bundle.read(manifest.graphs[0].file)),
+            template=read_graph(bundle, manifest.graphs[0].file),
             layers=layers,
             rule=manifest.lam.rule,
         ),
