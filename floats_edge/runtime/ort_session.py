@@ -187,7 +187,9 @@ def open_session(model: bytes, bundle: Bundle, backend: str, host: Host) -> "ort
             from floats_edge.runtime.bfloat16 import emulated
 
             model = emulated(model)
-        session = ort.InferenceSession(model, options, providers=[(provider, _PROVIDER_OPTIONS.get(provider, {}))])
+        session = ort.InferenceSession(
+            model, options, providers=[(provider, _PROVIDER_OPTIONS.get(provider, {}))], enable_fallback=0
+        )
     except Exception as error:  # ONNX Runtime raises a class of its own per status code
         raise BackendError(
             f"ONNX Runtime cannot load the graph on {provider}: {error}",

@@ -206,6 +206,16 @@ def test_constants_that_are_no_arrays(
         OPENERS[use](foreign(tmp_path / "bundle", mode, one_constant(change)), mode)
 
 
+def test_another_provider_is_not_tried_in_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For an error of this kind ONNX Runtime prints a banner and opens the graph on the CPU, unless told not to."""
+    bundle = write_bundle(tmp_path / "bundle", (0.3,))
+    graph = bundle.read(bundle.manifest.graphs[0].file)
+    bundle = rewritten(bundle, graph.replace(b"GlobalAveragePool", b"GlobalAverag\xffPool"))
+    with pytest.raises(BackendError, match="cannot load the graph"):
+        open_ort(bundle, "ort-cpu", 0.3)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_graph_that_fails_while_it_runs(tmp_path: Path) -> None:
     def beyond_the_last_feature(graph: onnx.GraphProto) -> None:
         graph.initializer.append(numpy_helper.from_array(np.full(8, 99), "beyond"))
