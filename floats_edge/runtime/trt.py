@@ -115,24 +115,18 @@ class TrtPredictor(Predictor):
         self._host_images = cuda.pinned((largest, *self.image_shape), np.float32)
         self._host_logits = cuda.pinned((largest, len(manifest.output.labels)), np.float32)
         self._images, self._logits = (cuda.allocate(array.nbytes) for array in (self._host_images, self._host_logits))
-        addresses = {manifest.input.name: self._images, manifest.output.name: self._logits}
         plans = {lam: bundle.read(engine.file) for lam, engine in engines.items()}
         weights = input_weights(bundle) if manifest.lam.mode in WEIGHTS_APART else None
         # Every hash is checked by now; nothing has been deserialised.
         self._engines = {lam: load_engine(bundle, engine, plans.pop(lam), host) for lam, engine in engines.items()}
-        self._check_tensors(bundle)
         self._launches: dict[float | None, Launch] = {}
-        for lam, engine in self._engines.items():
-            launch = GraphLaunch if host.cuda_graph and engine.kernels is None else Launch
-            self._launches[lam] = launch(engine.context, cuda, manifest.input.name, self._must)
+        self._lambda: LambdaPlace | None = None
         self._broken = False
-        self._lambda = self._lambda_place(bundle, weights)
-        if self._lambda is not None:
-            addresses |= self._lambda.addresses
-            self._lambda.put(self.lam)
-        for engine in self._engines.values():
-            for name, address in addresses.items():
-                self._must(engine.context.set_tensor_address(name, address), f"bind {name}")
+        with ExitStack() as failing:
+            failing.callback(self.close)
+            self._check_tensors(bundle)
+            self._prepare(bundle, weights, host)
+            failing.pop_all()
 
     def _check_tensors(self, bundle: Bundle) -> None:
         """Check that the engines take and give what the buffers are made for; bound weights check themselves.
@@ -147,15 +141,30 @@ class TrtPredictor(Predictor):
         }
         if manifest.lam.mode == "input":
             wanted[LAMBDA_INPUT] = ((), single)
-        for loaded in self._engines.values():
-            names = wanted if manifest.lam.mode == "bound" else {**wanted, **loaded.tensors}
-            wrong = [name for name in names if loaded.tensors.get(name) != wanted.get(name)]
+        for tensors in [loaded.tensors for loaded in self._engines.values()]:
+            names = wanted if manifest.lam.mode == "bound" else {**wanted, **tensors}
+            wrong = [name for name in names if tensors.get(name) != wanted.get(name)]
             if wrong:
                 raise ArtifactError(
                     f"an engine of {bundle.path} is not the one of its manifest: {', '.join(wrong)} is missing, too "
                     "many, or of another shape or type.",
                     fix=self.remedy,
                 )
+
+    def _prepare(self, bundle: Bundle, weights: InputWeights | None, host: Host) -> None:
+        """Put the lambda in force, and bind what the engines take and give."""
+        images, logits = bundle.manifest.input.name, bundle.manifest.output.name
+        for lam, engine in self._engines.items():
+            launch = GraphLaunch if host.cuda_graph and engine.kernels is None else Launch
+            self._launches[lam] = launch(engine.context, self._cuda, images, self._must)
+        addresses = {images: self._images, logits: self._logits}
+        self._lambda = self._lambda_place(bundle, weights)
+        if self._lambda is not None:
+            addresses |= self._lambda.addresses
+            self._lambda.put(self.lam)
+        for engine in self._engines.values():
+            for name, address in addresses.items():
+                self._must(engine.context.set_tensor_address(name, address), f"bind {name}")
 
     def _lambda_place(self, bundle: Bundle, weights: InputWeights | None) -> LambdaPlace | None:
         """Where lambda goes into the one engine that serves every lambda."""

@@ -9,7 +9,7 @@ import pytest
 from fixtures.fake_cuda_runtime import FakeRuntime
 from fixtures.tiny_bundle import add_engine, engine_entry, images, write_bundle
 
-from floats_edge.errors import BackendError
+from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.runtime.base import Host
 from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.trt import open_trt
@@ -69,3 +69,21 @@ def test_all_of_it_goes_even_if_something_fails(closing, monkeypatch):
         predictor.close()
     assert [event for event in happened if event in ("graph", "refitter", "device")] == ["graph", "refitter", "device"]
     assert kept == ["kernels"]
+
+
+def test_an_engine_that_is_refused_does_not_outlive_the_device_either(fake_driver, monkeypatch, tmp_path):
+    trt, happened = importlib.import_module("tensorrt"), []
+    deserialise = trt.Runtime.deserialize_cuda_engine
+
+    def watched(runtime, plan):
+        engine = deserialise(runtime, plan)
+        weakref.finalize(engine, happened.append, "engine")
+        return engine
+
+    monkeypatch.setattr(trt.Runtime, "deserialize_cuda_engine", watched)
+    monkeypatch.setattr(fake_driver.Context, "pop", noted(fake_driver.Context.pop, "device", happened))
+    fixed, other = (write_bundle(tmp_path / name, (lam,)) for name, lam in (("fixed", 0.3), ("other", 0.5)))
+    plan = b"[1, 8]\n" + other.read("model-lam0.5.onnx").replace(b"logits", b"scores")
+    with pytest.raises(ArtifactError, match="not the one of its manifest: logits"):
+        open_trt(add_engine(fixed, engine_entry(lam=0.3), plan), 0.3)
+    assert happened == ["engine", "device"]
