@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -29,10 +30,10 @@ Compatibility = Literal["version", "same-cc", "ampere+"]
 every GPU of its compute capability; on every GPU from Ampere on."""
 
 
-Axis = Annotated[int, Field(gt=0, le=2**31)]
+_LARGEST = 2**31
+"""Numbers in what is allocated on the manifest's word alone: 8 GiB of floats, as in C++."""
+Axis = Annotated[int, Field(gt=0, le=_LARGEST)]
 """Size of a tensor along one axis."""
-LARGEST = 2**31
-"""Numbers in what is allocated before any file of the right size has been seen: 8 GiB of floats, as in C++."""
 
 
 class InputSpec(Section):
@@ -247,7 +248,7 @@ class Manifest(Section):
     @model_validator(mode="after")
     def _a_batch_fits_in_memory(self) -> Self:
         image = max(math.prod(self.input.shape), len(self.output.labels))
-        if image * max((engine.batch[2] for engine in self.engines), default=1) > LARGEST:
+        if image * max((engine.batch[2] for engine in self.engines), default=1) > _LARGEST:
             raise ValueError("an engine's largest batch, or one image, is larger than any memory")
         return self
 
@@ -256,10 +257,9 @@ class Manifest(Section):
     def _layers_differ(cls, layers: tuple[LayerSpec, ...]) -> tuple[LayerSpec, ...]:
         if all(len(layer.shape) == 1 for layer in layers):
             raise ValueError("there is no convolution and no linear layer")
-        names = [layer.name for layer in layers]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"layer {twice} occurs twice")
+        [(name, times)] = Counter(layer.name for layer in layers).most_common(1)
+        if times > 1:
+            raise ValueError(f"layer {name} occurs {times} times")
         return layers
 
     @property

@@ -142,7 +142,7 @@ def with_engine(**changes: object) -> Edit:
         (lambda c: c["layers"][0].update(drawn=[99, 1, 3]), "is no part of a layer of shape (99, 1, 3)"),
         (lambda c: c["layers"][1].update(drawn=c["layers"][1]["shape"]), "must be dense"),
         (lambda c: [la.update(shape=[8], nonzeros=8) for la in c["layers"]], "no convolution and no linear layer"),
-        (lambda c: c["layers"].append(c["layers"][0]), "layer stem occurs twice"),
+        (lambda c: c["layers"].append(c["layers"][0]), "layer stem occurs 2 times"),
         (lambda c: c["input"].update(shape=[1, -8, 8]), "input.shape.1"),
         (lambda c: c["input"].update(shape=[1, 16, 16]), "input and output are not those of the model"),
         (lambda c: c["output"]["labels"].pop(), "input and output are not those of the model"),
