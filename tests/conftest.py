@@ -176,14 +176,17 @@ def fake_driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
     A test must free all that it allocates.
     """
-    names = ("tensorrt", "pycuda", "pycuda.driver")
-    for name in names:
-        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    def stand_ins() -> list[str]:
+        return [name for name in sys.modules if name.partition(".")[0] in ("tensorrt", "pycuda")]
+
+    for name in stand_ins():
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(FAKE_GPU))
     driver = importlib.import_module("pycuda.driver")
     yield driver
     assert driver.live == {}
     assert driver.pinned == {}
     assert driver.contexts == []
-    for name in names:
-        sys.modules.pop(name, None)
+    for name in stand_ins():
+        sys.modules.pop(name)

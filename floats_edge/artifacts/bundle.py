@@ -1,5 +1,6 @@
 """A bundle on disk: written whole, read as if a stranger had made it."""
 
+import shlex
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from floats_edge.artifacts.manifest import Manifest
 from floats_edge.errors import ArtifactError, OutputError
 
 MANIFEST = "manifest.json"
-_REMEDY = "export it again: floats-edge export CHECKPOINT -o DIR"
+EXPORT_AGAIN = "export it again: floats-edge export CHECKPOINT -o DIR"
+"""What mends a bundle that is not what was exported."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Bundle:
     @property
     def files(self) -> FileSet:
         """The files of the bundle; reading one checks its hash."""
-        return FileSet(self.path, self.manifest.files, _REMEDY)
+        return FileSet(self.path, self.manifest.files, EXPORT_AGAIN)
 
     def read(self, name: str) -> bytes:
         """The bytes of one file, of the stated hash: see :meth:`FileSet.read`."""
@@ -39,6 +41,14 @@ class Bundle:
     def tensors(self, name: str) -> Tensors:
         """One safetensors file as NumPy arrays: see :meth:`FileSet.tensors`."""
         return self.files.tensors(name)
+
+
+def rebuild_command(bundle: Bundle) -> str:
+    """What builds the engines of a bundle again on this host, for the batches that its first engine takes."""
+    path = shlex.quote(str(bundle.path))
+    batch = bundle.manifest.engines[0].batch if bundle.manifest.engines else (1, 1, 1)
+    sizes = "" if batch == (1, 1, 1) else f" --batch {':'.join(map(str, batch))}"
+    return f"floats-edge export {path} -o {path} --trt{sizes}"
 
 
 def is_bundle(path: Path) -> bool:
@@ -52,7 +62,7 @@ def open_bundle(path: Path) -> Bundle:
     Raises:
         ArtifactError: not a bundle, an invalid manifest, or a file that is missing, resized or outside the bundle.
     """
-    bundle = Bundle(path, read_json(path / MANIFEST, Manifest, _REMEDY))
+    bundle = Bundle(path, read_json(path / MANIFEST, Manifest, EXPORT_AGAIN))
     bundle.files.check()
     return bundle
 
@@ -73,7 +83,7 @@ def _check_replaceable(path: Path) -> None:
         return
     fix = f"choose another folder with --out, or move {path} away"
     try:
-        listed = read_json(path / MANIFEST, Manifest, _REMEDY).files
+        listed = read_json(path / MANIFEST, Manifest, EXPORT_AGAIN).files
     except ArtifactError:
         raise OutputError(f"{path} holds a {MANIFEST} that is no bundle's: it is not replaced.", fix=fix) from None
     files = (file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())

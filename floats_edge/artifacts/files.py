@@ -25,13 +25,14 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 def _stays_inside(name: str) -> str:
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts or str(path) != name or set(name) & {"\\", "\0"}:
+    leaves = path.is_absolute() or ".." in path.parts or "\\" in name
+    if leaves or not path.parts or str(path) != name or not name.isprintable():
         raise ValueError(f"{name!r} does not name a file inside the folder")
     return name
 
 
 FileName = Annotated[str, AfterValidator(_stays_inside)]
-"""Path of a file relative to its artifact's folder, with forward slashes, that cannot leave it."""
+"""Path of a file relative to its artifact's folder, with forward slashes, that cannot leave it and can be printed."""
 
 
 class FileEntry(Section):
@@ -82,11 +83,13 @@ class FileSet:
         Raises:
             ArtifactError: the file cannot be read, or its bytes are not those that were written.
         """
+        entry = self.entries[name]
         try:
-            data = (self.root / name).read_bytes()
+            with (self.root / name).open("rb") as file:
+                data = file.read(entry.bytes + 1)  # it may have grown since it was checked
         except OSError as error:
             raise ArtifactError(f"{self.root / name} cannot be read: {error.strerror}.", fix=self.remedy) from None
-        if sha256(data) != self.entries[name].sha256:
+        if sha256(data) != entry.sha256:
             raise ArtifactError(f"{self.root / name} was altered: its sha256 differs.", fix=self.remedy)
         return data
 
@@ -94,11 +97,12 @@ class FileSet:
         """One safetensors file as NumPy arrays.
 
         Raises:
-            ArtifactError: the bytes are not those that were written, or not safetensors.
+            ArtifactError: the bytes are not those that were written, or not safetensors that NumPy can hold.
         """
+        data = self.read(name)
         try:
-            return safetensors.numpy.load(self.read(name))
-        except SafetensorError as error:
+            return safetensors.numpy.load(data)
+        except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that NumPy lacks
             raise ArtifactError(f"{self.root / name} is not valid safetensors: {error}.", fix=self.remedy) from None
 
 
@@ -119,6 +123,8 @@ def read_json(path: Path, schema: type[Schema], remedy: str) -> Schema:
         ArtifactError: no such file, or not valid.
     """
     try:
+        if path.exists() and not path.is_file():  # a device or a pipe may have no end
+            raise ArtifactError(f"{path} cannot be read: it is no regular file.", fix=remedy)
         return schema.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.", fix=remedy) from None

@@ -2,9 +2,10 @@
 
 import math
 import operator
-from typing import Literal
+from collections import Counter
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from floats_edge.artifacts.files import FileEntry, FileName
@@ -31,13 +32,19 @@ Compatibility = Literal["version", "same-cc", "ampere+"]
 every GPU of its compute capability; on every GPU from Ampere on."""
 
 
+_LARGEST = 2**31
+"""Numbers in what is allocated on the manifest's word alone: 8 GiB of floats, as in C++."""
+Axis = Annotated[int, Field(gt=0, le=_LARGEST)]
+"""Size of a tensor along one axis."""
+
+
 class InputSpec(Section):
     """The image input. Pixel values are in [0, 1]; normalisation is inside the graph."""
 
     name: str = "images"
     layout: Literal["NCHW"] = "NCHW"
     dtype: Literal["float32"] = "float32"
-    shape: tuple[int, int, int] = Field(description="(C, H, W) of one image; the batch axis is dynamic in the graph")
+    shape: tuple[Axis, Axis, Axis] = Field(description="(C, H, W) of one image; the batch axis is dynamic in the graph")
     minimum: float = 0.0
     maximum: float = 1.0
 
@@ -47,7 +54,7 @@ class OutputSpec(Section):
 
     name: str = "logits"
     dtype: Literal["float32"] = "float32"
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = Field(min_length=1)
 
 
 class LambdaSpec(Section):
@@ -58,7 +65,7 @@ class LambdaSpec(Section):
         description="fixed and bank: the lambdas served; bound, input, refit: None, any in [0, 1]"
     )
     rule: Rule
-    noise_seed: int
+    noise_seed: int = Field(ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _values_fit_mode(self) -> Self:
@@ -72,12 +79,12 @@ class LayerSpec(Section):
     """One conditioned layer; its position in the manifest is the noise's layer index."""
 
     name: str
-    shape: tuple[PositiveInt, ...] = Field(
+    shape: tuple[Axis, ...] = Field(
         min_length=1,
         description="of the weight: [out, in, kh, kw], [out, in], or [channels], a scale with the bias as shift",
     )
     nonzeros: int = Field(ge=0, description="weights inside the mask")
-    drawn: tuple[PositiveInt, ...] | None = Field(
+    drawn: tuple[Axis, ...] | None = Field(
         default=None, description="shape that the noise was drawn for, where channels were removed"
     )
 
@@ -134,13 +141,23 @@ class Engine(Section):
     platform: str = Field(description="operating system and machine, for example linux-x86_64")
     targets: tuple[str, ...] = Field(description="compute capabilities by name, for example sm_86")
     precision: Precision
-    batch: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="smallest, optimal and largest batch")
+    batch: tuple[Axis, Axis, Axis] = Field(description="smallest, optimal and largest batch")
     compatibility: tuple[Compatibility, ...] = Field(
         default=(),
         description="version: newer TensorRTs run it, and it holds host code; ampere+: every GPU from Ampere on does",
     )
     dla: int | None = Field(default=None, ge=0, description="deep learning accelerator it was built for; null: the GPU")
     sparse: SparseTactics | None = None
+    mismatch: str | None = Field(
+        default=None, description="how it missed the golden outputs, if it was let pass with --allow-mismatch"
+    )
+
+    @field_validator("batch")
+    @classmethod
+    def _batches_ascend(cls, batch: tuple[int, int, int]) -> tuple[int, int, int]:
+        if list(batch) != sorted(batch):
+            raise ValueError(f"{batch} is no smallest, optimal and largest batch")
+        return batch
 
 
 class Parity(Section):
@@ -175,7 +192,7 @@ class Golden(Section):
     """Real images and the trained network's fp32 logits: tensors ``images``, ``logits_0``, ``logits_1``, ..."""
 
     file: FileName
-    lambdas: tuple[Lambda, ...]
+    lambdas: tuple[Lambda, ...] = Field(min_length=1)
     tolerance: float = Field(description="allowed absolute logit error over the range of the golden logits")
 
 
@@ -196,7 +213,7 @@ class Manifest(Section):
     golden: Golden
     parity: tuple[Parity, ...]
     mismatch: str | None = Field(
-        default=None, description="what a gate had against this export, if it was let pass with --allow-mismatch"
+        default=None, description="what the gate had against the graphs, if they were let pass with --allow-mismatch"
     )
     calibration: Calibration | None = Field(default=None, description="int8 only")
     recipe: Recipe
@@ -220,12 +237,44 @@ class Manifest(Section):
             raise ValueError(f"mode {mode} needs one graph for each lambda that it serves")
         return self
 
+    @model_validator(mode="after")
+    def _lambdas_are_served(self) -> Self:
+        served = self.lam.values
+        if served is not None and not set(self.golden.lambdas) <= set(served):
+            raise ValueError(f"golden outputs for lambdas {self.golden.lambdas}, of which {served} are served")
+        wrong = [engine.file for engine in self.engines if engine.lam not in (served or (None,))]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)} is for a lambda that does not go with mode {self.lam.mode}")
+        return self
+
+    @model_validator(mode="after")
+    def _inputs_and_outputs_are_the_models(self) -> Self:
+        if self.input.shape != self.model.image_shape or len(self.output.labels) != self.model.classes:
+            raise ValueError("input and output are not those of the model")
+        return self
+
+    @model_validator(mode="after")
+    def _a_batch_fits_in_memory(self) -> Self:
+        image = max(math.prod(self.input.shape), len(self.output.labels))
+        if image * max((engine.batch[2] for engine in self.engines), default=1) > _LARGEST:
+            raise ValueError("an engine's largest batch, or one image, is larger than any memory")
+        return self
+
     @field_validator("layers")
     @classmethod
-    def _some_are_more_than_scales(cls, layers: tuple[LayerSpec, ...]) -> tuple[LayerSpec, ...]:
+    def _layers_differ(cls, layers: tuple[LayerSpec, ...]) -> tuple[LayerSpec, ...]:
         if all(len(layer.shape) == 1 for layer in layers):
             raise ValueError("there is no convolution and no linear layer")
+        [(name, times)] = Counter(layer.name for layer in layers).most_common(1)
+        if times > 1:
+            raise ValueError(f"layer {name} occurs {times} times")
         return layers
+
+    @property
+    def let_pass(self) -> tuple[str, ...]:
+        """What was found wrong with the graphs and the engines, and exported with --allow-mismatch all the same."""
+        found = (self.mismatch, *(f"{engine.file}: {engine.mismatch}" for engine in self.engines if engine.mismatch))
+        return tuple(filter(None, found))
 
     @property
     def density(self) -> float:

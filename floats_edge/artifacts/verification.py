@@ -31,5 +31,5 @@ class Verification(Section):
     attack: Attack = Field(description="replayed on the engine; its gradients come from the float twin")
     queries: int = Field(description="of the Square attack, per image")
     proofs: tuple[LambdaProof, ...]
-    mismatch: str | None = Field(description="what the bundle's gate had against its export")
+    mismatch: str | None = Field(description="what gates had against the export of the bundle")
     problems: tuple[str, ...] = Field(description="gates that were not passed; none: the bundle is what was evaluated")

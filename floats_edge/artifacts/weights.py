@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from floats_edge.artifacts.bundle import EXPORT_AGAIN
 from floats_edge.artifacts.manifest import LayerSpec
 from floats_edge.errors import ArtifactError
 from floats_edge.method.fold import AffineLayer, AffineLayers, drawn_noise, masked_noise
 
-_REMEDY = "export it again: floats-edge export CHECKPOINT -o DIR"
 _VECTORS = ("gain_clean", "gain_adv", "bias_clean", "bias_adv")
 _Take = Callable[[str, type[np.generic], tuple[int, ...]], NDArray[Any]]
 """Hands out the tensor of a name, once its type and shape are found to be these."""
@@ -79,7 +79,7 @@ def take_scales(tensors: dict[str, NDArray[Any]], specs: Sequence[LayerSpec]) ->
             raise ArtifactError(
                 f"the weights do not fit the manifest: {spec.name}.weight.scale is not a positive float32 number for "
                 f"each of {spec.shape[0]} channels.",
-                fix=_REMEDY,
+                fix=EXPORT_AGAIN,
             )
         scales[f"{spec.name}.weight"] = scale
     return scales
@@ -101,7 +101,7 @@ def unpack_weights(
             found = "missing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
             raise ArtifactError(
                 f"the weights do not fit the manifest: {name}: {np.dtype(dtype)} {list(shape)} stated, {found} found.",
-                fix=_REMEDY,
+                fix=EXPORT_AGAIN,
             )
         return tensor
 
@@ -111,7 +111,7 @@ def unpack_weights(
     if left:
         raise ArtifactError(
             f"the weights do not fit the manifest: {', '.join(sorted(left))} belongs to no layer.",
-            fix=_REMEDY,
+            fix=EXPORT_AGAIN,
         )
     return layers
 
@@ -144,6 +144,6 @@ def _mask(take: _Take, spec: LayerSpec, shape: tuple[int, ...]) -> NDArray[np.bo
     if int(mask.sum()) != spec.nonzeros:
         raise ArtifactError(
             f"the weights do not fit the manifest: {spec.name}.mask holds {mask.sum()}, not {spec.nonzeros}.",
-            fix=_REMEDY,
+            fix=EXPORT_AGAIN,
         )
     return mask

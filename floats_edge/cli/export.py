@@ -172,4 +172,6 @@ def _print(bundle: "Bundle") -> None:
         )
     for engine in manifest.engines:
         click.echo(f"{engine.file}  {engine.flavour} {engine.version}  {', '.join(engine.targets)}")
+    for mismatch in manifest.let_pass:
+        click.echo(f"let pass by --allow-mismatch: {mismatch}")
     click.echo(f"Exported: {bundle.path} ({manifest.lam.mode}, {manifest.precision})")

@@ -24,7 +24,9 @@ class Failure(click.ClickException):
 
     def show(self, file: object = None) -> None:
         del file  # an error is for stderr
-        click.echo(f"Error: {self.message}\nRemedy: {self.fix}", err=True)
+        text = f"Error: {self.message}\nRemedy: {self.fix}"
+        # It may quote a stranger's bundle: what would steer the terminal is shown as an escape.
+        click.echo("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text), err=True)
 
 
 class Pipeline(click.Group):

@@ -95,6 +95,8 @@ def _bundle_facts(manifest: Manifest) -> Iterable[tuple[str, str]]:
         yield f"kept in {manifest.calibration.kept_precision}", ", ".join(manifest.calibration.kept) or "no convolution"
     yield "density", f"{manifest.density:.2%}"
     yield "sparsity", manifest.recipe.sparsity.title
+    for mismatch in manifest.let_pass:
+        yield "let pass", mismatch
     yield "recipe", manifest.recipe.name
     yield "trained weights", f"sha256 begins {manifest.checkpoint_sha256[:16]}"
     yield "written by", f"floats-edge {manifest.floats_edge_version}"

@@ -35,6 +35,7 @@ def verify(
         floats-edge verify bundle
         floats-edge verify bundle --backend trt --images 1000 --queries 1000 -o verification.json
     """
+    from floats_edge.artifacts.bundle import EXPORT_AGAIN, open_bundle, rebuild_command
     from floats_edge.artifacts.files import write_atomic
     from floats_edge.cli.console import status_console
     from floats_edge.deploy import verify as stage
@@ -47,9 +48,9 @@ def verify(
         write_atomic(out, (record.model_dump_json(indent=2) + "\n").encode())
     _print(record)
     if record.problems:
+        rebuilt = f", or rebuild its engines: {rebuild_command(open_bundle(path))}" if backend == "trt" else ""
         raise ParityError(
-            f"{path} is not the network that was evaluated: {' '.join(record.problems)}",
-            fix=f"export it again, or rebuild its engines: floats-edge export {path} -o {path} --trt",
+            f"{path} is not the network that was evaluated: {' '.join(record.problems)}", fix=EXPORT_AGAIN + rebuilt
         )
     click.echo(f"Verified: {path} on {record.backend}")
 

@@ -9,13 +9,15 @@ from floats_edge.artifacts.manifest import Engine, Graph, Manifest, Mode, Precis
 from floats_edge.deploy.engine_request import BuildRequest, BuiltEngine, EngineOptions
 from floats_edge.deploy.tensorrt_engine import build_engine
 from floats_edge.deploy.two_of_four import sparse_layers, sparse_tactics
-from floats_edge.errors import BackendError
-from floats_edge.runtime.backends import open_predictor, unavailable_reason
-from floats_edge.runtime.golden import check_golden
+from floats_edge.errors import BackendError, FloatsError, ParityError
+from floats_edge.runtime.backends import unavailable_reason
+from floats_edge.runtime.golden import check_golden, read_golden
 from floats_edge.runtime.lambda_weights import bundle_weights
+from floats_edge.runtime.trt import load_trt
 
 _DLA_MODES: tuple[Mode, ...] = ("fixed", "bank")
 _DLA_PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
+_OTHERWISE = "try another --precision, another --switch or another version of TensorRT"
 
 Say = Callable[[str], None]
 
@@ -48,17 +50,43 @@ def with_engines(folder: Path, manifest: Manifest, options: EngineOptions, say: 
 
 
 def check_engines(folder: Path, say: Say) -> None:
-    """Let the engines of a bundle pass that this machine cannot run, or that give the golden outputs.
+    """Let the newest engines of a bundle pass that this machine cannot run, or that give the golden outputs.
+
+    Args:
+        folder: the bundle, which has not taken its place yet: no remedy sends the user there.
+        say: told what is being done.
 
     Raises:
-        BackendError: an engine fits this machine and does not run.
+        ArtifactError: an engine does not take or give what the bundle does.
+        BackendError: it fits this machine and does not run.
         ParityError: it runs and gives something else.
     """
     bundle = open_bundle(folder)
-    if unavailable_reason("trt", bundle) is None:
-        say("checking the engine's golden outputs")
-        with open_predictor(bundle, "trt", bundle.manifest.golden.lambdas[0]) as engine:
-            check_golden(engine, bundle)
+    newest = bundle.manifest.model_copy(update={"engines": _newest(bundle.manifest)})
+    bundle = Bundle(folder, newest)
+    if unavailable_reason("trt", bundle) is not None:
+        return
+    say("checking the engine's golden outputs")
+    golden = read_golden(bundle)
+    try:
+        with load_trt(bundle, newest.golden.lambdas[0]) as engine:
+            check_golden(engine, golden)
+    except ParityError as error:
+        raise ParityError(error.what, fix=f"{_OTHERWISE}, or keep it all the same with --allow-mismatch") from error
+    except FloatsError as error:
+        raise type(error)(error.what, fix=f"free memory on this GPU and run it again, or {_OTHERWISE}") from error
+
+
+def with_mismatch(manifest: Manifest, mismatch: str) -> Manifest:
+    """The manifest with what the golden outputs have against the newest engines, which are let pass all the same."""
+    newest = _newest(manifest)
+    marked = tuple(engine.model_copy(update={"mismatch": mismatch}) for engine in newest)
+    return manifest.model_copy(update={"engines": marked + manifest.engines[len(newest) :]})
+
+
+def _newest(manifest: Manifest) -> tuple[Engine, ...]:
+    """One engine of each graph: what :func:`with_engines` built last."""
+    return manifest.engines[: len(manifest.graphs)]
 
 
 def _add_engine(bundle: Bundle, graph: Graph, options: EngineOptions, say: Say) -> Engine:

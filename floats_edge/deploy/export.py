@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from floats_edge import __version__
@@ -35,7 +34,7 @@ from floats_edge.data import Splits, load_data
 from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.calibrate import Int8Request, Quantisation, quantisation
 from floats_edge.deploy.engine_request import EngineOptions
-from floats_edge.deploy.engines import check_engines, check_options, with_engines
+from floats_edge.deploy.engines import check_engines, check_options, with_engines, with_mismatch
 from floats_edge.deploy.lambda_graph import Network
 from floats_edge.errors import ArtifactError, BackendError, ParityError
 from floats_edge.evaluate.parity import GATES, check_parity, measure_parity
@@ -44,6 +43,7 @@ from floats_edge.models.spec import ModelSpec
 from floats_edge.recipe import Recipe
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Predictor
+from floats_edge.runtime.graph_check import read_graph
 from floats_edge.runtime.lambda_weights import LambdaWeights
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class _Source:
     """A trained network, ready to be exported in any mode and precision.
 
     ``reference`` computes what was trained, cut channels and all; ``network``, ``twin`` and ``model`` are what is left.
+    ``mismatch`` is how far the reference is from that, if it is a bundle that was let pass.
     """
 
     network: Network
@@ -121,6 +122,7 @@ class _Source:
     labels: tuple[str, ...]
     recipe: Recipe
     checkpoint_sha256: str
+    mismatch: str | None = None
 
 
 def export(
@@ -185,7 +187,8 @@ def _export(source: _Source, out: Path, request: ExportRequest, data_dir: Path |
         lambdas = manifest.lam.values or source.recipe.evaluate.lambdas
         with open_predictor(open_bundle(folder), "ort-cpu", lambdas[0]) as engine:
             parity = measure_parity(engine, source.reference, images, lambdas)
-        mismatch = _gate(lambda: check_parity(parity, manifest.precision), request)
+        found = (source.mismatch, _gate(lambda: check_parity(parity, manifest.precision), request))
+        mismatch = " ".join(filter(None, found)) or None
         _finish(folder, manifest.model_copy(update={"parity": parity, "mismatch": mismatch}), request, say)
     return open_bundle(out)
 
@@ -211,12 +214,15 @@ def _quantisation(source: _Source, folder: Path, request: ExportRequest, splits:
 
 
 def _finish(folder: Path, manifest: Manifest, request: ExportRequest, say: Say) -> None:
-    """Build the engines asked for into ``folder``, and write its manifest."""
+    """Build the engines asked for into ``folder``, write its manifest, and judge the engines by it."""
     if request.trt:
         manifest = with_engines(folder, manifest, request.engine, say)
-    write_manifest(folder, manifest.model_copy(update={"files": file_entries(folder)}))
+    manifest = manifest.model_copy(update={"files": file_entries(folder)})
+    write_manifest(folder, manifest)
     if request.trt:
-        check_engines(folder, say)
+        mismatch = _gate(lambda: check_engines(folder, say), request)
+        if mismatch is not None:
+            write_manifest(folder, with_mismatch(manifest, mismatch))
 
 
 def _write_graphs(
@@ -333,7 +339,7 @@ def _from_bundle(bundle: Bundle) -> _Source:
     layers = unpack_weights(bundle.tensors(manifest.weights), manifest.layers, manifest.lam.noise_seed)
     return _Source(
         network=Network(
-            template=onnx.load_model_from_string(bundle.read(manifest.graphs[0].file)),
+            template=read_graph(bundle, manifest.graphs[0].file),
             layers=layers,
             rule=manifest.lam.rule,
         ),
@@ -343,4 +349,5 @@ def _from_bundle(bundle: Bundle) -> _Source:
         labels=manifest.output.labels,
         recipe=manifest.recipe,
         checkpoint_sha256=manifest.checkpoint_sha256,
+        mismatch=manifest.mismatch,
     )

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.manifest import Graph, SparseTactics
+from floats_edge.runtime.graph_check import read_graph
 from floats_edge.runtime.lambda_weights import bundle_weights
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -43,7 +43,7 @@ def sparse_layers(bundle: Bundle, graph: Graph) -> tuple[str, ...]:
         ArtifactError: a file is not what was exported.
     """
     names = {f"{layer.name}.weight": layer.name for layer in bundle.manifest.layers}
-    model = onnx.load_model_from_string(bundle.read(graph.file))
+    model = read_graph(bundle, graph.file)
     constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if t.name in names}
     built = _holding(constants)
     if bundle.manifest.lam.mode == "refit" and not set(built) <= set(_holding(_ever_nonzero(bundle, built))):

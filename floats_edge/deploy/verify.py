@@ -13,7 +13,7 @@ from floats_edge.errors import BackendError, ParityError
 from floats_edge.evaluate.parity import check_parity, measure_parity
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Predictor
-from floats_edge.runtime.golden import check_golden
+from floats_edge.runtime.golden import check_golden, read_golden
 
 LARGEST_LOSS = 2.0
 """Percentage points of clean or robust accuracy by which an engine may fall short of its float twin."""
@@ -64,6 +64,7 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
     bundle = open_bundle(path)
     say("checking hashes")
     bundle.files.verify()
+    golden = read_golden(bundle)
     manifest = bundle.manifest
     recipe, lambdas = manifest.recipe, manifest.lam.values or manifest.recipe.evaluate.lambdas
     test = load_data(recipe.data, recipe.seed, data_dir).test
@@ -71,7 +72,7 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
     attack, twin = recipe.evaluate.attack, bundle_twin(bundle)
     with open_predictor(bundle, request.backend, lambdas[0]) as engine:
         say("reproducing golden outputs")
-        problems = _problems(lambda: check_golden(engine, bundle))
+        problems = _problems(lambda: check_golden(engine, golden))
         say("comparing with the float twin")
         parity = measure_parity(engine, twin, test.as_float(slice(PARITY_IMAGES)), lambdas)
         problems += _problems(lambda: check_parity(parity, manifest.precision))
@@ -93,7 +94,7 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
         attack=attack,
         queries=request.queries,
         proofs=proofs,
-        mismatch=manifest.mismatch,
+        mismatch=" ".join(manifest.let_pass) or None,
         problems=(*problems, *(problem for proof in proofs for problem in _losses(proof))),
     )
 

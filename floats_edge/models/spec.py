@@ -48,7 +48,9 @@ class ModelSpec(BaseModel):
 
     arch: Architecture
     width: int = Field(
-        gt=0, description="channels of the first stage; of a wide ResNet, of its stem: 16 in the published ones"
+        gt=0,
+        le=2**16,
+        description="channels of the first stage; of a wide ResNet, of its stem: 16 in the published ones",
     )
     stem_stride: Literal[1, 2]
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="(C, H, W) of one image")

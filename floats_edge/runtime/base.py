@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from floats_edge.artifacts.bundle import EXPORT_AGAIN
 from floats_edge.artifacts.records import Reading
 from floats_edge.errors import ArtifactError, LambdaError
 from floats_edge.method.fold import check_lambda
@@ -81,11 +82,13 @@ class Predictor(ABC):
         threads: threads of the host that one inference may use; None: the backend decides.
         computes_on: where it computes.
         device_includes: what :meth:`device_ms` covers.
+        remedy: what mends an engine that computes something else than it should.
     """
 
     threads: int | None = None
     computes_on: Literal["cpu", "gpu"] = "cpu"
     device_includes: str = ""
+    remedy: str = EXPORT_AGAIN
 
     def __init__(
         self, backend: str, image_shape: tuple[int, int, int], lambdas: tuple[float, ...] | None, lam: float

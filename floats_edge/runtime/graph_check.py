@@ -1,5 +1,6 @@
 """Whether a graph is the one that its manifest describes: what it takes, gives and holds, before anything is run."""
 
+import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from floats_edge.artifacts.bundle import Bundle
+from floats_edge.artifacts.bundle import EXPORT_AGAIN, Bundle
 from floats_edge.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -25,6 +26,31 @@ _ELEMENTS: dict[type[np.generic], str] = {
     np.int8: "int8",
 }
 """How ONNX calls the types that graphs take and hold."""
+
+
+NOWHERE = os.devnull
+"""The folder for constants that a graph keeps in other files: none of them is hashed, so none is to be found."""
+
+
+def read_graph(bundle: Bundle, file: str) -> "onnx.ModelProto":
+    """A graph of a bundle, every constant of which is in it and can be read.
+
+    Raises:
+        ArtifactError: the file is not what was exported, or no such graph.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    data = bundle.read(file)
+    try:
+        model = onnx.load_model_from_string(data)
+        for tensor in model.graph.initializer:
+            numpy_helper.to_array(tensor, base_dir=NOWHERE)
+    except Exception as error:  # protobuf and onnx raise something else for every fault
+        raise ArtifactError(
+            f"{bundle.path / file} holds no graph that can be read: {error}.", fix=EXPORT_AGAIN
+        ) from error
+    return model
 
 
 def check_session(session: "ort.InferenceSession", bundle: Bundle, extra: Arrays = _NONE) -> None:
@@ -88,5 +114,5 @@ def _compare(bundle: Bundle, kind: str, stated: Mapping[str, str], found: Mappin
             raise ArtifactError(
                 f"{bundle.path} holds a graph that is not the one of its manifest: {kind} {name}: "
                 f"{stated.get(name, 'nothing')} stated, {found.get(name, 'nothing')} found.",
-                fix="export it again: floats-edge export CHECKPOINT -o DIR",
+                fix=EXPORT_AGAIN,
             )

@@ -10,7 +10,7 @@ from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.manifest import WEIGHTS_APART, Precision
 from floats_edge.artifacts.weights import take_scales, unpack_weights
 from floats_edge.method.fold import AffineLayers, Rule, Weights, affine_in_lambda, clean_weights
-from floats_edge.runtime.graph_check import check_weights
+from floats_edge.runtime.graph_check import check_weights, read_graph
 
 Array = NDArray[np.float32]
 
@@ -210,11 +210,12 @@ def _weight_names(bundle: Bundle) -> list[str]:
 
 
 def _initializers(bundle: Bundle, file: str) -> dict[str, Array]:
-    import onnx
-    from onnx import numpy_helper
+    from onnx import TensorProto, numpy_helper
 
-    model = onnx.load_model_from_string(bundle.read(file))
-    return {tensor.name: numpy_helper.to_array(tensor).astype(np.float32) for tensor in model.graph.initializer}
+    constants = (
+        tensor for tensor in read_graph(bundle, file).graph.initializer if tensor.data_type != TensorProto.STRING
+    )
+    return {tensor.name: numpy_helper.to_array(tensor).astype(np.float32) for tensor in constants}
 
 
 def _checked(bundle: Bundle, weights: Mapping[str, Array | None]) -> dict[str, Array]:

@@ -9,7 +9,7 @@ from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.manifest import LAMBDA_INPUT
 from floats_edge.artifacts.records import Reading
 from floats_edge.runtime.base import DEFAULT_HOST, Host, Images, Kernels, Logits, Predictor
-from floats_edge.runtime.graph_check import check_constants, check_session
+from floats_edge.runtime.graph_check import check_constants, check_session, read_graph
 from floats_edge.runtime.lambda_weights import input_weights
 from floats_edge.runtime.ort_session import BoundSession, is_emulated, on_gpu, ort_value
 
@@ -121,10 +121,8 @@ def _input(bundle: Bundle, backend: str, host: Host) -> Serve:
 
 def _refit(bundle: Bundle, backend: str, host: Host) -> Serve:
     """Mode ``refit``: ONNX Runtime cannot refit a session, so switching makes a new one with the weights at lambda."""
-    import onnx
-
     weights = input_weights(bundle)
-    model = onnx.load_model_from_string(bundle.read(bundle.manifest.graphs[0].file))
+    model = read_graph(bundle, bundle.manifest.graphs[0].file)
     check_constants(model, bundle, weights.at(0.0))
 
     def serve(lam: float) -> BoundSession:

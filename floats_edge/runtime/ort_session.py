@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from floats_edge.artifacts.bundle import Bundle
+from floats_edge.artifacts.bundle import EXPORT_AGAIN, Bundle
 from floats_edge.errors import BackendError
 from floats_edge.runtime.base import Host, Images, Kernels, Logits
+from floats_edge.runtime.graph_check import NOWHERE
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -69,9 +70,7 @@ class BoundSession:
         np.copyto(self._images, images)
         if self._on_gpu:
             self._bind_inputs(self._binding)
-        self.session.run_with_iobinding(self._binding)
-        if self._on_gpu:
-            self._binding.synchronize_outputs()
+        self._run(self._binding)
         return self._logits.copy()
 
     def device_ms(self, images: Images) -> float | None:
@@ -88,8 +87,7 @@ class BoundSession:
         binding.bind_output(logits_name, "cuda", 0)
         binding.synchronize_inputs()
         start = time.perf_counter_ns()
-        self.session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
+        self._run(binding)
         return (time.perf_counter_ns() - start) / 1e6
 
     def kernels(self, images: Images, count: int) -> Kernels | None:
@@ -107,6 +105,18 @@ class BoundSession:
                 times.setdefault(event["name"].removesuffix(_KERNEL), []).append(event["dur"])
         last = {kernel: durations[-count:] for kernel, durations in times.items()}
         return Kernels(last, "ONNX Runtime's profiler", frozenset())  # it has no kernels for 2:4 weights
+
+    def _run(self, binding: "ort.IOBinding") -> None:
+        """One inference, until its logits are there."""
+        try:
+            self.session.run_with_iobinding(binding)
+            if self._on_gpu:
+                binding.synchronize_outputs()
+        except Exception as error:  # ONNX Runtime raises a class of its own per status code
+            raise BackendError(
+                f"ONNX Runtime failed to run the graph: {error}",
+                fix="if memory ran out, use a smaller batch; otherwise " + EXPORT_AGAIN,
+            ) from error
 
     def _bind(self, rows: int) -> "ort.IOBinding":
         """New buffers for batches of ``rows`` images."""
@@ -161,13 +171,10 @@ def open_session(model: bytes, bundle: Bundle, backend: str, host: Host) -> "ort
     """
     import onnxruntime as ort
 
-    if is_emulated(bundle, backend):
-        from floats_edge.runtime.bfloat16 import emulated
-
-        model = emulated(model)
     provider = PROVIDERS[backend]
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", NOWHERE)
     if host.threads is not None:
         options.intra_op_num_threads = host.threads
     if host.trace_to is not None:
@@ -176,7 +183,13 @@ def open_session(model: bytes, bundle: Bundle, backend: str, host: Host) -> "ort
     if provider != "CPUExecutionProvider":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        session = ort.InferenceSession(model, options, providers=[(provider, _PROVIDER_OPTIONS.get(provider, {}))])
+        if is_emulated(bundle, backend):
+            from floats_edge.runtime.bfloat16 import emulated
+
+            model = emulated(model)
+        session = ort.InferenceSession(
+            model, options, providers=[(provider, _PROVIDER_OPTIONS.get(provider, {}))], enable_fallback=0
+        )
     except Exception as error:  # ONNX Runtime raises a class of its own per status code
         raise BackendError(
             f"ONNX Runtime cannot load the graph on {provider}: {error}",

@@ -1,38 +1,58 @@
 """Kernels that TensorRT-RTX compiles on the host while an engine is loaded and run, kept for the next time.
 
-TensorRT-RTX checks by itself that they fit the GPU, the driver and its own version. Never run on a GPU so far.
+TensorRT-RTX checks by itself that they fit the GPU, the driver and its own version. Because it compiles kernels for a
+shape while it runs, it also makes CUDA graphs by itself (its guide, "Working with RTX CUDA Graphs"). Never run on a GPU
+so far.
 """
 
 import logging
 from typing import Any
 
 from floats_edge.artifacts.cache import cache_file, read_cache, write_cache
+from floats_edge.errors import BackendError
+from floats_edge.runtime.base import Host
 
 log = logging.getLogger("floats_edge.runtime")
 
 
 class CompiledKernels:
-    """The runtime cache of one engine.
+    """The runtime cache of one engine, and the execution context that uses it.
 
     Args:
-        engine: deserialised by TensorRT-RTX.
-        version: of TensorRT-RTX.
+        trt: TensorRT-RTX.
+        engine: deserialised by it.
         sha256: of its plan.
+        host: whether it is to launch CUDA graphs.
+
+    Raises:
+        BackendError: this version of TensorRT-RTX has no CUDA graphs.
     """
 
-    def __init__(self, engine: Any, version: str, sha256: str) -> None:
-        self._file = cache_file("kernels", "tensorrt_rtx", version, sha256[:16])
+    def __init__(self, trt: Any, engine: Any, sha256: str, host: Host) -> None:
+        self._file = cache_file("kernels", "tensorrt_rtx", trt.__version__, sha256[:16])
         self._known = read_cache(self._file) or b""
         config = engine.create_runtime_config()
+        if host.cuda_graph:
+            config.cuda_graph_strategy = _whole_graph(trt)
         self._cache = config.create_runtime_cache()
         if self._known and not self._cache.deserialize(self._known):
             log.info("the kernels in %s were compiled for another GPU or driver and are compiled again", self._file)
         config.set_runtime_cache(self._cache)
         self.context = engine.create_execution_context(config)
-        """An execution context that uses and fills the cache; None if TensorRT-RTX cannot make one."""
+        """Uses and fills the cache; None if TensorRT-RTX cannot make one."""
 
     def keep(self) -> None:
         """Write what was compiled since, for the next time."""
         kernels = self._cache.serialize()
         if kernels is not None and bytes(kernels) != self._known:
             write_cache(self._file, bytes(kernels))
+
+
+def _whole_graph(trt: Any) -> Any:
+    """The strategy that makes one CUDA graph of an inference."""
+    if not hasattr(trt, "CudaGraphStrategy"):
+        raise BackendError(
+            f"TensorRT-RTX {trt.__version__} has no CUDA graphs; 1.2 is the first that has.",
+            fix="pip install -U 'floats-edge[rtx]', or leave --cuda-graph out",
+        )
+    return trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from floats_edge.artifacts.bundle import Bundle
+from floats_edge.artifacts.bundle import EXPORT_AGAIN, Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.errors import ArtifactError, LambdaError
 from floats_edge.method.batchnorm import DualBatchNorm2d, reestimate
@@ -231,6 +231,22 @@ def run_predictor(run: TrainingRun, device: str = "cpu") -> TorchPredictor:
 
 
 def bundle_twin(bundle: Bundle, device: str = "cpu") -> TorchPredictor:
-    """The float twin of a bundle: its network rebuilt from nothing but the bundle, fp32, for attacks by gradient."""
-    manifest = bundle.manifest
-    return TorchPredictor(manifest.model, twin_weights(bundle), manifest.lam.values, device)
+    """The float twin of a bundle: its network rebuilt from nothing but the bundle, fp32, for attacks by gradient.
+
+    Raises:
+        ArtifactError: a file is not what was exported, or the weights are not those of the manifest's model.
+    """
+    manifest, weights = bundle.manifest, twin_weights(bundle)
+    lambdas = manifest.lam.values
+    with torch.device("meta"):  # takes no memory, whatever the manifest says of its size
+        model = build(manifest.model, FOLDED)
+    stated = {(name, *parameter.shape) for name, parameter in model.named_parameters()}
+    found = {(name, *array.shape) for name, array in weights.at(0.0 if lambdas is None else lambdas[0]).items()}
+    if stated != found:
+        names = sorted({str(name) for name, *_ in stated ^ found})
+        raise ArtifactError(
+            f"{bundle.path} does not hold the weights of {manifest.model.title}: {', '.join(names)} differ in name or "
+            "shape.",
+            fix=EXPORT_AGAIN,
+        )
+    return TorchPredictor(manifest.model, weights, lambdas, device)

@@ -1,44 +1,65 @@
 """TensorRT and TensorRT-RTX: the engines of a bundle that fit this host, run as a predictor."""
 
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 
 import numpy as np
 
-from floats_edge.artifacts.bundle import Bundle
-from floats_edge.artifacts.manifest import WEIGHTS_APART, Engine
+from floats_edge.artifacts.bundle import Bundle, rebuild_command
+from floats_edge.artifacts.manifest import LAMBDA_INPUT, WEIGHTS_APART, Engine
 from floats_edge.artifacts.records import Reading
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.runtime.base import DEFAULT_HOST, Host, Images, Kernels, Logits, Predictor, check_served
 from floats_edge.runtime.cuda import Cuda, open_cuda
-from floats_edge.runtime.golden import check_golden
+from floats_edge.runtime.golden import check_golden, read_golden
 from floats_edge.runtime.lambda_weights import InputWeights, input_weights
 from floats_edge.runtime.tensorrt_library import load_tensorrt, preferred_tensorrt
-from floats_edge.runtime.trt_engines import fitting_engines, load_engine, rebuild_command
+from floats_edge.runtime.trt_engines import fitting_engines, load_engine
 from floats_edge.runtime.trt_kernels import time_kernels
 from floats_edge.runtime.trt_lambda import BoundWeights, LambdaInput, LambdaPlace, RefittedWeights
-from floats_edge.runtime.trt_launch import GraphLaunch, Launch, graph_context
+from floats_edge.runtime.trt_launch import GraphLaunch, Launch
 from floats_edge.runtime.trt_memory import engine_memory
+
+log = logging.getLogger("floats_edge.runtime")
 
 
 def open_trt(bundle: Bundle, lam: float, host: Host = DEFAULT_HOST) -> "TrtPredictor":
     """Load the engines of a bundle that fit this host.
 
     An engine that is refitted must first give its golden logits: TensorRT is said to refit in part and say nothing.
+    One that did not when it was exported, and was let pass with --allow-mismatch, is loaded with a warning.
+
+    Raises:
+        ArtifactError: a plan, the weights or the golden outputs are not what was exported.
+        BackendError: no CUDA device, no engine that fits (says why for each), or TensorRT fails.
+        LambdaError: ``lam`` is not served by this bundle.
+        ParityError: a refitted engine does not give its golden logits.
+    """
+    golden = read_golden(bundle) if bundle.manifest.lam.mode == "refit" else None
+    with ExitStack() as stack:
+        predictor = stack.enter_context(load_trt(bundle, lam, host))
+        if predictor.mismatch is not None:
+            log.warning("%s was exported with --allow-mismatch: %s", bundle.path, predictor.mismatch)
+        elif golden is not None:
+            check_golden(predictor, golden)
+            predictor.set_lambda(lam)
+        stack.pop_all()
+    return predictor
+
+
+def load_trt(bundle: Bundle, lam: float, host: Host = DEFAULT_HOST) -> "TrtPredictor":
+    """Load the engines as :func:`open_trt` does, but let a refitted one pass whatever it gives.
 
     Raises:
         ArtifactError: a plan or the weights are not what was exported.
         BackendError: no CUDA device, no engine that fits (says why for each), or TensorRT fails.
         LambdaError: ``lam`` is not served by this bundle.
-        ParityError: a refitted engine does not give its golden logits.
     """
     check_served(lam, bundle.manifest.lam.values)
     with ExitStack() as stack:
         cuda = stack.enter_context(open_cuda())
         predictor = stack.enter_context(TrtPredictor(bundle, fitting_engines(bundle, cuda.target), cuda, host))
-        if bundle.manifest.lam.mode == "refit":
-            check_golden(predictor, bundle)
         predictor.set_lambda(lam)
         stack.pop_all()
     return predictor
@@ -68,6 +89,9 @@ class TrtPredictor(Predictor):
         engines: engine of each lambda, None for any, as :func:`fitting_engines` chooses them.
         cuda: an open device, which the predictor closes.
         host: whether to launch engines as CUDA graphs.
+
+    Attributes:
+        mismatch: how engines missed the golden outputs, if they were let pass when they were exported.
     """
 
     computes_on = "gpu"
@@ -84,26 +108,56 @@ class TrtPredictor(Predictor):
         self._free_before, _ = cuda.memory_info()
         self._plan_bytes = sum(manifest.files[engine.file].bytes for engine in engines.values())
         self._trt = load_tensorrt(next(iter(engines.values())).flavour)
-        self._remedy = rebuild_command(bundle)
+        self.remedy = rebuild_command(bundle)
+        mismatches = (engine.mismatch for engine in engines.values() if engine.mismatch is not None)
+        self.mismatch = " ".join(dict.fromkeys(mismatches)) or None
         largest = max(engine.batch[2] for engine in engines.values())
         self._host_images = cuda.pinned((largest, *self.image_shape), np.float32)
         self._host_logits = cuda.pinned((largest, len(manifest.output.labels)), np.float32)
         self._images, self._logits = (cuda.allocate(array.nbytes) for array in (self._host_images, self._host_logits))
-        addresses = {manifest.input.name: self._images, manifest.output.name: self._logits}
         plans = {lam: bundle.read(engine.file) for lam, engine in engines.items()}
         weights = input_weights(bundle) if manifest.lam.mode in WEIGHTS_APART else None
         # Every hash is checked by now; nothing has been deserialised.
-        self._engines = {lam: load_engine(bundle, engine, plans.pop(lam)) for lam, engine in engines.items()}
-        self._check_tensors(bundle)
-        launch = GraphLaunch if host.cuda_graph else Launch
-        if host.cuda_graph and self._trt.__name__ == "tensorrt_rtx":
-            launch = Launch
-            for lam, engine in self._engines.items():
-                self._engines[lam] = replace(engine, context=graph_context(self._trt, engine.engine))
-        self._launches = {
-            lam: launch(engine.context, cuda, manifest.input.name, self._must) for lam, engine in self._engines.items()
-        }
+        self._engines = {lam: load_engine(bundle, engine, plans.pop(lam), host) for lam, engine in engines.items()}
+        self._launches: dict[float | None, Launch] = {}
+        self._lambda: LambdaPlace | None = None
         self._broken = False
+        with ExitStack() as failing:
+            failing.callback(self.close)
+            self._check_tensors(bundle)
+            self._prepare(bundle, weights, host)
+            failing.pop_all()
+
+    def _check_tensors(self, bundle: Bundle) -> None:
+        """Check that the engines take and give what the buffers are made for; bound weights check themselves.
+
+        Raises:
+            ArtifactError: an engine is not the one of the manifest.
+        """
+        manifest, single = bundle.manifest, np.dtype(np.float32)
+        wanted = {
+            manifest.input.name: ((-1, *self.image_shape), single),
+            manifest.output.name: ((-1, len(manifest.output.labels)), single),
+        }
+        if manifest.lam.mode == "input":
+            wanted[LAMBDA_INPUT] = ((), single)
+        for tensors in [loaded.tensors for loaded in self._engines.values()]:
+            names = wanted if manifest.lam.mode == "bound" else {**wanted, **tensors}
+            wrong = [name for name in names if tensors.get(name) != wanted.get(name)]
+            if wrong:
+                raise ArtifactError(
+                    f"an engine of {bundle.path} is not the one of its manifest: {', '.join(wrong)} is missing, too "
+                    "many, or of another shape or type.",
+                    fix=self.remedy,
+                )
+
+    def _prepare(self, bundle: Bundle, weights: InputWeights | None, host: Host) -> None:
+        """Put the lambda in force, and bind what the engines take and give."""
+        images, logits = bundle.manifest.input.name, bundle.manifest.output.name
+        for lam, engine in self._engines.items():
+            launch = GraphLaunch if host.cuda_graph and engine.kernels is None else Launch
+            self._launches[lam] = launch(engine.context, self._cuda, images, self._must)
+        addresses = {images: self._images, logits: self._logits}
         self._lambda = self._lambda_place(bundle, weights)
         if self._lambda is not None:
             addresses |= self._lambda.addresses
@@ -111,26 +165,6 @@ class TrtPredictor(Predictor):
         for engine in self._engines.values():
             for name, address in addresses.items():
                 self._must(engine.context.set_tensor_address(name, address), f"bind {name}")
-
-    def _check_tensors(self, bundle: Bundle) -> None:
-        """Check that the engines take and give what the buffers are made for.
-
-        Raises:
-            ArtifactError: an engine is not the one of the manifest.
-        """
-        single = np.dtype(np.float32)
-        wanted = {
-            bundle.manifest.input.name: ((-1, *self.image_shape), single),
-            bundle.manifest.output.name: ((-1, len(bundle.manifest.output.labels)), single),
-        }
-        for loaded in self._engines.values():
-            wrong = [name for name, tensor in wanted.items() if loaded.tensors.get(name) != tensor]
-            if wrong:
-                raise ArtifactError(
-                    f"an engine of {bundle.path} is not the one of its manifest: {', '.join(wrong)} is missing or of "
-                    "another shape or type.",
-                    fix=self._remedy,
-                )
 
     def _lambda_place(self, bundle: Bundle, weights: InputWeights | None) -> LambdaPlace | None:
         """Where lambda goes into the one engine that serves every lambda."""
@@ -144,14 +178,13 @@ class TrtPredictor(Predictor):
 
     def close(self) -> None:
         # Nothing of TensorRT, not even in a loop's variable, may outlive the device; a refitter goes before its engine.
-        try:
-            while self._launches:
-                self._launches.popitem()[1].forget()
-            self._lambda = None
+        with ExitStack() as closing:  # backwards, and to the end whatever fails on the way
+            closing.callback(self._cuda.close)
             while self._engines:
-                self._engines.popitem()[1].keep_kernels()
-        finally:
-            self._cuda.close()
+                closing.callback(self._engines.popitem()[1].keep_kernels)
+            closing.callback(setattr, self, "_lambda", None)
+            while self._launches:
+                closing.callback(self._launches.popitem()[1].forget)
 
     def _switch(self, lam: float) -> None:
         if self._lambda is not None:
@@ -166,7 +199,7 @@ class TrtPredictor(Predictor):
         if self._broken:
             raise BackendError(
                 "an earlier change of lambda failed half-way, so this engine computes nothing of use.",
-                fix="open the bundle again; if that fails too, rebuild the engine: " + self._remedy,
+                fix="open the bundle again; if that fails too, rebuild the engine: " + self.remedy,
             )
 
     def _infer(self, images: Images) -> Logits:
@@ -220,4 +253,4 @@ class TrtPredictor(Predictor):
 
     def _must(self, done: bool, what: str) -> None:
         if not done:
-            raise BackendError(f"TensorRT failed to {what}; its own message is in the log.", fix=self._remedy)
+            raise BackendError(f"TensorRT failed to {what}; its own message is in the log.", fix=self.remedy)

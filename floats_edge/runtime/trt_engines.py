@@ -1,16 +1,16 @@
 """Which engine of a bundle runs on this host, and loading it. Nothing is deserialised before it is known to fit."""
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from floats_edge.artifacts.bundle import Bundle
+from floats_edge.artifacts.bundle import Bundle, rebuild_command
 from floats_edge.artifacts.manifest import Engine
 from floats_edge.errors import BackendError
+from floats_edge.runtime.base import Host
 from floats_edge.runtime.rtx_kernels import CompiledKernels
 from floats_edge.runtime.tensorrt_library import host_platform, load_tensorrt, tensorrt_logger
 
@@ -46,14 +46,6 @@ def fitting_engines(bundle: Bundle, target: str) -> dict[float | None, Engine]:
             raise BackendError(f"{bundle.path} has {which} that runs here. {reasons}", fix=rebuild_command(bundle))
         fitting[lam] = engine
     return fitting
-
-
-def rebuild_command(bundle: Bundle) -> str:
-    """What builds the engines of a bundle again on this host, for the batches that its first engine takes."""
-    path = shlex.quote(str(bundle.path))
-    batch = bundle.manifest.engines[0].batch if bundle.manifest.engines else (1, 1, 1)
-    sizes = "" if batch == (1, 1, 1) else f" --batch {':'.join(map(str, batch))}"
-    return f"floats-edge export {path} -o {path} --trt{sizes}"
 
 
 def _misfit(engine: Engine, target: str) -> str | None:
@@ -117,16 +109,17 @@ class LoadedEngine:
             self.kernels.keep()
 
 
-def load_engine(bundle: Bundle, engine: Engine, plan: bytes) -> LoadedEngine:
+def load_engine(bundle: Bundle, engine: Engine, plan: bytes, host: Host) -> LoadedEngine:
     """Deserialise the plan of an engine that fits this host.
 
     Args:
         bundle: it belongs to.
         engine: what the manifest says of it.
         plan: its bytes, whose hash was checked: a plan is executable code.
+        host: whether it is to be launched as a CUDA graph.
 
     Raises:
-        BackendError: TensorRT cannot load it.
+        BackendError: TensorRT cannot load it, or has no CUDA graphs.
     """
     trt = load_tensorrt(engine.flavour)
     runtime: tensorrt.Runtime = trt.Runtime(tensorrt_logger(trt))
@@ -137,7 +130,7 @@ def load_engine(bundle: Bundle, engine: Engine, plan: bytes) -> LoadedEngine:
     loaded = runtime.deserialize_cuda_engine(plan)
     kernels = None
     if loaded and engine.flavour == "tensorrt_rtx":
-        kernels = CompiledKernels(loaded, engine.version, bundle.manifest.files[engine.file].sha256)
+        kernels = CompiledKernels(trt, loaded, bundle.manifest.files[engine.file].sha256, host)
     context = kernels.context if kernels else loaded and loaded.create_execution_context()
     if not context:
         raise BackendError(

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from floats_edge.artifacts.bundle import Bundle
+from floats_edge.artifacts.bundle import Bundle, rebuild_command
 from floats_edge.artifacts.manifest import LAMBDA_INPUT, Precision
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.runtime.cuda import Cuda
 from floats_edge.runtime.lambda_weights import InputWeights
 from floats_edge.runtime.tensorrt_library import tensorrt_logger
-from floats_edge.runtime.trt_engines import LoadedEngine, rebuild_command
+from floats_edge.runtime.trt_engines import LoadedEngine
 
 if TYPE_CHECKING:
     import tensorrt

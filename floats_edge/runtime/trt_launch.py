@@ -2,7 +2,7 @@
 
 Source: TensorRT developer guide, "CUDA Graphs": enqueueV3 once after a change of shape, which updates the context's
 state; then capture. A graph holds the shapes and addresses of its capture, so it goes when they change. TensorRT-RTX
-compiles kernels for a shape while it runs and therefore captures by itself (its guide, "Working with RTX CUDA Graphs").
+captures by itself: see :mod:`floats_edge.runtime.rtx_kernels`.
 
 Never run on a GPU so far: tested against stand-ins of TensorRT and of the CUDA runtime.
 """
@@ -10,7 +10,6 @@ Never run on a GPU so far: tested against stand-ins of TensorRT and of the CUDA 
 from collections.abc import Callable
 from typing import Any
 
-from floats_edge.errors import BackendError
 from floats_edge.runtime.cuda import Cuda, Graph
 
 
@@ -71,19 +70,3 @@ class GraphLaunch(Launch):
             self._cuda.synchronize()
             self._graph.close()
             self._graph = None
-
-
-def graph_context(trt: Any, engine: Any) -> Any:
-    """A context of a TensorRT-RTX engine that makes and launches CUDA graphs by itself.
-
-    Raises:
-        BackendError: this version of TensorRT-RTX has none.
-    """
-    if not hasattr(trt, "CudaGraphStrategy"):
-        raise BackendError(
-            f"TensorRT-RTX {trt.__version__} has no CUDA graphs; 1.2 is the first that has.",
-            fix="pip install -U 'floats-edge[rtx]', or leave --cuda-graph out",
-        )
-    config = engine.create_runtime_config()
-    config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    return engine.create_execution_context(config)

@@ -1,12 +1,15 @@
 """Real bundles, and what happens to them in the hands of strangers."""
 
 import json
+import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures.tiny_bundle import engine_entry
 
 from floats_edge.artifacts.bundle import Bundle, file_entries, is_bundle, open_bundle, staged_bundle, write_manifest
 from floats_edge.artifacts.manifest import Manifest
@@ -92,7 +95,9 @@ def test_a_linked_bundle_is_fine(folder: Path, tmp_path: Path) -> None:
     open_bundle(tmp_path / "link").files.verify()
 
 
-@pytest.mark.parametrize("name", ["../model.onnx", "/etc/passwd", "a/../../model.onnx", "..\\model.onnx", "", "m\0"])
+@pytest.mark.parametrize(
+    "name", ["../model.onnx", "/etc/passwd", "a/../../model.onnx", "..\\model.onnx", "", "m\0", "\x1b[2J"]
+)
 def test_path_that_leads_out(folder: Path, name: str) -> None:
     def point_there(content: dict[str, Any]) -> None:
         content["graphs"][0]["file"] = name
@@ -101,6 +106,15 @@ def test_path_that_leads_out(folder: Path, name: str) -> None:
     (folder.parent / "model.onnx").write_bytes((folder / "model.onnx").read_bytes())
     edit_manifest(folder, point_there)
     assert "does not name a file inside the folder" in error_of(folder).what
+
+
+def with_engine(**changes: object) -> Edit:
+    """List an engine that fits, but for these changes."""
+
+    def edit(content: dict[str, Any]) -> None:
+        content["engines"] = [{**engine_entry("model.onnx").model_dump(mode="json"), **changes}]
+
+    return edit
 
 
 @pytest.mark.parametrize(
@@ -120,6 +134,27 @@ def test_path_that_leads_out(folder: Path, name: str) -> None:
         (lambda c: c["lam"].update(values=[0.5]), "mode bound"),
         (lambda c: c["lam"].update(mode="fixed"), "mode fixed"),
         (lambda c: c["layers"][0].update(shape=[-2, -8, 3, 3]), "shape"),
+        (lambda c: c["layers"][0].update(shape=[2**31 + 1, 1, 3, 3]), "layers.0.shape.0"),
+        (lambda c: c["layers"][0].update(nonzeros=1 + math.prod(c["layers"][0]["shape"])), "has no weight of"),
+        (lambda c: c["layers"][0].update(nonzeros=-1), "nonzeros"),
+        (lambda c: c["layers"][0].update(shape=[8], nonzeros=7), "has no weight of 7"),
+        (lambda c: c["layers"][0].update(drawn=[4, 1, 3, 3]), "is no part of a layer of shape (4, 1, 3, 3)"),
+        (lambda c: c["layers"][0].update(drawn=[99, 1, 3]), "is no part of a layer of shape (99, 1, 3)"),
+        (lambda c: c["layers"][1].update(drawn=c["layers"][1]["shape"]), "must be dense"),
+        (lambda c: [la.update(shape=[8], nonzeros=8) for la in c["layers"]], "no convolution and no linear layer"),
+        (lambda c: c["layers"].append(c["layers"][0]), "layer stem occurs 2 times"),
+        (lambda c: c["input"].update(shape=[1, -8, 8]), "input.shape.1"),
+        (lambda c: c["input"].update(shape=[1, 16, 16]), "input and output are not those of the model"),
+        (lambda c: c["output"]["labels"].pop(), "input and output are not those of the model"),
+        (lambda c: c["output"].update(labels=[]), "output.labels"),
+        (lambda c: c["lam"].update(noise_seed=-1), "noise_seed"),
+        (lambda c: c["lam"].update(noise_seed=2**63), "noise_seed"),
+        (lambda c: c["golden"].update(lambdas=[]), "golden.lambdas"),
+        (lambda c: c["model"].update(width=2**16 + 1), "model.width"),
+        (with_engine(batch=(4, 2, 8)), "(4, 2, 8) is no smallest, optimal and largest batch"),
+        (with_engine(batch=(0, 1, 1)), "engines.0.batch.0"),
+        (with_engine(batch=(1, 1, 2**31)), "larger than any memory"),
+        (with_engine(lam=0.5), "model.onnx is for a lambda that does not go with mode bound"),
         (lambda c: c["model"].update(std=[0.0]), "std"),
         (lambda c: c["golden"].update(tolerance=float("nan")), "tolerance"),
         (lambda c: c["parity"][0].update(max_error=float("inf")), "max_error"),
@@ -141,6 +176,31 @@ def test_no_bundle_at_all(tmp_path: Path) -> None:
     assert not is_bundle(tmp_path)
     assert "manifest.json cannot be read" in error_of(tmp_path).what
     assert "manifest.json cannot be read" in error_of(tmp_path / "nowhere").what
+
+
+def test_an_engine_that_fits_is_listed(folder: Path) -> None:
+    edit_manifest(folder, with_engine())
+    assert open_bundle(folder).manifest.engines == (engine_entry("model.onnx"),)
+
+
+@pytest.mark.parametrize("mode", ["fixed", "bank"])
+def test_lambdas_that_are_not_served(bundles: Callable[..., Bundle], tmp_path: Path, mode: str) -> None:
+    folder = Path(shutil.copytree(bundles(mode).path, tmp_path / "bundle"))
+    name = sorted(bundles(mode).manifest.files)[-1]
+    edit_manifest(folder, with_engine(lam=0.9, file=name))
+    assert f"{name} is for a lambda that does not go with mode {mode}" in error_of(folder).what
+    edit_manifest(folder, lambda c: (c.update(engines=[]), c["golden"].update(lambdas=[0.9])))
+    assert "golden outputs for lambdas (0.9,)" in error_of(folder).what
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_manifest_without_an_end(folder: Path, kind: str) -> None:
+    (folder / "manifest.json").unlink()
+    if kind == "pipe":
+        os.mkfifo(folder / "manifest.json")
+    else:
+        (folder / "manifest.json").symlink_to("/dev/zero")
+    assert "manifest.json cannot be read: it is no regular file" in error_of(folder).what
 
 
 def test_weights_of_another_bundle(folder: Path) -> None:

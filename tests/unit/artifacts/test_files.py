@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and what is refused when they are read."""
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -193,7 +194,25 @@ class TestFileName:
         assert self.names.validate_python(name) == name
 
     @pytest.mark.parametrize(
-        "name", ["", ".", "..", "../a", "a/../b", "a/..", "/a", "//a", "a//b", "a/", "./a", "a\\b", "..\\a", "a\0b"]
+        "name",
+        [
+            "",
+            ".",
+            "..",
+            "../a",
+            "a/../b",
+            "a/..",
+            "/a",
+            "//a",
+            "a//b",
+            "a/",
+            "./a",
+            "a\\b",
+            "..\\a",
+            "a\0b",
+            "a\nb",
+            "\x1b[2J",
+        ],
     )
     def test_refuses(self, name: str) -> None:
         with pytest.raises(ValidationError):
@@ -252,6 +271,14 @@ class TestFileSet:
             with pytest.raises(ArtifactError, match="was altered"):
                 use()
 
+    def test_grown_since_it_was_checked(self, folder: Path) -> None:
+        """No more is read than it takes to see it: a sparse file may be larger than any memory."""
+        files = self.files(folder)
+        files.check()
+        os.truncate(folder / "file", 2**40)
+        with pytest.raises(ArtifactError, match="was altered"):
+            files.read("file")
+
     def test_a_directory_in_its_place(self, folder: Path) -> None:
         (folder / "file").unlink()
         (folder / "file").mkdir()
@@ -276,6 +303,12 @@ class TestFileSet:
             self.files(folder, "a" * 1000).check()
 
 
+def safetensors_of(dtype: str, shape: list[int], size: int) -> bytes:
+    """A file whose header says what no writer of ours says, of ``size`` bytes of data."""
+    header = json.dumps({"a": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(size)
+
+
 class TestTensors:
     def test_round_trip(self, tmp_path: Path) -> None:
         """Of every memory layout and type that the artifacts hold; a scalar stays one."""
@@ -296,7 +329,20 @@ class TestTensors:
             assert read[name].shape == tensor.shape
             np.testing.assert_array_equal(read[name], tensor)
 
-    @pytest.mark.parametrize("data", [b"", b"garbage", b"\xff" * 64, pack_tensors({"a": np.ones(9)})[:-8]])
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"",
+            b"garbage",
+            b"\xff" * 64,
+            pack_tensors({"a": np.ones(9)})[:-8],
+            safetensors_of("BF16", [2], 4),
+            safetensors_of("F8_E4M3", [4], 4),
+            safetensors_of("F32", [0, 2**62], 0),
+            safetensors_of("F32", [2**62, 2**62], 4),
+            safetensors_of("F32", [1] * 100, 4),
+        ],
+    )
     def test_not_safetensors(self, tmp_path: Path, data: bytes) -> None:
         (tmp_path / "t").write_bytes(data)
         with pytest.raises(ArtifactError, match="not valid safetensors"):

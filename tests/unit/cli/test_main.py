@@ -60,6 +60,11 @@ def test_an_expected_failure_is_one_paragraph_with_a_remedy(tmp_path: Path) -> N
     assert second.startswith("Remedy: name a bundle")
 
 
+def test_what_an_error_quotes_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["inspect", str(tmp_path / "\x1b[2Jä")])
+    assert f"Error: there is no {tmp_path}/\\x1b[2Jä.\nRemedy: " in result.stderr
+
+
 def test_its_traceback_can_be_asked_for(tmp_path: Path) -> None:
     result = CliRunner(env={"FLOATS_EDGE_TRACEBACK": "1"}).invoke(cli, ["inspect", str(tmp_path / "nowhere")])
     assert type(result.exception).__name__ == "ArtifactError"

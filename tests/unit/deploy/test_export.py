@@ -1,5 +1,6 @@
 """The export stage on a real run; engines are tested in test_tensorrt_engine.py and test_trt.py."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from floats_edge.artifacts.bundle import Bundle, open_bundle
+from floats_edge.artifacts.bundle import Bundle, open_bundle, write_manifest
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.data import Splits
 from floats_edge.deploy import onnx_graph
@@ -183,6 +184,12 @@ class TestGate:
             export(bundles("bound").path, old.path, FIXED, say=interrupt)
         assert tree(old.path) == before
         assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_what_was_let_pass_is_told_of_what_is_made_from_it(bundles: Callable[..., Bundle], tmp_path: Path) -> None:
+    source = Path(shutil.copytree(bundles("bound").path, tmp_path / "source"))
+    write_manifest(source, bundles("bound").manifest.model_copy(update={"mismatch": "at lambda 0.5 it differed."}))
+    assert export(source, tmp_path / "fixed", FIXED).manifest.let_pass == ("at lambda 0.5 it differed.",)
 
 
 def test_output_that_is_something_else(bundles: Callable[..., Bundle], digits_run: TrainingRun, tmp_path: Path) -> None:

@@ -85,3 +85,4 @@ def test_an_export_that_was_let_pass_says_so(copy):
     bundle = rewrite(copy("fixed"), mismatch="at lambda 0.3 it differed.")
     result = CliRunner().invoke(cli, ["verify", str(bundle.path), "--images", "8", "--queries", "2"])
     assert "exported with --allow-mismatch: at lambda 0.3 it differed." in result.stdout
+    assert "let pass" in CliRunner().invoke(cli, ["inspect", str(bundle.path)]).stdout

@@ -10,7 +10,9 @@ from fixtures.tiny_bundle import MODES_AND_PRECISIONS, images, write_bundle
 from onnx import TensorProto, numpy_helper
 
 from floats_edge.artifacts.bundle import Bundle, file_entries, open_bundle, write_manifest
-from floats_edge.errors import ArtifactError
+from floats_edge.artifacts.manifest import Precision
+from floats_edge.deploy.export import ExportRequest, export
+from floats_edge.errors import ArtifactError, BackendError, FloatsError
 from floats_edge.runtime.lambda_weights import twin_weights
 from floats_edge.runtime.ort import open_ort
 
@@ -20,15 +22,20 @@ MODES = ("fixed", "bank", "bound", "input", "refit")
 Change = Callable[[onnx.GraphProto], None]
 
 
-def foreign(folder: Path, mode: str, change: Change) -> Bundle:
+def foreign(folder: Path, mode: str, change: Change, precision: Precision = "fp32") -> Bundle:
     """A bundle whose last graph was changed by hand, under a manifest that lists the new hashes."""
-    bundle = write_bundle(folder, VALUES.get(mode), "fp32", mode)
+    bundle = write_bundle(folder, VALUES.get(mode), precision, mode)
     file = folder / bundle.manifest.graphs[-1].file
     model = onnx.load_model_from_string(file.read_bytes())
     change(model.graph)
-    file.write_bytes(model.SerializeToString())
-    write_manifest(folder, bundle.manifest.model_copy(update={"files": file_entries(folder)}))
-    return open_bundle(folder)
+    return rewritten(bundle, model.SerializeToString())
+
+
+def rewritten(bundle: Bundle, graph: bytes) -> Bundle:
+    """The bundle with these bytes for its last graph, listed with their hash."""
+    (bundle.path / bundle.manifest.graphs[-1].file).write_bytes(graph)
+    write_manifest(bundle.path, bundle.manifest.model_copy(update={"files": file_entries(bundle.path)}))
+    return open_bundle(bundle.path)
 
 
 def value_of(graph: onnx.GraphProto, name: str) -> onnx.ValueInfoProto:
@@ -119,3 +126,105 @@ def test_every_graph_of_ours_passes(tmp_path: Path, mode: str, precision: str) -
     bundle = write_bundle(tmp_path / "bundle", VALUES.get(mode), precision, mode)
     with open_ort(bundle, "ort-cpu", VALUES.get(mode, (0.0,))[0]) as engine:
         assert engine.predict(images(2)).shape == (2, 5)
+
+
+# What no exporter writes
+
+
+def elsewhere(location: str) -> Change:
+    """Every constant of more than one number is in another file."""
+
+    def change(graph: onnx.GraphProto) -> None:
+        for tensor in graph.initializer:
+            size = len(tensor.raw_data)
+            if size > 8:
+                tensor.ClearField("raw_data")
+                tensor.data_location = TensorProto.EXTERNAL
+                for key, value in {"location": location, "offset": "0", "length": str(size)}.items():
+                    tensor.external_data.add(key=key, value=value)
+
+    return change
+
+
+def one_constant(change: Callable[[TensorProto], object]) -> Change:
+    def change_one(graph: onnx.GraphProto) -> None:
+        change(next(t for t in graph.initializer if t.name.startswith("stem.weight")))
+
+    return change_one
+
+
+def as_text(tensor: TensorProto) -> None:
+    tensor.CopyFrom(onnx.helper.make_tensor(tensor.name, TensorProto.STRING, [1], [b"text"]))
+
+
+OPENERS: dict[str, Callable[[Bundle, str], object]] = {
+    "engine": lambda bundle, mode: open_ort(bundle, "ort-cpu", VALUES.get(mode, (0.0,))[0]),
+    "twin": lambda bundle, _: twin_weights(bundle),
+    "another bundle": lambda bundle, _: export(bundle.path, bundle.path.with_name("other"), ExportRequest((0.5,))),
+}
+HOLDING_WEIGHTS = [("engine", "fixed"), ("engine", "input"), ("engine", "refit"), ("twin", "fixed"), ("twin", "input")]
+
+
+@pytest.mark.parametrize(("use", "mode"), [*HOLDING_WEIGHTS, ("another bundle", "bound"), ("engine", "bound")])
+@pytest.mark.parametrize("data", [b"no graph", b""], ids=["garbage", "empty"])
+def test_a_file_that_is_no_graph(tmp_path: Path, use: str, mode: str, data: bytes) -> None:
+    bundle = rewritten(write_bundle(tmp_path / "bundle", VALUES.get(mode), "fp32", mode), data)
+    with pytest.raises(FloatsError, match=r"graph"):
+        OPENERS[use](bundle, mode)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("where", ["beside", "absolute"])
+@pytest.mark.parametrize(("use", "mode"), HOLDING_WEIGHTS)
+def test_constants_in_a_file_that_nobody_hashed_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: str, mode: str, where: str, precision: Precision
+) -> None:
+    """Relative to the working directory they would be found."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "constants").write_bytes(bytes(10_000))
+    location = "constants" if where == "beside" else str(tmp_path / "constants")
+    bundle = foreign(tmp_path / "bundle", mode, elsewhere(location), precision)
+    with pytest.raises(FloatsError, match=r"stem\.weight|stem\.bias"):
+        OPENERS[use](bundle, mode)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensor: setattr(tensor, "raw_data", tensor.raw_data[:-4]),
+        lambda tensor: tensor.dims.__setitem__(0, 2**50),
+        lambda tensor: setattr(tensor, "data_type", 999),
+        as_text,
+    ],
+    ids=["too short", "too large", "of no type", "text"],
+)
+@pytest.mark.parametrize(("use", "mode"), HOLDING_WEIGHTS)
+def test_constants_that_are_no_arrays(
+    tmp_path: Path, use: str, mode: str, change: Callable[[TensorProto], object]
+) -> None:
+    with pytest.raises(FloatsError):
+        OPENERS[use](foreign(tmp_path / "bundle", mode, one_constant(change)), mode)
+
+
+def test_another_provider_is_not_tried_in_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For an error of this kind ONNX Runtime prints a banner and opens the graph on the CPU, unless told not to."""
+    bundle = write_bundle(tmp_path / "bundle", (0.3,))
+    graph = bundle.read(bundle.manifest.graphs[0].file)
+    bundle = rewritten(bundle, graph.replace(b"GlobalAveragePool", b"GlobalAverag\xffPool"))
+    with pytest.raises(BackendError, match="cannot load the graph"):
+        open_ort(bundle, "ort-cpu", 0.3)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_graph_that_fails_while_it_runs(tmp_path: Path) -> None:
+    def beyond_the_last_feature(graph: onnx.GraphProto) -> None:
+        graph.initializer.append(numpy_helper.from_array(np.full(8, 99), "beyond"))
+        flatten = next(node for node in graph.node if node.op_type == "Flatten")
+        gather = onnx.helper.make_node("Gather", ["flat", "beyond"], list(flatten.output), axis=1)
+        flatten.output[0] = "flat"
+        graph.node.insert(list(graph.node).index(flatten) + 1, gather)
+
+    engine = open_ort(foreign(tmp_path / "bundle", "fixed", beyond_the_last_feature), "ort-cpu", 0.3)
+    with pytest.raises(BackendError, match="ONNX Runtime failed to run the graph") as caught:
+        engine.predict(images(2))
+    assert "export it again" in caught.value.fix

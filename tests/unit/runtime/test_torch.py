@@ -75,6 +75,15 @@ def test_twin_serves_the_lambdas_of_its_bundle(bundles: Callable[..., Bundle]) -
         twin.set_lambda(0.0)
 
 
+@pytest.mark.parametrize("change", [{"arch": "resnet14"}, {"width": 4}, {"width": 2**16}])
+def test_no_twin_is_built_of_another_model(bundles: Callable[..., Bundle], change: dict[str, object]) -> None:
+    """Nor is memory taken for it."""
+    manifest = bundles("bound").manifest
+    other = manifest.model_copy(update={"model": manifest.model.model_copy(update=change)})
+    with pytest.raises(ArtifactError, match=r"does not hold the weights of resnet(8|14).* differ in name or shape"):
+        bundle_twin(Bundle(bundles("bound").path, other))
+
+
 def test_network_is_differentiable_in_its_images(digits_run: TrainingRun, images: Images) -> None:
     predictor = run_predictor(digits_run)
     pixels = torch.from_numpy(images).requires_grad_()

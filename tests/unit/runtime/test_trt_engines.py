@@ -9,6 +9,7 @@ from fixtures.tiny_bundle import add_engine, engine_entry, images, write_bundle
 
 from floats_edge.artifacts.cache import read_cache, write_cache
 from floats_edge.errors import BackendError
+from floats_edge.runtime.base import DEFAULT_HOST, Host
 from floats_edge.runtime.ort import open_ort
 from floats_edge.runtime.tensorrt_library import host_platform
 from floats_edge.runtime.trt import open_trt, trt_unavailable_reason
@@ -93,7 +94,9 @@ def test_a_version_compatible_engine_runs_on_its_version_and_on_newer_ones(
         assert np.abs(predictor.predict(images(3)) - wanted).max() <= 1e-5 * np.ptp(wanted)
 
 
-@pytest.mark.parametrize("versions", [("10.13.0", "10.3.0"), ("11.0.0", "10.13.0"), ("10.3.0", "12.0.0")])
+@pytest.mark.parametrize(
+    "versions", [("10.13.0", "10.3.0"), ("11.0.0", "10.13.0"), ("10.3.0", "12.0.0"), ("unknown", "10.3.0")]
+)
 def test_it_runs_on_no_older_one_and_not_across_two_major_versions(fake_driver, monkeypatch, tmp_path, versions):
     built, here = versions
     monkeypatch.setenv("FAKE_TENSORRT_VERSION", here)
@@ -173,8 +176,8 @@ def rtx_bundle(trt, tmp_path, monkeypatch):
     return add_engine(bundle, engine_entry(lam=0.3, flavour="tensorrt_rtx"), plan)
 
 
-def run(bundle, count):
-    with open_trt(bundle, 0.3) as predictor:
+def run(bundle, count, host=DEFAULT_HOST):
+    with open_trt(bundle, 0.3, host) as predictor:
         return predictor.predict(images(count))
 
 
@@ -209,9 +212,26 @@ def test_without_a_place_for_caches_rtx_runs_all_the_same(rtx_bundle, tmp_path):
     assert run(rtx_bundle, 2).shape == (2, 5)
 
 
-def test_the_real_tensorrt_rtx_has_runtime_caches():
+def test_rtx_makes_cuda_graphs_in_the_one_context_that_keeps_its_kernels(rtx_bundle, trt):
+    """Its own graphs: the CUDA binding of this test, pycuda, has none."""
+    plain = run(rtx_bundle, 2)
+    assert np.array_equal(run(rtx_bundle, 2, Host(cuda_graph=True)), plain)
+    assert trt.COMPILED == [2], "the kernels of the first run are used"
+    strategies = [config.cuda_graph_strategy for config in trt.CONFIGS]
+    assert strategies == [trt.CudaGraphStrategy.DISABLED, trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE]
+
+
+def test_an_old_rtx_has_no_cuda_graphs(rtx_bundle, trt, monkeypatch):
+    monkeypatch.delattr(trt, "CudaGraphStrategy")
+    with pytest.raises(BackendError, match=r"TensorRT-RTX 10\.3\.0 has no CUDA graphs; 1\.2 is the first"):
+        run(rtx_bundle, 2, Host(cuda_graph=True))
+    assert run(rtx_bundle, 2).shape == (2, 5)
+
+
+def test_the_real_tensorrt_rtx_has_cuda_graphs_and_runtime_caches():
     rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (x86-64 only)")
-    assert {"create_runtime_cache", "set_runtime_cache"} <= set(dir(rtx.IRuntimeConfig))
+    assert {"create_runtime_cache", "set_runtime_cache", "cuda_graph_strategy"} <= set(dir(rtx.IRuntimeConfig))
+    assert "WHOLE_GRAPH_CAPTURE" in rtx.CudaGraphStrategy.__members__
     assert {"deserialize", "serialize"} <= set(dir(rtx.IRuntimeCache))
     assert "runtime_config" in (rtx.ICudaEngine.create_execution_context.__doc__ or "")
     assert hasattr(rtx.ICudaEngine, "create_runtime_config")

@@ -1,7 +1,6 @@
 import importlib
 import json
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.ort import open_ort
 from floats_edge.runtime.tensorrt_library import host_platform
 from floats_edge.runtime.trt import open_trt
-from floats_edge.runtime.trt_launch import graph_context
 
 GRAPH = Host(cuda_graph=True)
 VALUES = {"fixed": (0.3,), "bank": (0.0, 0.3, 1.0)}
@@ -106,23 +104,6 @@ def test_pycuda_cannot(fake_driver, tmp_path):
         with pytest.raises(BackendError, match="pycuda has no CUDA graphs"):
             predictor.predict(images(1))
         fake_driver.queues.clear()
-
-
-def test_tensorrt_rtx_captures_by_itself():
-    config = SimpleNamespace(cuda_graph_strategy="off")
-    engine = SimpleNamespace(create_runtime_config=lambda: config, create_execution_context=lambda given: given)
-    rtx = SimpleNamespace(CudaGraphStrategy=SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole"), __version__="1.2")
-    assert graph_context(rtx, engine) is config
-    assert config.cuda_graph_strategy == "whole"
-    with pytest.raises(BackendError, match=r"TensorRT-RTX 1\.1 has no CUDA graphs"):
-        graph_context(SimpleNamespace(__version__="1.1"), engine)
-
-
-def test_the_real_tensorrt_rtx_has_the_names_that_are_used():
-    rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (x86-64 only)")
-    assert "WHOLE_GRAPH_CAPTURE" in rtx.CudaGraphStrategy.__members__
-    assert hasattr(rtx.IRuntimeConfig, "cuda_graph_strategy")
-    assert hasattr(rtx.ICudaEngine, "create_runtime_config")
 
 
 # Memory

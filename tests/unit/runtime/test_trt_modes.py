@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -30,13 +31,20 @@ def trt(fake_driver):
     return importlib.import_module("tensorrt")
 
 
-def with_engines(bundle: Bundle, refittable: tuple[str, ...] | None = None) -> Bundle:
+def with_engines(
+    bundle: Bundle,
+    refittable: tuple[str, ...] | None = None,
+    change: Callable[[onnx.GraphProto], object] = lambda _: None,
+) -> Bundle:
+    """The bundle with a plan for each graph, built from it after a change."""
     refits = bundle.manifest.lam.mode == "refit"
     header: list[object] = [1, 8]
     if refits:
         header.append(list(bundle_weights(bundle).varying if refittable is None else refittable))
     for graph in bundle.manifest.graphs:
-        plan = json.dumps(header).encode() + b"\n" + bundle.read(graph.file)
+        model = onnx.load_model_from_string(bundle.read(graph.file))
+        change(model.graph)
+        plan = json.dumps(header).encode() + b"\n" + model.SerializeToString()
         engine = engine_entry(f"{graph.file}.plan", lam=graph.lam, precision=bundle.manifest.precision)
         bundle = add_engine(bundle, engine, plan)
     return bundle
@@ -93,22 +101,8 @@ def test_weights_are_handed_over_in_device_memory_where_tensorrt_takes_them_ther
     assert ("refitting through host memory" in caplog.text) == (location == "HOST")
 
 
-def with_golden(bundle: Bundle) -> Bundle:
-    """The bundle with the true logits of two lambdas as golden ones."""
-    tensors = {"images": images(4)}
-    with open_ort(bundle, "ort-cpu", 0.0) as reference:
-        for index, lam in enumerate((0.0, 0.5)):
-            reference.set_lambda(lam)
-            tensors[f"logits_{index}"] = reference.predict(images(4))
-    write_atomic(bundle.path / "golden.safetensors", pack_tensors(tensors))
-    golden = bundle.manifest.golden.model_copy(update={"lambdas": (0.0, 0.5)})
-    update = {"golden": golden, "files": file_entries(bundle.path)}
-    write_manifest(bundle.path, bundle.manifest.model_copy(update=update))
-    return open_bundle(bundle.path)
-
-
 def test_an_engine_that_refits_in_part_and_says_nothing_is_found_out_when_it_is_opened(trt, tmp_path, monkeypatch):
-    bundle = with_golden(with_engines(make(tmp_path / "bundle", "refit", "fp32")))
+    bundle = with_engines(make(tmp_path / "bundle", "refit", "fp32"))
     with open_trt(bundle, 1.0) as predictor:
         assert predictor.lam == 1.0
     monkeypatch.setenv("FAKE_TENSORRT", "refit in part")
@@ -171,4 +165,75 @@ def test_an_engine_whose_weights_are_of_another_size_is_refused(trt, tmp_path, m
     bundle = with_engines(make(tmp_path / "bundle", "refit", "fp32"))
     monkeypatch.setenv("FAKE_TENSORRT", "other size")
     with pytest.raises(ArtifactError, match=r"classifier.bias, .* of another size or type"):
+        open_trt(bundle, 0.3)
+
+
+def wider(name: str, axis: int) -> Callable[[onnx.GraphProto], object]:
+    """A tensor that goes in or out, of one more along an axis."""
+
+    def change(graph: onnx.GraphProto) -> None:
+        value = next(value for value in (*graph.input, *graph.output) if value.name == name)
+        value.type.tensor_type.shape.dim[axis].dim_value += 1
+
+    return change
+
+
+def renamed(old: str, new: str) -> Callable[[onnx.GraphProto], object]:
+    def change(graph: onnx.GraphProto) -> None:
+        for value in (*graph.input, *graph.output):
+            value.name = new if value.name == old else value.name
+        for node in graph.node:
+            node.input[:] = [new if name == old else name for name in node.input]
+            node.output[:] = [new if name == old else name for name in node.output]
+
+    return change
+
+
+def half(graph: onnx.GraphProto) -> None:
+    graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    graph.node[-1].output[0] = "wide"
+    graph.node.append(onnx.helper.make_node("Cast", ["wide"], ["logits"], to=onnx.TensorProto.FLOAT16))
+
+
+def another_input(graph: onnx.GraphProto) -> None:
+    graph.input.append(onnx.helper.make_tensor_value_info("another", onnx.TensorProto.FLOAT, [1]))
+
+
+def lambdas(graph: onnx.GraphProto) -> None:
+    """A lambda for each of two images."""
+    value = next(value for value in graph.input if value.name == "lambda")
+    value.CopyFrom(onnx.helper.make_tensor_value_info("lambda", onnx.TensorProto.FLOAT, [1]))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (wider("images", 3), "images"),
+        (renamed("images", "pictures"), "images"),
+        (renamed("logits", "scores"), "logits"),
+        (half, "logits"),
+    ],
+    ids=["wider images", "images renamed", "logits renamed", "logits in half precision"],
+)
+@pytest.mark.parametrize("mode", ["fixed", "bank", "bound", "input", "refit"])
+def test_an_engine_that_takes_or_gives_something_else_is_refused(trt, tmp_path, mode, change, told):
+    bundle = with_engines(make(tmp_path / "bundle", mode, "fp32"), change=change)
+    message = f"an engine of .*bundle is not the one of its manifest: {told}"
+    with pytest.raises(ArtifactError, match=message) as caught:
+        open_trt(bundle, VALUES.get(mode, LAMBDAS)[0])
+    assert caught.value.fix == f"floats-edge export {bundle.path} -o {bundle.path} --trt --batch 1:4:8"
+    assert trt.ENQUEUED == []
+
+
+@pytest.mark.parametrize("mode", ["fixed", "bank", "input", "refit"])
+def test_an_engine_that_takes_more_than_it_is_given_is_refused(trt, tmp_path, mode):
+    bundle = with_engines(make(tmp_path / "bundle", mode, "fp32"), change=another_input)
+    with pytest.raises(ArtifactError, match="not the one of its manifest: another is missing, too many, or of another"):
+        open_trt(bundle, VALUES.get(mode, LAMBDAS)[0])
+
+
+@pytest.mark.parametrize("change", [lambdas, renamed("lambda", "knob")], ids=["one axis", "renamed"])
+def test_lambda_goes_in_as_a_scalar(trt, tmp_path, change):
+    bundle = with_engines(make(tmp_path / "bundle", "input", "fp32"), change=change)
+    with pytest.raises(ArtifactError, match="not the one of its manifest: lambda"):
         open_trt(bundle, 0.3)
