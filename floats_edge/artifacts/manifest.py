@@ -260,6 +260,15 @@ class Manifest(Section):
             raise ValueError("an engine's largest batch, or one image, is larger than any memory")
         return self
 
+    @model_validator(mode="after")
+    def _calibration_is_that_of_int8(self) -> Self:
+        if (self.precision == "int8") != (self.calibration is not None):
+            raise ValueError(f"precision {self.precision} does not go with calibration {self.calibration}")
+        unknown = set(self.calibration.kept if self.calibration else ()) - {layer.name for layer in self.layers}
+        if unknown:
+            raise ValueError(f"{', '.join(sorted(unknown))} is kept out of int8 and is no layer")
+        return self
+
     @field_validator("layers")
     @classmethod
     def _layers_differ(cls, layers: tuple[LayerSpec, ...]) -> tuple[LayerSpec, ...]:

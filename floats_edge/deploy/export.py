@@ -186,7 +186,10 @@ def _export(source: _Source, out: Path, request: ExportRequest, data_dir: Path |
         say(f"comparing with the trained network on {len(images)} images")
         lambdas = manifest.lam.values or source.recipe.evaluate.lambdas
         with open_predictor(open_bundle(folder), "ort-cpu", lambdas[0]) as engine:
-            parity = measure_parity(engine, source.reference, images, lambdas)
+            try:
+                parity = measure_parity(engine, source.reference, images, lambdas)
+            except ParityError as error:  # no figures to let pass
+                raise _refused(error) from None
         found = (source.mismatch, _gate(lambda: check_parity(parity, manifest.precision), request))
         mismatch = " ".join(filter(None, found)) or None
         _finish(folder, manifest.model_copy(update={"parity": parity, "mismatch": mismatch}), request, say)
@@ -199,9 +202,13 @@ def _gate(check: Callable[[], None], request: ExportRequest) -> str | None:
         check()
     except ParityError as error:
         if not request.allow_mismatch:
-            raise
-        return error.what.removesuffix(" Nothing was exported.")
+            raise _refused(error) from None
+        return error.what
     return None
+
+
+def _refused(error: ParityError) -> ParityError:
+    return ParityError(f"{error.what} Nothing was exported.", fix=error.fix)
 
 
 def _quantisation(source: _Source, folder: Path, request: ExportRequest, splits: Splits, say: Say) -> Quantisation:

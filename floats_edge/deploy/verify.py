@@ -109,7 +109,7 @@ def _problems(check: Callable[[], None]) -> list[str]:
     try:
         check()
     except ParityError as error:
-        return [error.what.removesuffix(" Nothing was exported.")]
+        return [error.what]
     return []
 
 

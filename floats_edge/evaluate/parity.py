@@ -89,8 +89,7 @@ def check_parity(figures: Sequence[Parity], precision: Precision) -> None:
                 f"at lambda {parity.lam:g} the exported network agrees with the trained one on "
                 f"{100 * parity.top1_agreement:.2f} % of {parity.images} images and differs by up to "
                 f"{parity.max_error:.1e} of the logits' range, {parity.p99_error:.1e} on 99 % of them; "
-                f"{precision} must reach {100 * gate.agreement:g} % and {gate.max_error:.0e}{most}. "
-                "Nothing was exported.",
+                f"{precision} must reach {100 * gate.agreement:g} % and {gate.max_error:.0e}{most}.",
                 fix=_REMEDIES.get(precision, "export with --precision fp32")
                 + ", or train on if the logits are still close to each other",
             )
@@ -104,7 +103,7 @@ def _parity(engine: Predictor, reference: Predictor, images: Images, lam: float)
     wanted = np.concatenate([reference.predict(batch) for batch in batches])
     if not np.isfinite(got).all():
         raise ParityError(
-            f"at lambda {lam:g} the exported network gives logits that are no numbers. Nothing was exported.",
+            f"at lambda {lam:g} the exported network gives logits that are no numbers.",
             fix="export with --precision fp32",
         )
     error = logit_errors(got, wanted)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.manifest import Precision
 from floats_edge.artifacts.records import Reading
+from floats_edge.runtime.graph_check import read_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -65,7 +66,7 @@ def layer_workloads(bundle: Bundle) -> tuple[Workload, ...]:
     import onnx
 
     manifest = bundle.manifest
-    model = onnx.load_model_from_string(bundle.read(manifest.graphs[0].file))
+    model = read_graph(bundle, manifest.graphs[0].file)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     tensors = _tensors(inferred)

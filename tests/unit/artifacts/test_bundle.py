@@ -151,6 +151,7 @@ def with_engine(**changes: object) -> Edit:
         (lambda c: c["lam"].update(noise_seed=2**63), "noise_seed"),
         (lambda c: c["golden"].update(lambdas=[]), "golden.lambdas"),
         (lambda c: c["model"].update(width=2**16 + 1), "model.width"),
+        (lambda c: c.update(precision="int8"), "precision int8 does not go with calibration None"),
         (with_engine(batch=(4, 2, 8)), "(4, 2, 8) is no smallest, optimal and largest batch"),
         (with_engine(batch=(0, 1, 1)), "engines.0.batch.0"),
         (with_engine(batch=(1, 1, 2**31)), "larger than any memory"),
@@ -170,6 +171,12 @@ def test_invalid_manifest(folder: Path, edit: Edit, word: str) -> None:
 def test_garbage_instead_of_a_manifest(folder: Path, content: bytes) -> None:
     (folder / "manifest.json").write_bytes(content)
     assert "manifest.json is not valid" in error_of(folder).what
+
+
+def test_a_calibration_of_other_layers(bundles: Callable[..., Bundle], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundles("bound", "int8").path, tmp_path / "bundle"))
+    edit_manifest(folder, lambda c: c["calibration"].update(kept=["no-such-layer"]))
+    assert "no-such-layer is kept out of int8 and is no layer" in error_of(folder).what
 
 
 def test_no_bundle_at_all(tmp_path: Path) -> None:
