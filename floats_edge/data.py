@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,57 +34,62 @@ _LAYOUT = "an image folder holds train/<class>/*.jpg|jpeg|png and test/<class>/â
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Labelled images in memory: ``pixels`` uint8 ``[N, C, H, W]``, ``labels`` int64 ``[N]``."""
+    """Labelled images, which are read when their pixels are first asked for, and then stay in memory.
 
-    pixels: Pixels
+    Attributes:
+        labels: int64 ``[N]``.
+        read: gives uint8 ``[n, C, H, W]`` of the images at n positions.
+    """
+
     labels: Labels
+    read: Callable[[Indices], Pixels]
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @cached_property
+    def pixels(self) -> Pixels:
+        """All of them, uint8 ``[N, C, H, W]``.
+
+        Raises:
+            DataError: an image is damaged or of another size than the others, or they are too many for the memory.
+        """
+        return self.read(np.arange(len(self)))
+
     def as_float(self, indices: slice | Indices = slice(None)) -> NDArray[np.float32]:
-        """The images at ``indices`` as a network takes them: float32 ``[n, C, H, W]`` in [0, 1]."""
+        """The images at ``indices`` as a network takes them: float32 ``[n, C, H, W]`` in [0, 1]; all are read."""
         return np.divide(self.pixels[indices], 255, dtype=np.float32)
 
+    def take(self, indices: Indices) -> "Images":
+        """The images at ``indices``, to be read apart from the others."""
+        return Images(self.labels[indices], lambda chosen: self.read(indices[chosen]))
+
     def first(self, count: int | None) -> "Images":
-        """The first ``count`` images; None: all."""
-        return Images(self.pixels[:count], self.labels[:count])
+        """The first ``count`` images, to be read apart from the others; None: all."""
+        return self if count is None else self.take(np.arange(len(self))[:count])
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three splits of a data set, its class names, and the statistics of the training pixels in [0, 1]."""
+    """The three splits of a data set, and its class names."""
 
     train: Images
     validation: Images
     test: Images
     labels: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Pool:
-    """Images before splitting: ``read`` gives uint8 ``[n, C, H, W]`` of the chosen indices."""
-
-    labels: Labels
-    read: Callable[[Indices], Pixels]
-
-    def take(self, indices: Indices) -> Images:
-        return Images(self.read(indices), self.labels[indices])
 
 
 @dataclass(frozen=True, eq=False)
 class _Source:
     """A data set: images to train on, images to test on, and the names of the classes."""
 
-    train: _Pool
-    test: _Pool
+    train: Images
+    test: Images
     names: tuple[str, ...]
 
 
 def load_data(data: Data, seed: int, data_dir: Path | None = None) -> Splits:
-    """Read a data set and split it.
+    """Find the images of a data set and split them.
 
     Args:
         data: the recipe's choice of images.
@@ -91,21 +97,18 @@ def load_data(data: Data, seed: int, data_dir: Path | None = None) -> Splits:
         data_dir: the image folder, or where a data set is downloaded to; it stands in for ``data.root``.
 
     Raises:
-        DataError: the images are missing, damaged, of unequal size, too few to split, or too many for the memory.
+        DataError: the images are missing or too few to split; what is wrong with a single one of a folder is found
+            when it is read.
     """
     root = data_dir or data.root
     source = _SOURCES[data.dataset](data, None if root is None else root.expanduser())
-    order = _permutation(len(source.train.labels), seed)
+    order = _permutation(len(source.train), seed)
     held_out, kept = _split_sizes(len(order), data)
-    train = source.train.take(order[held_out : held_out + kept])
-    mean, std = _statistics(train.pixels)
     return Splits(
-        train=train,
+        train=source.train.take(order[held_out : held_out + kept]),
         validation=source.train.take(order[:held_out]),
-        test=source.test.take(_permutation(len(source.test.labels), TEST_SEED)),
+        test=source.test.take(_permutation(len(source.test), TEST_SEED)),
         labels=source.names,
-        mean=mean,
-        std=std,
     )
 
 
@@ -131,8 +134,12 @@ def _split_sizes(images: int, data: Data) -> tuple[int, int]:
     return held_out, data.train_images or left
 
 
-def _statistics(pixels: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 ``[N, C, H, W]``, in units of [0, 1]; exact, from histograms."""
+def channel_statistics(pixels: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of uint8 ``[N, C, H, W]``, in units of [0, 1]; exact, from histograms.
+
+    Raises:
+        DataError: a channel has no contrast.
+    """
     values = np.arange(256) / 255
     means: list[float] = []
     stds: list[float] = []
@@ -163,8 +170,8 @@ def _digits(data: Data, root: Path | None) -> _Source:
     order = _permutation(len(labels), TEST_SEED)
     test, train = order[:DIGITS_TEST_IMAGES], order[DIGITS_TEST_IMAGES:]
     return _Source(
-        train=_array_pool(pixels[train], labels[train], data.image_size),
-        test=_array_pool(pixels[test], labels[test], data.image_size),
+        train=_array_images(pixels[train], labels[train], data.image_size),
+        test=_array_images(pixels[test], labels[test], data.image_size),
         names=tuple(str(digit) for digit in range(10)),
     )
 
@@ -193,8 +200,8 @@ def _torchvision(data: Data, root: Path | None) -> _Source:
         ) from None
     names = getattr(train, "classes", None) or [str(digit) for digit in range(10)]
     return _Source(
-        train=_array_pool(*_torchvision_arrays(train), data.image_size),
-        test=_array_pool(*_torchvision_arrays(test), data.image_size),
+        train=_array_images(*_torchvision_arrays(train), data.image_size),
+        test=_array_images(*_torchvision_arrays(test), data.image_size),
         names=tuple(names),
     )
 
@@ -206,8 +213,8 @@ def _torchvision_arrays(dataset: Any) -> tuple[Pixels, Labels]:
     return dataset.data, np.asarray(dataset.labels, dtype=np.int64)
 
 
-def _array_pool(pixels: Pixels, labels: Labels, size: int | None) -> _Pool:
-    """A pool over ``[N, C, H, W]`` in memory, resized bilinearly to ``size`` where that differs."""
+def _array_images(pixels: Pixels, labels: Labels, size: int | None) -> Images:
+    """Images ``[N, C, H, W]`` in memory, resized bilinearly to ``size`` where that differs."""
     shape = (pixels.shape[1], size or pixels.shape[2], size or pixels.shape[3])
 
     def read(indices: Indices) -> Pixels:
@@ -216,7 +223,7 @@ def _array_pool(pixels: Pixels, labels: Labels, size: int | None) -> _Pool:
             return np.ascontiguousarray(chosen)
         return _drawn(len(indices), shape, lambda i: _resized(chosen[i], shape[1:]))
 
-    return _Pool(labels, read)
+    return Images(labels, read)
 
 
 def _resized(image: Pixels, size: tuple[int, int]) -> Pixels:
@@ -251,8 +258,8 @@ def _folder(data: Data, root: Path | None) -> _Source:
     size = None if data.image_size is None else (data.image_size, data.image_size)
     shape = _decode(train_files[0], size).shape
     return _Source(
-        train=_file_pool(train_files, train_labels, shape, size),
-        test=_file_pool(test_files, np.array([names.index(n) for n in test_names])[test_labels], shape, size),
+        train=_file_images(train_files, train_labels, shape, size),
+        test=_file_images(test_files, np.array([names.index(n) for n in test_names])[test_labels], shape, size),
         names=names,
     )
 
@@ -282,8 +289,8 @@ def _class_files(folder: Path, names: tuple[str, ...]) -> tuple[list[Path], Labe
     return files, np.array(labels, dtype=np.int64)
 
 
-def _file_pool(files: list[Path], labels: Labels, shape: tuple[int, ...], size: tuple[int, int] | None) -> _Pool:
-    """A pool that decodes the chosen files to ``shape``, ``(3, H, W)``."""
+def _file_images(files: list[Path], labels: Labels, shape: tuple[int, ...], size: tuple[int, int] | None) -> Images:
+    """Images in files, each decoded to ``shape``, ``(3, H, W)``."""
 
     def draw(file: Path) -> Pixels:
         image = _decode(file, size)
@@ -294,7 +301,7 @@ def _file_pool(files: list[Path], labels: Labels, shape: tuple[int, ...], size: 
             )
         return image
 
-    return _Pool(labels, lambda indices: _drawn(len(indices), shape, lambda i: draw(files[indices[i]])))
+    return Images(labels, lambda indices: _drawn(len(indices), shape, lambda i: draw(files[indices[i]])))
 
 
 def _decode(file: Path, size: tuple[int, int] | None) -> Pixels:
@@ -323,7 +330,8 @@ def _drawn(count: int, shape: tuple[int, ...], draw: Callable[[int], Pixels]) ->
         raise DataError(
             f"{count} images of {shape[2]}x{shape[1]} pixels take {wanted / 2**20:.0f} MiB, "
             f"but {available / 2**20:.0f} MiB of memory are available.",
-            fix="make them smaller or fewer: -o data.image_size=PIXELS -o data.train_images=NUMBER",
+            fix="make them smaller or fewer: train with -o data.image_size=PIXELS -o data.train_images=NUMBER, "
+            "evaluate with --images NUMBER",
         )
     images = np.empty((count, *shape), dtype=np.uint8)
 

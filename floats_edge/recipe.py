@@ -59,12 +59,12 @@ Alpha = Annotated[Literal["trained"] | float, BeforeValidator(_trained_or_number
 """What scales the noise."""
 
 
-def _base_60(value: Any) -> Any:
+def base_60(value: Any) -> Any:
     """YAML 1.1 reads an unquoted ``2:4`` as a number of base 60."""
     return "2:4" if value == 2 * 60 + 4 else value
 
 
-Pattern = Annotated[Literal["irregular", "2:4", "channel"], BeforeValidator(_base_60)]
+Pattern = Annotated[Literal["irregular", "2:4", "channel"], BeforeValidator(base_60)]
 """Where the zeros of a mask may lie."""
 
 
@@ -75,6 +75,23 @@ def _yaml_off(value: Any) -> Any:
 
 Precision = Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(_yaml_off)]
 """Of automatic mixed precision."""
+
+Readers = dict[str, tuple[str, ...]]
+READ_BY_METHOD: Readers = {"float": ("condition", "sparsity"), "oat": ("oat",), "pgd-at": (), "standard": ()}
+"""Sections that only some methods read."""
+READ_BY_PATTERN: Readers = {
+    "irregular": ("density", "layer_densities", "update_every", "swap_rate"),
+    "2:4": ("update_every", "swap_rate"),
+    "channel": ("density", "multiple"),
+}
+"""Keys of ``sparsity`` that only some patterns read."""
+
+
+def unread(reader: str, table: Readers) -> list[str]:
+    """What only others than ``reader`` read; nothing if it is not in the table."""
+    every = {key: None for keys in table.values() for key in keys}
+    return [key for key in every if key not in table.get(reader, every)]
+
 
 VARIANTS = "variants"
 """Key of a recipe to compare: what its variants change, by their names."""
@@ -87,6 +104,15 @@ class Section(BaseModel):
     """Base of all parts of a recipe: immutable, strict about names, without NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def _refuse_unread(self, kind: str, reader: str, table: Readers) -> None:
+        """Check that what ``reader``, a method or pattern, does not read was left at its default."""
+        for key in unread(reader, table):
+            default = type(self).model_fields[key].default
+            if getattr(self, key) != default:
+                others = " or ".join(other for other, keys in table.items() if key in keys)
+                at = "" if isinstance(default, BaseModel) else f" or at {default}"
+                raise ValueError(f"{kind} {reader} does not read {key}: leave {key} out{at}, or choose {kind} {others}")
 
 
 class Data(Section):
@@ -154,11 +180,8 @@ class Sparsity(Section):
     )
 
     @model_validator(mode="after")
-    def _pattern_sets_the_density(self) -> Self:
-        if self.pattern == "2:4" and (self.density, self.layer_densities) != (1.0, "erk"):
-            raise ValueError("pattern 2:4 sets the density itself; leave density and layer_densities out")
-        if self.pattern == "channel" and self.layer_densities != "erk":
-            raise ValueError("pattern channel keeps the same share everywhere; leave layer_densities out")
+    def _keys_fit_the_pattern(self) -> Self:
+        self._refuse_unread("pattern", self.pattern, READ_BY_PATTERN)
         if self.pattern == "channel" and self.density == 1:
             raise ValueError("pattern channel needs a density below 1: the share of the channels that are kept")
         return self
@@ -255,8 +278,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sections_fit_the_method(self) -> Self:
-        if self.method != "float" and not self.sparsity.dense:
-            raise ValueError(f"method {self.method} is a dense baseline; sparsity needs method: float")
+        self._refuse_unread("method", self.method, READ_BY_METHOD)
         if self.sparsity.pattern == "channel" and self.model.arch not in DEPTHS:
             raise ValueError(f"pattern channel cannot narrow {self.model.arch}; it can {', '.join(DEPTHS)}")
         served = self.oat.served if self.method == "oat" else None

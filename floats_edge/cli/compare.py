@@ -36,7 +36,8 @@ def compare(
     """Train variants of a recipe on equal footing and compare accuracy, robustness and cost.
 
     RECIPE is an ordinary recipe, or one with a key `variants` such as compare-small. All variants share data, network,
-    training and evaluation. What is finished is used again: repeat the command to continue, or with more --seeds.
+    training and evaluation, and of the other keys outside `variants` each takes those that it reads. What is finished
+    is used again: repeat the command to continue, or with more --seeds.
 
     \b
         floats-edge compare compare-small --seeds 3

@@ -8,11 +8,11 @@ from floats_edge.errors import BackendError
 def torch_device(name: str) -> str:
     """A torch device from an option: ``auto`` is ``cuda`` where there is a GPU, else ``cpu``.
 
+    Of several workers that torchrun started, each opens no other GPU than the one that it will take.
+
     Raises:
         BackendError: PyTorch is not installed, or has no such device.
     """
-    # OpenMP's idle threads spin by default: where other programs want the cores too, training gets many times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         import torch
     except ImportError as error:
@@ -21,9 +21,12 @@ def torch_device(name: str) -> str:
         ) from None
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    opened = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if name == "cuda" else name
     try:
-        torch.empty(1, device=name)
+        torch.empty(1, device=opened)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise BackendError(f"PyTorch has no device {name!r} here: {reason}", fix="use --device cpu") from None
+        raise BackendError(
+            f"PyTorch has no device {opened!r} here: {str(error).splitlines()[0]}",
+            fix="use --device cpu, or let torchrun start no more processes than there are GPUs",
+        ) from None
     return name

@@ -72,6 +72,8 @@ def cli() -> None:
     One network serves every lambda from 0 (best on clean images) to 1 (best on attacked ones). To see it all at work
     in three minutes, without a GPU: floats-edge quickstart.
     """
+    # The idle threads of PyTorch's OpenMP spin by default, and slow all down where other programs want the cores too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def main() -> None:

@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from floats_edge.errors import RecipeError
-from floats_edge.recipe import VARIANTS, Recipe, parse_recipe, read_values
+from floats_edge.recipe import (
+    READ_BY_METHOD,
+    READ_BY_PATTERN,
+    VARIANTS,
+    Recipe,
+    base_60,
+    parse_recipe,
+    read_values,
+    unread,
+)
 
 _EQUAL = ("data", "model", "train", "evaluate.attack", "evaluate.images", "attack.epsilon")
 """What all variants share; method, condition, sparsity and the kind of attack in training are what they differ in."""
@@ -15,7 +24,8 @@ def load_plan(sources: Sequence[str | Path], overrides: tuple[str, ...] = ()) ->
     """Read recipes to compare, by the names of their variants.
 
     A source is an ordinary recipe, which is one variant of its own name, or a recipe with a key ``variants``: by name,
-    the keys that a variant changes. Overrides apply to all.
+    the keys that a variant changes. Overrides apply to all. Of what the variants share, each takes what its method and
+    its sparsity pattern read.
 
     Raises:
         RecipeError: a recipe is not valid, a name occurs twice, or the variants are not on equal footing.
@@ -29,7 +39,7 @@ def load_plan(sources: Sequence[str | Path], overrides: tuple[str, ...] = ()) ->
         for name, changes in variants.items():
             if name in plan:
                 raise RecipeError(f"there are two variants {name!r}.", fix="rename one of them")
-            changed = _merged(values, changes or {})
+            changed = _merged(_read_of(values, _merged(values, changes or {})), changes or {})
             plan[name] = parse_recipe({**changed, "name": name}, f"{source}, variant {name}")
     _check_equal(plan)
     return plan
@@ -38,6 +48,17 @@ def load_plan(sources: Sequence[str | Path], overrides: tuple[str, ...] = ()) ->
 def with_seed(recipe: Recipe, seed: int) -> Recipe:
     """The recipe with its ``seed``-th seed; the first is its own."""
     return recipe.model_copy(update={"seed": recipe.seed + seed})
+
+
+def _read_of(shared: Mapping[str, Any], variant: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what variants share, that which the method and the sparsity pattern of one of them read."""
+    skipped = unread(str(variant.get("method", "float")), READ_BY_METHOD)
+    left = {key: value for key, value in shared.items() if key not in skipped}
+    sparsity, own = left.get("sparsity"), variant.get("sparsity")
+    if isinstance(sparsity, dict) and isinstance(own, dict):
+        skipped = unread(str(base_60(own.get("pattern", "irregular"))), READ_BY_PATTERN)
+        left["sparsity"] = {key: value for key, value in sparsity.items() if key not in skipped}
+    return left
 
 
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def _export(source: _Source, out: Path, request: ExportRequest, data_dir: Path |
     if request.trt:
         check_options(request.engine, request.mode, request.precision or "fp32")
     splits = load_data(source.recipe.data, source.recipe.seed, data_dir)
-    images = splits.test.as_float(slice(PARITY_IMAGES))
+    images = splits.test.first(PARITY_IMAGES).as_float()
     with staged_bundle(out) as folder:
         int8 = _quantisation(source, folder, request, splits, say) if request.precision == "int8" else None
         say("writing ONNX")

@@ -74,7 +74,7 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
         say("reproducing golden outputs")
         problems = _problems(lambda: check_golden(engine, golden))
         say("comparing with the float twin")
-        parity = measure_parity(engine, twin, test.as_float(slice(PARITY_IMAGES)), lambdas)
+        parity = measure_parity(engine, twin, test.first(PARITY_IMAGES).as_float(), lambdas)
         problems += _problems(lambda: check_parity(parity, manifest.precision))
         say("attacking the float twin and replaying on the engine")
         engine_results = robustness.evaluate(engine, twin, images, lambdas, attack, request.seed)

@@ -65,7 +65,8 @@ def evaluate(
         config: the attack.
         seed: of the attack's random starts.
         progress: told how many (image, lambda) pairs the last batch finished.
-        eot: calls of a twin that draws noise at every call, over which each gradient of PGD is averaged.
+        eot: calls of a twin that draws noise at every call, over which each gradient of PGD is averaged; at lambda 0,
+            where there is no noise, one call gives the same.
 
     Raises:
         LambdaError: the engine does not serve one of the lambdas.
@@ -80,7 +81,7 @@ def evaluate(
         for start in range(0, len(images), BATCH):
             batch = slice(start, start + BATCH)
             pixels, labels = images.as_float(batch), images.labels[batch]
-            attacked, raised = _attack(twin, pixels, labels, generator, config, eot)
+            attacked, raised = _attack(twin, pixels, labels, generator, config, draws=eot if lam > 0 else 1)
             right = engine.predict(pixels).argmax(1) == labels
             clean += int(right.sum())
             robust += int((right & (engine.predict(attacked).argmax(1) == labels)).sum())

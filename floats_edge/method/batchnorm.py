@@ -4,7 +4,7 @@ Source: Xie et al., "Adversarial Examples Improve Image Recognition" (CVPR 2020)
 2020) and FLOAT (Kundu et al., arXiv 2204.00426).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -55,12 +55,18 @@ SETTLING = 16
 
 
 @torch.no_grad()
-def reestimate(norms: Sequence[nn.BatchNorm2d], forward: Callable[[], object]) -> None:
-    """Replace the running statistics of ``norms`` by the mean over what ``forward`` sends through them in training."""
-    momenta = [norm.momentum for norm in norms]
+def reestimate(network: nn.Module, forward: Callable[[], object]) -> None:
+    """Replace the adversarial running statistics of ``network`` by the mean over what ``forward`` sends through it.
+
+    It is in training mode meanwhile.
+    """
+    norms = [module.adv for module in network.modules() if isinstance(module, DualBatchNorm2d)]
+    momenta, training = [norm.momentum for norm in norms], network.training
+    network.train()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over batches
     forward()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+    network.train(training)

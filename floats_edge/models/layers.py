@@ -52,7 +52,8 @@ class FoldedConv(nn.Module):
 class FoldedNorm(nn.Module):
     """Scale and shift per channel: what is left of a normalisation that no convolution precedes.
 
-    A product and a sum, not BatchNormalization: that TensorRT cannot refit, as its parser renames the weights.
+    A product and a sum, not BatchNormalization: that TensorRT cannot refit, as its parser renames the weights. Under
+    mixed precision they are computed in float32 and rounded to the precision of ``x``, as BatchNorm does.
     """
 
     def __init__(self, channels: int) -> None:
@@ -62,7 +63,7 @@ class FoldedNorm(nn.Module):
 
     def forward(self, x: Tensor, lam: float) -> Tensor:
         del lam  # already in the weights
-        return x * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
+        return (x * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)).to(x.dtype)
 
 
 class FoldedLinear(nn.Module):

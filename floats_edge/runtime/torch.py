@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from floats_edge.artifacts.bundle import EXPORT_AGAIN, Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.errors import ArtifactError, LambdaError
-from floats_edge.method.batchnorm import DualBatchNorm2d, reestimate
+from floats_edge.method.batchnorm import reestimate
 from floats_edge.method.conditioning import draw_noise, resample_noise
 from floats_edge.method.fold import AffineLayer, Rule, fold_network, weights_at
 from floats_edge.models.build import build, build_method, load_weights
@@ -90,10 +90,7 @@ class ResampledPredictor(Predictor):
 
         A checkpoint holds those of the frozen draw.
         """
-        norms = [module.adv for module in self._trained.modules() if isinstance(module, DualBatchNorm2d)]
-        self._trained.train()
-        reestimate(norms, lambda: [self._under_fresh_noise(images) for images in batches])
-        self._trained.eval()
+        reestimate(self._trained, lambda: [self._under_fresh_noise(images) for images in batches])
 
     def _under_fresh_noise(self, images: Images) -> Tensor:
         resample_noise(self._trained, self._generator)

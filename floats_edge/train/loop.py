@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run, save_run
 from floats_edge.artifacts.files import Tensors
-from floats_edge.data import Splits
+from floats_edge.data import Images, Splits, channel_statistics
 from floats_edge.errors import ArtifactError, RecipeError
 from floats_edge.method.conditioning import conditioned_weights, draw_noise, fix_alpha
 from floats_edge.models.build import build_method
@@ -95,6 +95,7 @@ def train(
 
     Raises:
         RecipeError: the recipe does not fit its data, or its training diverges.
+        DataError: an image cannot be read, or they are too many for the memory.
         ArtifactError: the run to resume is damaged, of another recipe or of other images.
         OutputError: ``path`` holds a run and ``resume`` is off, or cannot be written.
         BackendError: a worker was lost.
@@ -140,8 +141,8 @@ class Trainer:
         self.device = device
         self.workers = workers
         self.images = splits.train
-        self.validation = splits.validation
         self.spec = model_spec(recipe, splits)
+        self.held_out = self._held_out(splits.validation.first(check.IMAGES))
         self.steps_per_epoch = len(splits.train) // recipe.train.batch_size
         if self.steps_per_epoch == 0:
             raise RecipeError(
@@ -264,13 +265,14 @@ class Trainer:
     def _labels(self, labels: np.ndarray) -> Tensor:
         return torch.from_numpy(labels).to(self.device)
 
+    def _held_out(self, images: Images) -> tuple[Tensor, Tensor]:
+        """Images to check the network on, and their labels."""
+        pixels = torch.from_numpy(images.as_float()).to(self.device)
+        return pixels.contiguous(memory_format=torch.channels_last), self._labels(images.labels)
+
     def _check(self, generator: torch.Generator) -> check.Check:
         """Measure the network on validation images."""
-        count = min(check.IMAGES, len(self.validation))
-        images = torch.from_numpy(self.validation.as_float(slice(0, count))).to(self.device)
-        images = images.contiguous(memory_format=torch.channels_last)
-        labels = self._labels(self.validation.labels[:count])
-        result = check.check(self.step, images, labels, self.attack, generator)
+        result = check.check(self.step, *self.held_out, self.attack, generator)
         known = [accuracy for accuracy in dataclasses.astuple(result) if accuracy is not None]
         means = self.workers.mean(torch.tensor(known, dtype=torch.float64, device=self.workers.device))
         return check.Check(*means.tolist())  # the same decisions everywhere
@@ -335,14 +337,15 @@ class Trainer:
 def model_spec(recipe: Recipe, splits: Splits) -> ModelSpec:
     """The network that fits a recipe and its images."""
     _, channels, height, width = splits.train.pixels.shape
+    mean, std = channel_statistics(splits.train.pixels)
     return ModelSpec(
         arch=recipe.model.arch,
         width=recipe.model.width,
         stem_stride=recipe.model.stem_stride,
         image_shape=(channels, height, width),
         classes=len(splits.labels),
-        mean=splits.mean,
-        std=splits.std,
+        mean=mean,
+        std=std,
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from floats_edge.attacks import Network, attack
-from floats_edge.method.batchnorm import SETTLING, DualBatchNorm2d, reestimate
+from floats_edge.method.batchnorm import SETTLING, reestimate
 from floats_edge.method.conditioning import draw_noise, resample_noise
 from floats_edge.method.fold import Rule, fold_network, weights_at
 from floats_edge.models.build import build, load_weights
@@ -115,9 +115,7 @@ class ResampledFloatStep(FloatStep):
         """
         draw_noise(self.network, self.noise_seed)
         attacked = [self.attacked(*batch, attack_config, generator) for batch in islice(batches, SETTLING)]
-        norms = [module.adv for module in self.network.modules() if isinstance(module, DualBatchNorm2d)]
-        self.network.train()
-        reestimate(norms, lambda: [self.network(images, 1.0) for images in attacked])
+        reestimate(self.network, lambda: [self.network(images, 1.0) for images in attacked])
 
 
 class AdversarialStep(Folded):

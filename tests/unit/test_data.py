@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from floats_edge.data import Images, Splits, load_data
+from floats_edge.data import Images, Splits, channel_statistics, load_data
 from floats_edge.errors import DataError
 from floats_edge.recipe import Data
 
@@ -44,7 +44,15 @@ def assert_same(first: Splits, second: Splits) -> None:
     for split in ("train", "validation", "test"):
         np.testing.assert_array_equal(getattr(first, split).pixels, getattr(second, split).pixels)
         np.testing.assert_array_equal(getattr(first, split).labels, getattr(second, split).labels)
-    assert (first.mean, first.std, first.labels) == (second.mean, second.std, second.labels)
+    assert first.labels == second.labels
+
+
+def read_all(data: Data, seed: int = 0) -> Splits:
+    """The splits, every image of which is in memory."""
+    splits = load_data(data, seed)
+    for images in (splits.train, splits.validation, splits.test):
+        assert len(images.pixels) == len(images)
+    return splits
 
 
 class TestDigits:
@@ -69,14 +77,16 @@ class TestDigits:
         stored = np.rint(load_digits().data * (255 / 16)).astype(np.uint8)
         assert sorted(map(bytes, read)) == sorted(map(bytes, stored))
 
-    def test_statistics_are_those_of_the_train_split(self) -> None:
+    def test_statistics_are_those_of_the_pixels(self) -> None:
         splits = load_data(Data(), seed=0)
         pixels = splits.train.as_float()
-        assert splits.mean == pytest.approx((pixels.mean(dtype=np.float64),), abs=1e-6)
-        assert splits.std == pytest.approx((pixels.std(dtype=np.float64),), abs=1e-6)
+        mean, std = channel_statistics(splits.train.pixels)
+        assert mean == pytest.approx((pixels.mean(dtype=np.float64),), abs=1e-6)
+        assert std == pytest.approx((pixels.std(dtype=np.float64),), abs=1e-6)
 
     def test_as_float_is_in_the_unit_interval(self) -> None:
-        images = Images(np.array([0, 51, 255], dtype=np.uint8).reshape(3, 1, 1, 1), np.zeros(3, dtype=np.int64))
+        pixels = np.array([0, 51, 255], dtype=np.uint8).reshape(3, 1, 1, 1)
+        images = Images(np.zeros(3, dtype=np.int64), pixels.__getitem__)
         assert images.as_float().dtype == np.float32
         np.testing.assert_array_equal(images.as_float().reshape(-1), np.float32([0, 0.2, 1]))
         np.testing.assert_array_equal(images.as_float(np.array([2, 0])).reshape(-1), [1, 0])
@@ -119,7 +129,7 @@ class TestFolder:
         assert len(as_set(splits.train) | as_set(splits.validation) | as_set(splits.test)) == 30
 
     def test_reading_twice_and_from_another_place_gives_the_same(self, folder: Path, tmp_path: Path) -> None:
-        first = load_data(in_folder(folder), seed=2)
+        first = read_all(in_folder(folder), seed=2)
         moved = folder.rename(tmp_path.with_name(tmp_path.name + "-moved"))
         assert_same(first, load_data(in_folder(tmp_path), seed=2, data_dir=moved))
 
@@ -128,8 +138,31 @@ class TestFolder:
         assert set(splits.train.labels) == {0, 1}
         assert list(splits.test.labels) != sorted(splits.test.labels)
 
+    def test_no_more_is_read_than_is_asked_for(self, folder: Path) -> None:
+        splits = load_data(in_folder(folder), seed=0)
+        whole = splits.test.pixels
+        wanted = {image.tobytes() for image in whole[:3]}
+        shape_of_all = folder / "train" / "ant" / "0.png"
+        for file in folder.rglob("*.png"):
+            if np.asarray(Image.open(file)).transpose(2, 0, 1).tobytes() not in wanted and file != shape_of_all:
+                file.write_bytes(b"")
+        again = load_data(in_folder(folder), seed=0)
+        np.testing.assert_array_equal(again.test.first(3).pixels, whole[:3])
+        np.testing.assert_array_equal(again.test.first(3).as_float(slice(1, 2)), splits.test.as_float(slice(1, 2)))
+        with pytest.raises(DataError, match=r"test/\w+/\d\.png cannot be read"):
+            again.test.first(4).as_float()
+        with pytest.raises(DataError, match=r"train/\w+/\d\.png cannot be read"):
+            again.train.as_float(slice(0, 1))
+
+    def test_what_was_read_stays_in_memory(self, folder: Path) -> None:
+        train = load_data(in_folder(folder), seed=0).train
+        before = train.pixels
+        for file in folder.rglob("*.png"):
+            file.unlink()
+        assert train.pixels is before
+
     def test_val_stands_in_for_test(self, folder: Path) -> None:
-        as_test = load_data(in_folder(folder), seed=0)
+        as_test = read_all(in_folder(folder))
         (folder / "test").rename(folder / "val")
         assert_same(as_test, load_data(in_folder(folder), seed=0))
 
@@ -196,19 +229,19 @@ class TestFolder:
         file = folder / "train" / "bee" / "4.png"
         file.write_bytes({"empty": b"", "text": b"not an image", "truncated": file.read_bytes()[:100]}[damage])
         with pytest.raises(DataError, match=f"{file} cannot be read") as error:
-            load_data(in_folder(folder), seed=0)
+            read_all(in_folder(folder))
         assert "remove" in error.value.fix
 
     def test_sixteen_bits_are_refused_rather_than_clipped(self, folder: Path) -> None:
         file = folder / "train" / "ant" / "0.png"
         Image.fromarray(np.full((8, 8), 40000, dtype=np.uint16)).save(file)
         with pytest.raises(DataError, match=f"{file} has more than 8 bits"):
-            load_data(in_folder(folder), seed=0)
+            read_all(in_folder(folder))
 
     def test_unequal_sizes_without_image_size(self, folder: Path) -> None:
         write_image(folder / "test" / "bee" / "1.png", size=(9, 8))
         with pytest.raises(DataError, match=r"1\.png is 9x8 pixels, other images are 8x8") as error:
-            load_data(in_folder(folder), seed=0)
+            read_all(in_folder(folder))
         assert "data.image_size" in error.value.fix
 
     @pytest.mark.parametrize("share", [0.01, 0.99])
@@ -221,16 +254,17 @@ class TestFolder:
         for file in (folder / "train").rglob("*.png"):
             Image.new("RGB", (8, 8), (1, 2, 3)).save(file)
         with pytest.raises(DataError, match="same value in every pixel"):
-            load_data(in_folder(folder), seed=0)
+            channel_statistics(load_data(in_folder(folder), seed=0).train.pixels)
 
     def test_more_pixels_than_memory(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         class Memory:
             available = 10 * 2**20
 
         monkeypatch.setattr("psutil.virtual_memory", Memory)
-        assert load_data(in_folder(folder, image_size=64), seed=0)
-        with pytest.raises(DataError, match=r"18 images of 512x512 pixels take 14 MiB, but 10 MiB"):
-            load_data(in_folder(folder, image_size=512), seed=0)
+        read_all(in_folder(folder, image_size=64))
+        with pytest.raises(DataError, match=r"18 images of 512x512 pixels take 14 MiB, but 10 MiB") as error:
+            read_all(in_folder(folder, image_size=512))
+        assert "--images" in error.value.fix
 
     def test_without_pillow(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "PIL", None)
@@ -246,8 +280,9 @@ def test_cifar_images(cifar_folder: Path) -> None:
     assert splits.labels[:3] == ("airplane", "automobile", "bird")
     assert np.bincount(splits.train.labels).min() > 1_700
     assert np.bincount(splits.test.labels[:1_000], minlength=10).min() > 50
-    assert splits.mean == pytest.approx((0.491, 0.482, 0.447), abs=0.01)  # of the whole of CIFAR-10
-    assert splits.std == pytest.approx((0.247, 0.243, 0.262), abs=0.01)
+    mean, std = channel_statistics(splits.train.pixels)
+    assert mean == pytest.approx((0.491, 0.482, 0.447), abs=0.01)  # of the whole of CIFAR-10
+    assert std == pytest.approx((0.247, 0.243, 0.262), abs=0.01)
 
 
 class TestTorchvision:

@@ -152,6 +152,56 @@ def test_8_bit_units_are_recognised() -> None:
     assert "8/255" in error_of("attack.epsilon=8").what
 
 
+PATTERNS = {
+    "irregular": ("density=0.2", "layer_densities=uniform", "update_every=1", "swap_rate=0.1"),
+    "2:4": ("update_every=1", "swap_rate=0.1"),
+    "channel": ("density=0.2", "multiple=4"),
+}
+"""What each pattern reads, none of it at its default."""
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_what_a_pattern_does_not_read_is_refused(pattern: str) -> None:
+    density = {"channel": ("sparsity.density=0.5",), "2:4": ("sparsity.density=1",)}.get(pattern, ())
+    chosen = (f"sparsity.pattern={pattern}", *density)
+    for option in {option for options in PATTERNS.values() for option in options}:
+        overrides = (*chosen, f"sparsity.{option}")
+        if option in PATTERNS[pattern]:
+            load_recipe("quickstart", overrides)
+            continue
+        key = option.partition("=")[0]
+        what = error_of(*overrides).what
+        assert f"pattern {pattern} does not read {key}: leave {key} out or at " in what
+        others = [other for other, options in PATTERNS.items() if option in options]
+        assert what.endswith(f"or choose pattern {' or '.join(others)}.")
+
+
+@pytest.mark.parametrize(
+    ("method", "override", "reader"),
+    [
+        ("pgd-at", "sparsity.density=0.3", "float"),
+        ("oat", "sparsity.pattern=2:4", "float"),
+        ("pgd-at", "condition.alpha=0", "float"),
+        ("standard", "condition.rule=paper", "float"),
+        ("float", "oat.encoding=none", "oat"),
+    ],
+)
+def test_what_a_method_does_not_read_is_refused(method: str, override: str, reader: str) -> None:
+    plain = (f"method={method}", "evaluate.lambdas=[0]", *(() if method == "float" else ("sparsity={}",)))
+    load_recipe("quickstart", plain)
+    section = override.partition(".")[0]
+    what = error_of(*plain, override).what
+    assert f"method {method} does not read {section}: leave {section} out, or choose method {reader}." in what
+
+
+def test_defaults_may_be_written_out() -> None:
+    written = (
+        "sparsity={pattern: channel, density: 0.5, swap_rate: 0.3, layer_densities: erk}",
+        "oat={dimensions: 128}",
+    )
+    assert load_recipe("quickstart", written).sparsity.pattern == "channel"
+
+
 @pytest.mark.parametrize("override", ["train.epochs", "=3", "", "train.epochs: 3"])
 def test_override_without_key_or_value(override: str) -> None:
     assert "not of the form key=value" in error_of(override).what

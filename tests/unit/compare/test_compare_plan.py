@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from floats_edge.cli.main import cli
 from floats_edge.compare.plan import load_plan, with_seed
 from floats_edge.errors import RecipeError
-from floats_edge.recipe import load_recipe
+from floats_edge.models.spec import Oat
+from floats_edge.recipe import Condition, Sparsity, load_recipe
 
 BASE = """
 name: base
@@ -39,6 +40,37 @@ def test_ordinary_recipes_are_variants_of_their_name(tmp_path: Path) -> None:
     one = written(tmp_path, BASE, "one.yaml")
     other = written(tmp_path, BASE.replace("base", "sparse") + "sparsity: {density: 0.1}\n", "other.yaml")
     assert list(load_plan([one, other])) == ["base", "sparse"]
+
+
+SHARED = ("condition.noise=resample", "oat.dimensions=16", "sparsity.update_every=2", "sparsity.multiple=4")
+
+
+def test_of_what_is_shared_a_variant_takes_what_it_reads() -> None:
+    plan = load_plan(["compare-small"], SHARED)
+    assert plan["oat"].oat.dimensions == 16
+    assert plan["float"].condition.noise == plan["float-alpha-0"].condition.noise == "resample"
+    assert plan["oat"].condition == plan["pgd-at"].condition == Condition()
+    assert plan["pgd-at"].oat == plan["float"].oat == Oat()
+    assert plan["oat"].sparsity == Sparsity()
+    every = {name: (recipe.sparsity.update_every, recipe.sparsity.multiple) for name, recipe in plan.items()}
+    assert every["floats-irregular-0.1"] == every["floats-2-4"] == (2, 8)
+    assert every["floats-channel-0.5"] == (0.5, 4)
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "'2:4'"])
+def test_a_pattern_that_sets_the_density_does_not_take_the_shared_one(tmp_path: Path, pattern: str) -> None:
+    variants = f"variants:\n  a: {{}}\n  b: {{sparsity: {{pattern: {pattern}}}}}\n"
+    plan = load_plan([written(tmp_path, f"{BASE}sparsity: {{density: 0.3, swap_rate: 0.1}}\n{variants}")])
+    assert plan["a"].sparsity == Sparsity(density=0.3, swap_rate=0.1)
+    assert plan["b"].sparsity == Sparsity(pattern="2:4", swap_rate=0.1)
+
+
+def test_what_a_variant_itself_says_must_be_read(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, f"{BASE}variants:\n  bad: {{sparsity: {{pattern: channel, density: 0.5, swap_rate: 0.1}}}}\n"
+    )
+    with pytest.raises(RecipeError, match="variant bad: sparsity: pattern channel does not read swap_rate"):
+        load_plan([path])
 
 
 @pytest.mark.parametrize(

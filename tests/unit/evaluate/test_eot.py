@@ -99,6 +99,31 @@ def test_every_batch_has_a_draw_of_its_own_and_the_seed_repeats_them(noisy_run: 
     assert (network.predict(images) == frozen.predict(images)).all(), "there is no noise at lambda 0"
 
 
+def test_at_lambda_0_there_is_nothing_to_average_over(noisy_run: TrainingRun, digits: Splits) -> None:
+    fresh, images = settled(noisy_run, digits), digits.test.first(32)
+    asked = {0.0: 0, 1.0: 0}
+
+    class Counting:
+        device = fresh.device
+
+        def network(self, pixels: Tensor) -> Tensor:
+            asked[fresh.lam] += 1
+            return fresh.network(pixels)
+
+        def set_lambda(self, lam: float) -> float:
+            return fresh.set_lambda(lam)
+
+    evaluate(run_predictor(noisy_run), Counting(), images, tuple(asked), PGD, 0, eot=3)
+    assert asked == {0.0: PGD.steps, 1.0: 3 * PGD.steps}
+    fresh.set_lambda(0.0)
+    pixels, labels = torch.from_numpy(images.as_float()), torch.from_numpy(images.labels)
+    once, thrice = (
+        pgd(fresh.network, pixels, labels, torch.Generator().manual_seed(0), 0.15, 0.04, steps=3, draws=draws)
+        for draws in (1, 3)
+    )
+    assert torch.equal(once, thrice)
+
+
 def test_settling_fits_batchnorm_to_fresh_draws(noisy_run: TrainingRun, digits: Splits) -> None:
     images = digits.test.first(300)
     unsettled, ready = resampled_predictor(noisy_run, 0), settled(noisy_run, digits)

@@ -8,7 +8,7 @@ from torch.nn.functional import relu
 from floats_edge.method.conditioning import conditioned_weights, float_layers
 from floats_edge.method.film import Film
 from floats_edge.models.build import build, build_method
-from floats_edge.models.layers import FLOAT, PLAIN
+from floats_edge.models.layers import FLOAT, FOLDED, PLAIN, FoldedNorm, Layers
 from floats_edge.models.spec import Architecture, ModelSpec, Oat
 
 WIDE: tuple[Architecture, ...] = ("wrn-16-8", "wrn-40-2")
@@ -132,6 +132,33 @@ def test_it_computes_what_the_reference_does(arch: Architecture) -> None:
     with torch.no_grad():
         wanted, got = known.eval()(images), network.eval()(images, 0.0)
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max().item())
+
+
+@pytest.mark.parametrize("layers", [FLOAT, FOLDED], ids=["trained", "folded"])
+def test_mixed_precision_reaches_the_whole_stream(layers: Layers) -> None:
+    """A normalisation gives back what it was given: float32 weights do not turn all that follows into float32."""
+    torch.manual_seed(0)
+    network = build(spec("wrn-16-8", width=1, image=8), layers)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    seen = {}
+    for name, module in network.named_modules():
+        if name.rpartition(".")[2] in ("stem", "norm", "conv1", "conv2", "shortcut", "head"):
+            module.register_forward_hook(lambda _, args, out, name=name: seen.update({name: out.dtype}))
+    with torch.autocast("cpu", torch.bfloat16):
+        network(torch.rand(2, 3, 8, 8), 1.0)
+    assert len(seen) > 20
+    assert set(seen.values()) == {torch.bfloat16}
+
+
+def test_a_folded_norm_is_rounded_once() -> None:
+    torch.manual_seed(0)
+    norm, x = FoldedNorm(3), torch.randn(2, 3, 4, 4).bfloat16()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    exact = x.float() * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(norm(x, 0.0), exact.bfloat16())
 
 
 def test_order_of_the_layers() -> None:

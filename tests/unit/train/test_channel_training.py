@@ -145,9 +145,7 @@ def test_an_architecture_whose_channels_are_not_known(recipe: Recipe, few: Split
     ("options", "message"),
     [
         (["sparsity.density=1"], "needs a density below 1"),
-        (["sparsity.layer_densities=uniform"], "leave layer_densities out"),
         (["sparsity.multiple=0"], "sparsity.multiple"),
-        (["method=pgd-at"], "dense baseline"),
     ],
 )
 def test_recipes_that_are_refused(recipe: Recipe, options: list[str], message: str) -> None:

@@ -28,8 +28,9 @@ TIMES = {"seconds", "images_per_s"}
 
 
 def torchrun(*words: str | Path) -> subprocess.Popen[str]:
-    """Two processes on this machine."""
-    command = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *map(str, words))
+    """Two processes on this machine, which meet at a port that is free."""
+    program = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    command = (*program, *map(str, words))
     path = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "tests")))
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

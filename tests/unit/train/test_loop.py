@@ -130,7 +130,7 @@ class TestResume:
     def test_on_other_images_is_refused(
         self, recipe: Recipe, few: Splits, silent: Observer, uninterrupted: TrainingRun
     ) -> None:
-        for other in (replace(few, mean=(0.123,)), replace(few, labels=tuple("abcdefghij"))):
+        for other in (replace(few, train=few.train.first(64)), replace(few, labels=tuple("abcdefghij"))):
             with pytest.raises(ArtifactError, match="other images"):
                 train(recipe, other, uninterrupted.path, silent, resume=True)
 

@@ -202,11 +202,6 @@ class TestTwoOfFour:
             trainer(digits_recipe, few, *VARIANTS["2:4"], "model.width=2")
         assert "model.width" in caught.value.fix
 
-    @pytest.mark.parametrize("option", ["sparsity.density=0.5", "sparsity.layer_densities=uniform"])
-    def test_density_is_refused(self, digits_recipe: Recipe, option: str) -> None:
-        with pytest.raises(RecipeError, match="2:4 sets the density itself"):
-            override_recipe(digits_recipe, (*VARIANTS["2:4"], option))
-
     def test_unquoted_in_yaml(self, digits_recipe: Recipe) -> None:
         """YAML 1.1 reads 2:4 as 124."""
         assert override_recipe(digits_recipe, (*DENSE, "sparsity.pattern=2:4")).sparsity.pattern == "2:4"
@@ -218,11 +213,6 @@ def test_importance_keeps_the_density_of_the_network_and_moves_that_of_layers(ru
     assert sum(int(mask.sum()) for mask in masks) == round(0.3 * sizes)
     densities = [mask.mean() for mask in masks]
     assert max(densities) - min(densities) > 0.02, "it starts uniform"
-
-
-def test_a_baseline_is_not_sparse(digits_recipe: Recipe) -> None:
-    with pytest.raises(RecipeError, match="dense baseline"):
-        override_recipe(digits_recipe, ("method=pgd-at",))
 
 
 class TestCondition:
