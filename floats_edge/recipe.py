@@ -21,7 +21,7 @@ from typing_extensions import Self
 
 from floats_edge.errors import RecipeError
 from floats_edge.method.fold import Rule
-from floats_edge.models.spec import DEPTHS, Architecture, Method, Oat
+from floats_edge.models.spec import Architecture, Method, Oat
 
 
 def _fraction(value: Any) -> Any:
@@ -279,8 +279,6 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _sections_fit_the_method(self) -> Self:
         self._refuse_unread("method", self.method, READ_BY_METHOD)
-        if self.sparsity.pattern == "channel" and self.model.arch not in DEPTHS:
-            raise ValueError(f"pattern channel cannot narrow {self.model.arch}; it can {', '.join(DEPTHS)}")
         served = self.oat.served if self.method == "oat" else None
         if served is not None and not set(self.evaluate.lambdas) <= set(served):
             known = ", ".join(f"{lam:g}" for lam in served)

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -121,6 +122,12 @@ def digits(digits_recipe: "Recipe", one_thread: None) -> "Splits":
     from floats_edge.data import load_data
 
     return load_data(digits_recipe.data, digits_recipe.seed)
+
+
+@pytest.fixture(scope="session")
+def few(digits: "Splits") -> "Splits":
+    """Five steps an epoch of digits."""
+    return replace(digits, train=digits.train.first(80), validation=digits.validation.first(40))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from floats_edge.method.conditioning import FloatConv, conditioned_weights
+from floats_edge.method.conditioning import FloatConv, FloatNorm, conditioned_weights
 
 DENSE_SHARE = 0.2
 """Share of training before the cut."""
@@ -29,12 +29,14 @@ class ChannelGroup:
         size: how many channels.
         writers: convolutions whose output channels they are; the outputs of several are added.
         readers: layers whose input channels they are.
+        norms: normalisations of what the writers write, apart from those that are part of them.
     """
 
     name: str
     size: int
     writers: tuple[str, ...]
     readers: tuple[str, ...]
+    norms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def strongest(scores: Tensor, count: int) -> Tensor:
 
 
 def axes(groups: ChannelGroups, kept: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What of each layer's weight is kept: of its output and of its input channels, by name of the layer.
+    """What of each layer is kept: of its output and of its input channels, by name of the layer.
 
     Args:
         groups: of the network.
@@ -75,7 +77,7 @@ def axes(groups: ChannelGroups, kept: Mapping[str, Any]) -> tuple[dict[str, Any]
     Returns:
         ``(outputs, inputs)``; a layer that no group writes to, or reads from, is missing there: all is kept.
     """
-    outputs = {layer: kept[group.name] for group in groups for layer in group.writers}
+    outputs = {layer: kept[group.name] for group in groups for layer in (*group.writers, *group.norms)}
     inputs = {layer: kept[group.name] for group in groups for layer in group.readers}
     return outputs, inputs
 
@@ -101,7 +103,9 @@ class ChannelMasks:
         self.groups = groups
         self.counts = counts
         self.weights = conditioned_weights(network)
-        self.convs = {name: unit for name, unit in network.named_modules() if isinstance(unit, FloatConv)}
+        self.norms = {
+            name: unit.norm for name, unit in network.named_modules() if isinstance(unit, FloatConv | FloatNorm)
+        }
         self.gradient: dict[str, Tensor] = {}
         """Nothing is to be remembered: what is cut does not grow again."""
 
@@ -132,14 +136,21 @@ class ChannelMasks:
 
     def importance(self, group: ChannelGroup) -> Tensor:
         """Of each channel, summed over the convolutions that write it: ``[size]``."""
-        convs = [self.convs[name] for name in group.writers]
-        scores = [importance(conv.weight.theta, conv.norm.clean.weight, conv.norm.adv.weight) for conv in convs]
+        scores = []
+        for writer in group.writers:
+            norms = [self.norms[name] for name in (writer, *group.norms) if name in self.norms]
+            gammas = [gamma for norm in norms for gamma in (norm.clean.weight, norm.adv.weight)]
+            scores.append(importance(self.weights[writer].theta, *gammas))
         return torch.stack(scores).sum(dim=0)
 
     def _masked(self) -> list[tuple[nn.Parameter, Tensor]]:
-        """Every parameter that is masked, with its mask: a convolution's BatchNorms follow the mask of its weight."""
+        """Every parameter that is masked, with its mask: a BatchNorm's follow the channels that are written for it."""
         masked = [(weight.theta, weight.mask) for weight in self.weights.values()]
-        for conv in self.convs.values():
-            channels = conv.weight.mask.flatten(1).any(dim=1)
-            masked += [(p, channels) for norm in (conv.norm.clean, conv.norm.adv) for p in (norm.weight, norm.bias)]
+        masks = {name: weight.mask for name, weight in self.weights.items()}
+        for group in self.groups:
+            channels = unmasked(group, masks)
+            norms = [self.norms[name] for name in (*group.writers, *group.norms) if name in self.norms]
+            masked += [
+                (p, channels) for norm in norms for end in (norm.clean, norm.adv) for p in (end.weight, end.bias)
+            ]
         return masked

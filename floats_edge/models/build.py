@@ -5,10 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from floats_edge.method.channels import ChannelGroups
-from floats_edge.models import resnet
 from floats_edge.models.layers import FLOAT, PLAIN, Layers, film
 from floats_edge.models.oat import OatNetwork
+from floats_edge.models.resnet import ResNet
 from floats_edge.models.spec import WIDE, Method, ModelSpec, Oat
 from floats_edge.models.wide_resnet import WideResNet
 
@@ -19,7 +18,7 @@ def build(spec: ModelSpec, layers: Layers) -> nn.Module:
     With :data:`~floats_edge.models.layers.FOLDED` it is the network as deployed, the one that training and evaluation
     attack and that is exported; its weights are loaded for one lambda at a time.
     """
-    network = WideResNet(spec, layers, *WIDE[spec.arch]) if spec.arch in WIDE else resnet.ResNet(spec, layers)
+    network = (WideResNet if spec.arch in WIDE else ResNet)(spec, layers)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -29,15 +28,6 @@ def build_method(spec: ModelSpec, method: Method, oat: Oat, seed: int) -> nn.Mod
         dimensions = 1 if oat.encoding == "none" else oat.dimensions
         return OatNetwork(build(spec, film(oat.batchnorm, dimensions)), oat, seed)
     return build(spec, FLOAT if method == "float" else PLAIN)
-
-
-def channel_groups(spec: ModelSpec) -> ChannelGroups:
-    """Which layers of the network ``spec`` describes share channels.
-
-    Raises:
-        ValueError: this is not known of its architecture.
-    """
-    return resnet.channel_groups(spec)
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """Channels that training cut, removed from the network: what is left is an ordinary, narrower network."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +7,7 @@ from numpy.typing import NDArray
 
 from floats_edge.method.channels import ChannelGroup, axes, unmasked
 from floats_edge.method.fold import AffineLayer, AffineLayers
-from floats_edge.models.build import channel_groups
+from floats_edge.models.groups import channel_groups
 from floats_edge.models.spec import ModelSpec, Widths
 
 Channels = NDArray[np.bool_]
@@ -31,9 +30,11 @@ def narrowed(layers: AffineLayers, spec: ModelSpec) -> tuple[dict[str, AffineLay
     kept = {group.name: unmasked(group, masks) for group in groups}
     if all(channels.all() for channels in kept.values()):
         return dict(layers), spec
-    outputs, inputs = axes(groups, kept)
+    sides = axes(groups, kept)
     narrow = {
-        name: _narrowed(layer, _channels(outputs, name, layer, 0), _channels(inputs, name, layer, 1))
+        name: _narrowed(
+            layer, [side.get(name, _all(size)) for side, size in zip(sides, layer.mask.shape, strict=False)]
+        )
         for name, layer in layers.items()
     }
 
@@ -44,19 +45,20 @@ def narrowed(layers: AffineLayers, spec: ModelSpec) -> tuple[dict[str, AffineLay
     return narrow, spec.model_copy(update={"widths": widths})
 
 
-def _channels(kept: Mapping[str, Channels], name: str, layer: AffineLayer, axis: int) -> Channels:
-    return kept.get(name, np.ones(layer.mask.shape[axis], dtype=bool))
+def _all(size: int) -> Channels:
+    return np.ones(size, dtype=bool)
 
 
-def _narrowed(layer: AffineLayer, outputs: Channels, inputs: Channels) -> AffineLayer:
-    if outputs.all() and inputs.all():
+def _narrowed(layer: AffineLayer, kept: list[Channels]) -> AffineLayer:
+    """A layer of the output channels kept and, unless it is a normalisation, of the input channels kept."""
+    if all(channels.all() for channels in kept):
         return layer
-    left = np.ix_(outputs, inputs)
+    left = np.ix_(*kept)
     drawn = np.zeros_like(layer.mask)
     drawn[left] = True
     return replace(
         layer,
         **{name: getattr(layer, name)[left] for name in ("theta", "mask", "noise")},
-        **{name: getattr(layer, name)[outputs] for name in ("gain_clean", "gain_adv", "bias_clean", "bias_adv")},
+        **{name: getattr(layer, name)[kept[0]] for name in ("gain_clean", "gain_adv", "bias_clean", "bias_adv")},
         drawn=drawn,
     )

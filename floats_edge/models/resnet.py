@@ -1,13 +1,10 @@
 """ResNets for small images: He et al., CVPR 2016, section 4.2, with 1x1 projections where the shape changes."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
-from floats_edge.method.channels import ChannelGroup, ChannelGroups
 from floats_edge.models.layers import Layers
-from floats_edge.models.spec import DEPTHS, ModelSpec, own_widths
+from floats_edge.models.spec import ModelSpec, own_widths, places
 
 
 class BasicBlock(nn.Module):
@@ -50,13 +47,10 @@ class ResNet(nn.Module):
         self.normalize = Normalize(spec.mean, spec.std)
         self.stem = layers.conv(spec.image_shape[0], widths.streams[0], 3, spec.stem_stride)
         blocks: list[nn.Module] = []
-        channels = widths.streams[0]
-        for (stage, position), inner in zip(_blocks(spec.arch), widths.inner, strict=True):
-            stride = 2 if stage > 0 and position == 0 else 1
-            blocks.append(BasicBlock(layers, channels, inner, widths.streams[stage], stride))
-            channels = widths.streams[stage]
+        for (source, target, stride), inner in zip(places(spec.arch), widths.inner, strict=True):
+            blocks.append(BasicBlock(layers, widths.streams[source], inner, widths.streams[target], stride))
         self.blocks = nn.ModuleList(blocks)
-        self.head = layers.linear(channels, spec.classes)
+        self.head = layers.linear(widths.streams[-1], spec.classes)
 
     def forward(self, images: Tensor, lam: float = 0.0) -> Tensor:
         """Logits ``[N, classes]`` of images ``[N, C, H, W]`` in [0, 1]."""
@@ -64,37 +58,3 @@ class ResNet(nn.Module):
         for block in self.blocks:
             x = block(x, lam)
         return self.head(x.mean(dim=(2, 3)), lam)
-
-
-def channel_groups(spec: ModelSpec) -> ChannelGroups:
-    """Which layers of a :class:`ResNet` share channels.
-
-    All that is added to the residual stream of a stage shares its channels: what the stem or the projection of the
-    first block writes, and what the second convolution of every block adds. The stem's images and the classes stay.
-    """
-    widths = spec.widths or own_widths(spec.arch, spec.width)
-    writers: list[list[str]] = [[] for _ in widths.streams]
-    readers: list[list[str]] = [[] for _ in widths.streams]
-    writers[0].append("stem")
-    inner = []
-    for index, (stage, position) in enumerate(_blocks(spec.arch)):
-        block = f"blocks.{index}"
-        projects = stage > 0 and position == 0
-        source = stage - 1 if projects else stage
-        readers[source].append(f"{block}.conv1")
-        writers[stage].append(f"{block}.conv2")
-        if projects:
-            readers[source].append(f"{block}.shortcut")
-            writers[stage].append(f"{block}.shortcut")
-        inner.append(ChannelGroup(block, widths.inner[index], (f"{block}.conv1",), (f"{block}.conv2",)))
-    readers[-1].append("head")
-    streams = (
-        ChannelGroup(f"stream {stage}", size, tuple(writers[stage]), tuple(readers[stage]))
-        for stage, size in enumerate(widths.streams)
-    )
-    return ChannelGroups(tuple(streams), tuple(inner))
-
-
-def _blocks(arch: str) -> Iterator[tuple[int, int]]:
-    """Stage, and position therein, of every block."""
-    return ((stage, position) for stage, depth in enumerate(DEPTHS[arch]) for position in range(depth))

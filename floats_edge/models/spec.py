@@ -1,8 +1,9 @@
 """What must be known to build a network: a value that recipes, checkpoints and bundles share. Imports no torch."""
 
 import operator
+from collections.abc import Iterator
 from itertools import groupby
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from typing_extensions import Self
@@ -28,7 +29,9 @@ class Widths(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    streams: tuple[PositiveInt, ...] = Field(description="in the residual stream of each stage")
+    streams: tuple[PositiveInt, ...] = Field(
+        description="in the residual stream of each stage; of a wide ResNet, of its stem before them"
+    )
     inner: tuple[PositiveInt, ...] = Field(description="between the two convolutions of each block")
 
     def __str__(self) -> str:
@@ -85,16 +88,31 @@ class ModelSpec(BaseModel):
 
 
 def own_widths(arch: str, width: int) -> Widths:
-    """The widths of a ResNet of which no channel was removed: each later stage doubles them.
+    """The widths of a network of which no channel was removed: each later stage doubles them."""
+    depths, factor = WIDE[arch] if arch in WIDE else (DEPTHS[arch], 1)
+    stages = tuple(width * factor * 2**stage for stage in range(len(depths)))
+    inner = tuple(channels for channels, depth in zip(stages, depths, strict=True) for _ in range(depth))
+    return Widths(streams=(width, *stages) if arch in WIDE else stages, inner=inner)
 
-    Raises:
-        ValueError: of another architecture it is not known which layers share channels.
+
+class Place(NamedTuple):
+    """Where a block stands: which residual streams it reads and writes, counted as in :class:`Widths`.
+
+    Where these are not the same, the shortcut is a projection.
     """
-    if arch not in DEPTHS:
-        raise ValueError(f"{arch} cannot be narrowed; {', '.join(DEPTHS)} can")
-    streams = tuple(width * 2**stage for stage in range(len(DEPTHS[arch])))
-    inner = tuple(channels for channels, depth in zip(streams, DEPTHS[arch], strict=True) for _ in range(depth))
-    return Widths(streams=streams, inner=inner)
+
+    source: int
+    target: int
+    stride: int
+
+
+def places(arch: str) -> Iterator[Place]:
+    """Those of the blocks of a network, in order."""
+    depths, before = (WIDE[arch][0], 1) if arch in WIDE else (DEPTHS[arch], 0)
+    for stage, depth in enumerate(depths):
+        for position in range(depth):
+            target, first = stage + before, position == 0
+            yield Place(target - 1 if first and target else target, target, stride=2 if first and stage else 1)
 
 
 class Oat(BaseModel):

@@ -9,29 +9,30 @@ from torch import Tensor, nn
 
 from floats_edge.models.layers import Layers
 from floats_edge.models.resnet import Normalize
-from floats_edge.models.spec import ModelSpec
+from floats_edge.models.spec import ModelSpec, Place, Widths, own_widths, places
 
 
 class PreActivationBlock(nn.Module):
     """ReLU, 3x3 convolution, normalisation, ReLU, 3x3 convolution, and a shortcut: He et al., ECCV 2016.
 
-    What comes in is ``[N, in, H, W]`` and what goes out ``[N, out, H/stride, W/stride]``. Where the shape changes, a
-    1x1 projection of what has been normalised is the shortcut; elsewhere it is what came in.
+    What comes in is ``[N, in, H, W]`` and what goes out ``[N, out, H/stride, W/stride]``. In the first block of a stage
+    a 1x1 projection of what has been normalised is the shortcut; elsewhere it is what came in.
 
     Args:
         layers: factory.
-        in_channels: of what comes in.
-        out_channels: of what goes out.
-        stride: of the first convolution.
+        widths: of the network.
+        place: of this block.
+        inner: channels between the convolutions.
     """
 
-    def __init__(self, layers: Layers, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(self, layers: Layers, widths: Widths, place: Place, inner: int) -> None:
         super().__init__()
+        in_channels, out_channels = widths.streams[place.source], widths.streams[place.target]
         self.norm = layers.norm(in_channels)
-        self.conv1 = layers.conv(in_channels, out_channels, 3, stride)
-        self.conv2 = layers.bare_conv(out_channels, out_channels, 3, 1)
-        changes = stride != 1 or in_channels != out_channels
-        self.shortcut = layers.bare_conv(in_channels, out_channels, 1, stride) if changes else None
+        self.conv1 = layers.conv(in_channels, inner, 3, place.stride)
+        self.conv2 = layers.bare_conv(inner, out_channels, 3, 1)
+        projects = place.source != place.target
+        self.shortcut = layers.bare_conv(in_channels, out_channels, 1, place.stride) if projects else None
 
     def forward(self, x: Tensor, lam: float) -> Tensor:
         out = torch.relu(self.norm(x, lam))
@@ -41,30 +42,19 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """Stem, stages of blocks (each later one doubles the channels and halves the size), normalisation, mean, head.
+    """Stem, stages of blocks (each later one doubles the channels and halves the size), normalisation, mean, head."""
 
-    Args:
-        spec: of the network.
-        layers: factory.
-        depths: blocks of each stage.
-        factor: by which the stages are widened.
-    """
-
-    def __init__(self, spec: ModelSpec, layers: Layers, depths: tuple[int, ...], factor: int) -> None:
+    def __init__(self, spec: ModelSpec, layers: Layers) -> None:
         super().__init__()
+        widths = spec.widths or own_widths(spec.arch, spec.width)
         self.normalize = Normalize(spec.mean, spec.std)
-        self.stem = layers.bare_conv(spec.image_shape[0], spec.width, 3, spec.stem_stride)
-        blocks: list[nn.Module] = []
-        channels = spec.width
-        for stage, depth in enumerate(depths):
-            for position in range(depth):
-                out_channels = spec.width * factor * 2**stage
-                stride = 2 if stage > 0 and position == 0 else 1
-                blocks.append(PreActivationBlock(layers, channels, out_channels, stride))
-                channels = out_channels
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = layers.last_norm(channels)
-        self.head = layers.linear(channels, spec.classes)
+        self.stem = layers.bare_conv(spec.image_shape[0], widths.streams[0], 3, spec.stem_stride)
+        self.blocks = nn.ModuleList(
+            PreActivationBlock(layers, widths, place, inner)
+            for place, inner in zip(places(spec.arch), widths.inner, strict=True)
+        )
+        self.norm = layers.last_norm(widths.streams[-1])
+        self.head = layers.linear(widths.streams[-1], spec.classes)
 
     def forward(self, images: Tensor, lam: float = 0.0) -> Tensor:
         """Logits ``[N, classes]`` of images ``[N, C, H, W]`` in [0, 1]."""

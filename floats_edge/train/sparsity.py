@@ -19,7 +19,7 @@ from floats_edge.method.masks import (
     swap_fraction,
     swap_within_layers,
 )
-from floats_edge.models.build import channel_groups
+from floats_edge.models.groups import channel_groups
 from floats_edge.models.spec import ModelSpec, Widths
 from floats_edge.recipe import Recipe, Sparsity
 
@@ -86,16 +86,11 @@ class CutChannels(ChannelMasks):
         steps_per_epoch: of training.
 
     Raises:
-        RecipeError: the architecture cannot be narrowed, or as :func:`channel_counts`.
+        RecipeError: as :func:`channel_counts`.
     """
 
     def __init__(self, network: nn.Module, spec: ModelSpec, recipe: Recipe, steps_per_epoch: int) -> None:
-        try:
-            groups = channel_groups(spec)
-        except ValueError as error:
-            raise RecipeError(
-                f"pattern channel: {error}.", fix="choose another model.arch or sparsity.pattern"
-            ) from None
+        groups = channel_groups(spec)
         super().__init__(network, groups, channel_counts(groups, recipe.sparsity))
         self.last_dense_step = max(1, round(DENSE_SHARE * recipe.train.epochs * steps_per_epoch))
         self.epoch = (self.last_dense_step - 1) // steps_per_epoch

@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner
+from fixtures.commands import floats_edge
 
 from floats_edge.artifacts.bundle import open_bundle
 from floats_edge.artifacts.checkpoint import open_run
 from floats_edge.artifacts.records import Profile, load_record
-from floats_edge.cli.main import cli
 from floats_edge.data import load_data
 from floats_edge.deploy.tensorrt_engine import available_tensorrt
 from floats_edge.evaluate.parity import GATES
@@ -19,12 +18,6 @@ from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.torch import bundle_twin, run_predictor
 
 WIDTHS = Widths(streams=(8, 16, 32), inner=(8, 16, 32))
-
-
-def run(*words: object) -> str:
-    result = CliRunner().invoke(cli, [str(word) for word in words])
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +45,7 @@ def trained(few_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "train={epochs: 4, batch_size: 64, lr: 0.1}",
     )
     options = [word for option in small for word in ("-o", option)]
-    run("train", "cifar10-floats-channel", *options, "--out", out, "--device", "cpu")
+    floats_edge("train", "cifar10-floats-channel", *options, "--out", out, "--device", "cpu")
     return out
 
 
@@ -60,7 +53,7 @@ def trained(few_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("channel-bundle") / "bundle"
     engine = ["--trt", "--batch", "1:4:8"] if available_tensorrt() else []
-    run("export", trained, "-o", out, *engine)
+    floats_edge("export", trained, "-o", out, *engine)
     return out
 
 
@@ -100,7 +93,7 @@ def test_no_convolution_of_the_graph_is_as_wide_as_in_training(bundle: Path) -> 
 )
 def test_every_mode_serves_it(bundle: Path, tmp_path: Path, words: list[str], precision: str) -> None:
     """Measured by its logits: the classes of a network that was hardly trained lie too close for the other gate."""
-    run("export", bundle, "-o", tmp_path / "out", *words, "--precision", precision, "--allow-mismatch")
+    floats_edge("export", bundle, "-o", tmp_path / "out", *words, "--precision", precision, "--allow-mismatch")
     manifest = open_bundle(tmp_path / "out").manifest
     assert manifest.model.widths == WIDTHS
     assert [layer.drawn for layer in manifest.layers] == [layer.drawn for layer in open_bundle(bundle).manifest.layers]
@@ -111,21 +104,21 @@ def test_evaluate_verify_and_profile(trained: Path, bundle: Path, tmp_path: Path
     if available_tensorrt():
         assert len(open_bundle(bundle).manifest.engines) == 1
     few = ("--images", 40, "--steps", 3, "--lambda", 0, "--lambda", 1, "--device", "cpu")
-    run("evaluate", bundle, *few, "-o", tmp_path / "bundle.json")
-    run("verify", bundle, "--images", 20, "--queries", 5)
-    run("profile", bundle, "--duration", 0.2, "--warmup", 0.1, "-o", tmp_path / "profile.json")
+    floats_edge("evaluate", bundle, *few, "-o", tmp_path / "bundle.json")
+    floats_edge("verify", bundle, "--images", 20, "--queries", 5)
+    floats_edge("profile", bundle, "--duration", 0.2, "--warmup", 0.1, "-o", tmp_path / "profile.json")
     profile = load_record(tmp_path / "profile.json")
     assert isinstance(profile, Profile)
     assert profile.subject.density == pytest.approx(0.25, abs=0.01)
     assert profile.subject.model == "resnet8, width 16, narrowed to 8, 16, 32, inside blocks 8, 16, 32"
     weights = {layer.name: layer.weights for trace in profile.traces for layer in trace.layers}
     assert weights["blocks.2.conv2"] == 32 * 32 * 9
-    report = run("report", tmp_path / "bundle.json", tmp_path / "profile.json")
+    report = floats_edge("report", tmp_path / "bundle.json", tmp_path / "profile.json")
     assert "narrowed to" in " ".join(report.split())
 
 
 def test_inspect_shows_what_was_removed(trained: Path, bundle: Path) -> None:
-    shown = " ".join(run("inspect", bundle).split())
+    shown = " ".join(floats_edge("inspect", bundle).split())
     assert "channel, density 0.5, multiples of 8" in shown
     assert "blocks.2.conv2 32, 32, 3, 3 9,216 25.00% 64, 64, 3, 3" in shown
-    assert "channel, density 0.5, multiples of 8" in " ".join(run("inspect", trained).split())
+    assert "channel, density 0.5, multiples of 8" in " ".join(floats_edge("inspect", trained).split())

@@ -3,19 +3,12 @@
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from fixtures.commands import floats_edge
 
 from floats_edge.artifacts.bundle import open_bundle
 from floats_edge.artifacts.checkpoint import open_run
 from floats_edge.artifacts.records import Evaluation, load_record
-from floats_edge.cli.main import cli
 from floats_edge.deploy.tensorrt_engine import available_tensorrt
-
-
-def run(*words: object) -> Result:
-    result = CliRunner().invoke(cli, [str(word) for word in words])
-    assert result.exit_code == 0, result.output
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +16,7 @@ def trained(cifar_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     out = tmp_path_factory.mktemp("cifar") / "run"
     small = ("data.dataset=folder", f"data.root={cifar_folder}", "data.train_images=6000", "train.epochs=3")
     options = [word for option in small for word in ("-o", option)]
-    run("train", "cifar10-small", *options, "--out", out, "--device", "cpu")
+    floats_edge("train", "cifar10-small", *options, "--out", out, "--device", "cpu")
     return out
 
 
@@ -42,7 +35,7 @@ def test_exports_agree_with_the_trained_network(
 ) -> None:
     options = [word for lam in lambdas for word in ("--lambda", lam)]
     engine = ["--trt", "--batch", "1:4:8"] if available_tensorrt() else []
-    run("export", trained, "-o", tmp_path / "bundle", "--precision", precision, *options, *engine)
+    floats_edge("export", trained, "-o", tmp_path / "bundle", "--precision", precision, *options, *engine)
     manifest = open_bundle(tmp_path / "bundle").manifest
     assert manifest.precision == precision
     assert manifest.lam.mode == {0: "bound", 1: "fixed", 2: "bank"}[len(lambdas)]
@@ -56,10 +49,10 @@ def test_exports_agree_with_the_trained_network(
 
 
 def test_a_bundle_scores_what_its_checkpoint_scores(trained: Path, tmp_path: Path) -> None:
-    run("export", trained, "-o", tmp_path / "bundle")
+    floats_edge("export", trained, "-o", tmp_path / "bundle")
     few = ("--images", 200, "--steps", 5, "--lambda", 0, "--lambda", 1, "--device", "cpu")
-    run("evaluate", trained, *few, "-o", tmp_path / "checkpoint.json")
-    run("evaluate", tmp_path / "bundle", *few, "-o", tmp_path / "bundle.json")
+    floats_edge("evaluate", trained, *few, "-o", tmp_path / "checkpoint.json")
+    floats_edge("evaluate", tmp_path / "bundle", *few, "-o", tmp_path / "bundle.json")
     one, other = (load_record(tmp_path / f"{kind}.json") for kind in ("checkpoint", "bundle"))
     assert isinstance(one, Evaluation)
     assert isinstance(other, Evaluation)

@@ -1,18 +1,17 @@
 """Every lambda mode at every precision: within its gate on ONNX Runtime, and as a real TensorRT-RTX plan."""
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
 from click.testing import CliRunner
+from fixtures.commands import floats_edge
+from fixtures.rtx import assert_rtx_can_mark, halves_by_rtx
 
 from floats_edge.artifacts.bundle import Bundle, open_bundle
 from floats_edge.cli.main import cli
-from floats_edge.deploy.tensorrt_builder import mark_refittable
 from floats_edge.evaluate.parity import GATES, Gate
-from floats_edge.runtime.lambda_weights import bundle_weights
 
 MODES = {
     "fixed": ["--lambda", "0.3"],
@@ -23,29 +22,13 @@ MODES = {
 }
 
 
-@pytest.fixture
-def rtx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The real TensorRT-RTX, in child processes too, even where the full TensorRT is installed."""
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (x86-64 only)")
-    blocked = tmp_path / "blocked"
-    blocked.mkdir()
-    (blocked / "tensorrt.py").write_text("raise ImportError('hidden by the test')")
-    monkeypatch.setenv("PYTHONPATH", str(blocked))
-
-
-def run(*words: object) -> str:
-    result = CliRunner().invoke(cli, [str(word) for word in words])
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
 @pytest.mark.parametrize("mode", ["fixed", "bank", "bound", "input"])
 def test_it_is_exported_within_its_gate_and_built(
     rtx: None, bundles: Callable[..., Bundle], tmp_path: Path, mode: str, precision: str
 ) -> None:
     source, out = bundles("bound").path, tmp_path / "bundle"
-    run("export", source, "-o", out, *MODES[mode], "--precision", precision, "--trt", "--batch", "1:2:4")
+    floats_edge("export", source, "-o", out, *MODES[mode], "--precision", precision, "--trt", "--batch", "1:2:4")
     manifest = open_bundle(out).manifest
     assert (manifest.lam.mode, manifest.precision, manifest.mismatch) == (mode, precision, None)
     gate = GATES[precision]
@@ -80,7 +63,7 @@ def test_what_int8_keeps_in_fp16_is_built_too(
 ) -> None:
     out = tmp_path / "bundle"
     kept = ["--keep", "stem", "--keep", "blocks.1.conv1", "--keep-precision", "fp16"]
-    run("export", bundles("bound").path, "-o", out, *MODES[mode], "--precision", "int8", *kept, "--trt")
+    floats_edge("export", bundles("bound").path, "-o", out, *MODES[mode], "--precision", "int8", *kept, "--trt")
     manifest = open_bundle(out).manifest
     assert manifest.calibration is not None
     assert manifest.calibration.kept_in_fp16 == ("stem", "blocks.1.conv1")
@@ -90,37 +73,12 @@ def test_what_int8_keeps_in_fp16_is_built_too(
         assert halves_by_rtx(out / graph.file) == 2, "those two convolutions, and no other"
 
 
-def halves_by_rtx(graph: Path) -> int:
-    """How many convolutions of a graph compute in half precision in a strongly typed network, by the real parser."""
-    rtx = importlib.import_module("tensorrt_rtx")
-    logger = rtx.Logger(rtx.Logger.ERROR)
-    parsed = rtx.Builder(logger).create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    assert rtx.OnnxParser(parsed, logger).parse(graph.read_bytes())
-    layers = [parsed.get_layer(index) for index in range(parsed.num_layers)]
-    convolutions = [layer for layer in layers if layer.type == rtx.LayerType.CONVOLUTION]
-    return sum(layer.get_output(0).dtype == rtx.DataType.HALF for layer in convolutions)
-
-
-def assert_rtx_can_mark(folder: Path) -> None:
-    """The real parser knows every weight that depends on lambda, and marks those and no others."""
-    rtx = importlib.import_module("tensorrt_rtx")
-    bundle = open_bundle(folder)
-    logger = rtx.Logger(rtx.Logger.ERROR)
-    parsed = rtx.Builder(logger).create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    assert rtx.OnnxParser(parsed, logger).parse(bundle.read("model.onnx"))
-    names = {f"{layer.name}.{kind}" for layer in bundle.manifest.layers for kind in ("weight", "bias")}
-    varying = set(bundle_weights(bundle).varying)
-    mark_refittable(parsed, tuple(varying))
-    assert varying
-    assert {name for name in names if parsed.are_weights_marked_refittable(name)} == varying
-
-
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_refit_is_exported_for_a_machine_that_can_build_it(
     rtx: None, bundles: Callable[..., Bundle], tmp_path: Path, precision: str
 ) -> None:
     out = tmp_path / "bundle"
-    run("export", bundles("bound").path, "-o", out, *MODES["refit"], "--precision", precision)
+    floats_edge("export", bundles("bound").path, "-o", out, *MODES["refit"], "--precision", precision)
     assert_rtx_can_mark(out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     result = CliRunner().invoke(cli, ["export", str(out), "-o", str(out), "--trt"])
@@ -160,12 +118,12 @@ def test_a_mismatch_that_is_allowed_is_recorded(
     command = ["export", str(bundles("bound").path), "-o", str(tmp_path / "out"), "--precision", "fp16"]
     assert CliRunner().invoke(cli, command).exit_code == 1
     assert not (tmp_path / "out").exists()
-    assert "let pass by --allow-mismatch: at lambda" in run(*command, "--allow-mismatch")
+    assert "let pass by --allow-mismatch: at lambda" in floats_edge(*command, "--allow-mismatch")
     assert "fp16 must reach 100 %" in (open_bundle(tmp_path / "out").manifest.mismatch or "")
 
 
 @pytest.mark.parametrize("mode", ["input", "refit"])
 def test_inspect_shows_the_mode(bundles: Callable[..., Bundle], tmp_path: Path, mode: str) -> None:
     out = tmp_path / "bundle"
-    run("export", bundles("bound").path, "-o", out, *MODES[mode])
-    assert f"{mode}, rule interpolate" in run("inspect", out)
+    floats_edge("export", bundles("bound").path, "-o", out, *MODES[mode])
+    assert f"{mode}, rule interpolate" in floats_edge("inspect", out)

@@ -3,56 +3,41 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
-from click.testing import CliRunner
+from fixtures.commands import floats_edge
+from fixtures.rtx import assert_rtx_can_mark
+from fixtures.training import StopAfterAnEpoch
 
 from floats_edge.artifacts.bundle import Bundle, open_bundle
-from floats_edge.artifacts.checkpoint import Epoch, TrainingRun
+from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.artifacts.manifest import Precision
-from floats_edge.cli.main import cli
 from floats_edge.data import Splits
 from floats_edge.deploy.export import ExportRequest, export
-from floats_edge.deploy.tensorrt_builder import mark_refittable
 from floats_edge.evaluate.parity import GATES
 from floats_edge.evaluate.robustness import evaluate
 from floats_edge.method.conditioning import FloatNorm
+from floats_edge.models.spec import Widths
 from floats_edge.recipe import Recipe, override_recipe
+from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.lambda_weights import bundle_weights
-from floats_edge.runtime.torch import trained_network, trained_predictor
+from floats_edge.runtime.torch import run_predictor, trained_network, trained_predictor
 from floats_edge.train.loop import Observer, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 WIDE = ("model.arch=wrn-16-8", "model.width=1", "train.epochs=2")
 """Stages of 8, 16 and 32 channels."""
+CHANNEL = (*WIDE, "model.width=2", "sparsity={pattern: channel, density: 0.5, multiple: 1}")
 METHODS = {
     "float": WIDE,
+    "channel": CHANNEL,
     "pgd-at": (*WIDE, "method=pgd-at", "sparsity.density=1"),
     "standard": (*WIDE, "method=standard", "sparsity.density=1"),
     "oat": (*WIDE, "method=oat", "sparsity.density=1", "evaluate.lambdas=[0,0.2,1]"),
 }
-
-
-def floats_edge(*words: str | Path) -> str:
-    result = CliRunner().invoke(cli, [str(word) for word in words])
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-class Stop:
-    def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
-        pass
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        raise KeyboardInterrupt
-
-
-@pytest.fixture(scope="module")
-def few(digits: Splits) -> Splits:
-    """Five steps an epoch."""
-    return replace(digits, train=digits.train.first(80), validation=digits.validation.first(40))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -62,7 +47,7 @@ def test_resume_is_bit_for_bit(
     recipe = override_recipe(digits_recipe, METHODS[method])
     whole = train(recipe, few, tmp_path / "whole", silent)
     with pytest.raises(KeyboardInterrupt):
-        train(recipe, few, tmp_path / "resumed", Stop())
+        train(recipe, few, tmp_path / "resumed", StopAfterAnEpoch())
     torch.manual_seed(4321)
     resumed = train(recipe, few, tmp_path / "resumed", silent, resume=True)
     for one, other in ((resumed.weights(), whole.weights()), (resumed.state(), whole.state())):
@@ -110,16 +95,6 @@ def test_a_scale_is_what_batchnorm_does_at_either_end(run: TrainingRun, bound: B
         torch.testing.assert_close(x * scale + shift, norm(x, lam), rtol=1e-4, atol=1e-4)
 
 
-@pytest.fixture
-def rtx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The real TensorRT-RTX, in child processes too, even where the full TensorRT is installed."""
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (x86-64 only)")
-    blocked = tmp_path / "blocked"
-    blocked.mkdir()
-    (blocked / "tensorrt.py").write_text("raise ImportError('hidden by the test')")
-    monkeypatch.setenv("PYTHONPATH", str(blocked))
-
-
 @pytest.mark.parametrize(
     ("options", "precision"),
     [
@@ -148,17 +123,30 @@ def test_every_mode_is_exported_within_its_gate_and_built(
 
 
 def test_scales_can_be_refitted(rtx: None, bound: Bundle, tmp_path: Path) -> None:
-    """The real parser knows every weight by its name; TensorRT-RTX itself builds no engine to be refitted."""
-    import tensorrt_rtx as trt
-
     floats_edge("export", bound.path, "-o", tmp_path / "bundle", "--switch", "refit")
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    parsed = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    assert trt.OnnxParser(parsed, logger).parse((tmp_path / "bundle" / "model.onnx").read_bytes())
     varying = bundle_weights(open_bundle(tmp_path / "bundle")).varying
     assert {"norm.weight", "norm.bias", "blocks.1.norm.weight"} <= set(varying)
-    mark_refittable(parsed, varying)
+    assert_rtx_can_mark(tmp_path / "bundle")
+
+
+def test_cut_channels_are_removed_from_every_layer(
+    digits_recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path
+) -> None:
+    run = train(override_recipe(digits_recipe, CHANNEL), few, tmp_path / "run", silent)
+    bundle = export(run.path, tmp_path / "bundle", ExportRequest())
+    assert bundle.manifest.model.widths == Widths(streams=(1, 8, 16, 32), inner=(8, 8, 16, 16, 32, 32))
+    shapes = {layer.name: (layer.shape, layer.drawn) for layer in bundle.manifest.layers}
+    assert shapes["stem"] == ((1, 1, 3, 3), (2, 1, 3, 3))
+    assert shapes["blocks.2.norm"] == ((8,), (16,))
+    assert shapes["blocks.2.shortcut"] == ((16, 8, 1, 1), (32, 16, 1, 1))
+    images = few.validation.as_float()
+    masked = run_predictor(run)
+    with open_predictor(bundle, "ort-cpu", 0.0) as engine:
+        for lam in (0.0, 0.3, 1.0):
+            for predictor in (masked, engine):
+                predictor.set_lambda(lam)
+            np.testing.assert_allclose(engine.predict(images), masked.predict(images), atol=1e-5, rtol=1e-5)
+    floats_edge("verify", bundle.path, "--images", "10", "--queries", "5")
 
 
 def test_verify_finds_the_network_that_was_trained(bound: Bundle) -> None:

@@ -28,6 +28,10 @@ RUNS = {
     "dense": ("-o", "sparsity.density=1", "-o", "condition.rule=paper"),
     "narrow": ("-o", "sparsity.pattern=channel", "-o", "sparsity.density=0.5"),
     "wide": ("-o", "model.arch=wrn-16-8", "-o", "model.width=2"),
+    "narrow-wide": (
+        *("-o", "model.arch=wrn-16-8", "-o", "model.width=2"),
+        *("-o", "sparsity={pattern: channel, density: 0.5, multiple: 1}"),
+    ),
 }
 BANK = tuple(argument for lam in LAMBDAS for argument in ("--lambda", f"{lam:g}"))
 FP16 = ("--precision", "fp16")
@@ -57,6 +61,7 @@ BUNDLES = {  # name: what it is exported from, how
     "bound-bf16": ("bound-paper", "--precision", "bf16"),
     "bound-narrow": ("runs/narrow",),
     "bound-wide": ("runs/wide",),
+    "bound-narrow-wide": ("runs/narrow-wide",),
 }
 
 

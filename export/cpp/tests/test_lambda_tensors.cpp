@@ -92,8 +92,9 @@ struct SmallNetwork {
 }  // namespace
 
 TEST_CASE("what a graph takes is Python's to the last bit, but for 1 ulp of the noise where libm differs") {
-  for (const std::string name : {"bound", "bound-paper", "refit", "bound-fp16", "refit-fp16", "bound-bf16",
-                                 "bound-int8", "bound-int8-kept-fp16", "bound-narrow", "bound-wide"}) {
+  for (const std::string name :
+       {"bound", "bound-paper", "refit", "bound-fp16", "refit-fp16", "bound-bf16", "bound-int8", "bound-int8-kept-fp16",
+        "bound-narrow", "bound-wide", "bound-narrow-wide"}) {
     CAPTURE(name);
     const Expected expected(name);
     const LambdaTensors tensors = open_tensors(name, 2);

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from floats_edge.method.channels import ChannelGroup, ChannelGroups, ChannelMasks, importance, kept_count, strongest
-from floats_edge.method.conditioning import FloatConv, FloatLinear
+from floats_edge.method.conditioning import FloatBareConv, FloatConv, FloatLinear, FloatNorm
 
 STREAM = ChannelGroup("stream", 6, ("stem", "conv2"), ("conv1", "head"))
 INNER = ChannelGroup("inner", 5, ("conv1",), ("conv2",))
@@ -45,7 +45,7 @@ def network() -> Residual:
     return network
 
 
-def train(network: Residual, masks: ChannelMasks, optimizer: torch.optim.Optimizer, steps: int = 3) -> None:
+def train(network: nn.Module, masks: ChannelMasks, optimizer: torch.optim.Optimizer, steps: int = 3) -> None:
     for _ in range(steps):
         optimizer.zero_grad()
         images, labels = torch.rand(8, 3, 6, 6), torch.randint(4, (8,))
@@ -169,3 +169,68 @@ def test_gradients_of_what_is_cut_are_hidden_whatever_they_are(network: Residual
             assert torch.equal(parameter.grad, left)
     for unit in network.children():
         assert torch.equal(unit.weight.theta.grad, unit.weight.mask.float())
+
+
+class PreActivated(nn.Module):
+    """Stem, one block that normalises before it convolves, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = FloatBareConv(3, 6, 3)
+        self.norm = FloatNorm(6)
+        self.conv1 = FloatConv(6, 5, 3)
+        self.conv2 = FloatBareConv(5, 6, 3)
+        self.last = FloatNorm(6)
+        self.head = FloatLinear(6, 4)
+
+    def forward(self, x: Tensor, lam: float) -> Tensor:
+        return self.head(self.features(x, lam)[-1].mean((2, 3)), lam)
+
+    def features(self, x: Tensor, lam: float) -> tuple[Tensor, ...]:
+        """The stream after the stem, after the block, and each normalised."""
+        before = self.stem(x, lam)
+        normalized = torch.relu(self.norm(before, lam))
+        after = before + self.conv2(torch.relu(self.conv1(normalized, lam)), lam)
+        return before, normalized, after, torch.relu(self.last(after, lam))
+
+
+def pre_activated() -> tuple[PreActivated, ChannelMasks, torch.optim.SGD]:
+    torch.manual_seed(0)
+    network = PreActivated()
+    for unit in (network.stem, network.conv1, network.conv2, network.head):
+        unit.weight.eta.normal_()
+    stream = ChannelGroup("stream", 6, ("stem", "conv2"), ("conv1", "head"), ("norm", "last"))
+    masks = ChannelMasks(network, ChannelGroups((stream,), (INNER,)), {"stream": 4, "inner": 2})
+    return network, masks, torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+
+
+def test_what_is_normalised_apart_counts_by_every_batchnorm_that_it_is_read_through() -> None:
+    network, masks, optimizer = pre_activated()
+    with torch.no_grad():
+        network.stem.weight.theta.fill_(0.01)
+        network.conv2.weight.theta.fill_(0.01)
+        network.stem.weight.theta[1] = 1.0
+        network.conv2.weight.theta[4] = 1.0
+        network.norm.norm.adv.weight[0] = -50.0
+        network.last.norm.clean.weight[2] = 50.0
+    masks.cut(optimizer)
+    assert network.stem.weight.mask.flatten(1).any(1).nonzero().flatten().tolist() == [0, 1, 2, 4]
+    assert network.conv2.weight.mask.flatten(1).any(1).nonzero().flatten().tolist() == [0, 1, 2, 4]
+
+
+def test_what_is_normalised_apart_is_zero_before_and_behind_its_batchnorms() -> None:
+    network, masks, optimizer = pre_activated()
+    train(network, masks, optimizer)
+    masks.cut(optimizer)
+    train(network, masks, optimizer)
+    cut = ~network.stem.weight.mask.flatten(1).any(1)
+    for norm in (network.norm.norm.clean, network.norm.norm.adv, network.last.norm.clean, network.last.norm.adv):
+        for parameter in (norm.weight, norm.bias):
+            assert not parameter[cut].any()
+            assert not optimizer.state[parameter]["momentum_buffer"][cut].any()
+            assert bool(parameter[~cut].all()), "the others are still trained"
+    network.eval()
+    for lam in (0.0, 0.4, 1.0):
+        for stream in network.features(torch.rand(4, 3, 6, 6), lam):
+            assert not stream[:, cut].any()
+            assert bool(stream[:, ~cut].any())

@@ -2,26 +2,14 @@ import typing
 
 import pytest
 import torch
+from fixtures.networks import spec
 
 from floats_edge.method.conditioning import conditioned_weights, float_layers
 from floats_edge.models.build import build, load_weights
 from floats_edge.models.layers import FLOAT, FOLDED
-from floats_edge.models.spec import DEPTHS, WIDE, Architecture, ModelSpec
+from floats_edge.models.spec import DEPTHS, WIDE, Architecture
 
 ARCHITECTURES = typing.get_args(Architecture)
-
-
-def spec(arch: str, **changes: object) -> ModelSpec:
-    values = {
-        "arch": arch,
-        "width": 4,
-        "stem_stride": 1,
-        "image_shape": (3, 16, 16),
-        "classes": 7,
-        "mean": (0.5, 0.4, 0.3),
-        "std": (0.2, 0.2, 0.2),
-    }
-    return ModelSpec.model_validate({**values, **changes})
 
 
 def test_every_architecture_of_the_schema_can_be_built() -> None:

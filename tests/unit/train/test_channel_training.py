@@ -1,6 +1,5 @@
 """Channels cut in a real training run: when, how many, across a resume, and what recipes are refused."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from floats_edge.models.spec import Widths
 from floats_edge.recipe import Recipe, override_recipe
 from floats_edge.runtime.torch import deployed_layers, trained_layers
 from floats_edge.train.loop import Observer, Trainer, train
-from floats_edge.train.sparsity import make_masks
 
 OPTIONS = (
     "sparsity.pattern=channel",
@@ -40,13 +38,8 @@ class StopAfter:
 
 
 @pytest.fixture(scope="module")
-def few(digits: Splits) -> Splits:
-    """Five steps an epoch: the cut comes after the sixth of thirty, the first of the second epoch."""
-    return replace(digits, train=digits.train.first(80), validation=digits.validation.first(40))
-
-
-@pytest.fixture(scope="module")
 def recipe(digits_recipe: Recipe) -> Recipe:
+    """With five steps an epoch, the cut comes after the sixth of thirty, the first of the second epoch."""
     return override_recipe(digits_recipe, OPTIONS)
 
 
@@ -131,14 +124,6 @@ def test_what_cannot_be_cut(recipe: Recipe, few: Splits, options: list[str], mes
     with pytest.raises(RecipeError, match=message) as caught:
         Trainer(override_recipe(recipe, tuple(options)), few, torch.device("cpu"))
     assert fix in caught.value.fix
-
-
-def test_an_architecture_whose_channels_are_not_known(recipe: Recipe, few: Splits) -> None:
-    trainer = Trainer(recipe, few, torch.device("cpu"))
-    unknown = trainer.spec.model_copy(update={"arch": "vgg"})
-    with pytest.raises(RecipeError, match=r"vgg cannot be narrowed; resnet8, .* can") as caught:
-        make_masks(trainer.network, unknown, recipe, 5)
-    assert "model.arch" in caught.value.fix
 
 
 @pytest.mark.parametrize(
