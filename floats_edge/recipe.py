@@ -111,7 +111,7 @@ class Section(BaseModel):
             default = type(self).model_fields[key].default
             if getattr(self, key) != default:
                 others = " or ".join(other for other, keys in table.items() if key in keys)
-                at = "" if isinstance(default, BaseModel) else f" or at {default}"
+                at = f" (-o {key}={{}})" if isinstance(default, BaseModel) else f" or at {default}"
                 raise ValueError(f"{kind} {reader} does not read {key}: leave {key} out{at}, or choose {kind} {others}")
 
 

@@ -191,7 +191,10 @@ def test_what_a_method_does_not_read_is_refused(method: str, override: str, read
     load_recipe("quickstart", plain)
     section = override.partition(".")[0]
     what = error_of(*plain, override).what
-    assert f"method {method} does not read {section}: leave {section} out, or choose method {reader}." in what
+    assert (
+        f"method {method} does not read {section}: leave {section} out (-o {section}={{}}), or choose method {reader}."
+        in what
+    )
 
 
 def test_defaults_may_be_written_out() -> None:

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from floats_edge.cli.main import cli
 from floats_edge.compare.plan import load_plan, with_seed
 from floats_edge.errors import RecipeError
+from floats_edge.method.conditioning import INITIAL_ALPHA
 from floats_edge.models.spec import Oat
 from floats_edge.recipe import Condition, Sparsity, load_recipe
 
@@ -119,7 +120,7 @@ def test_seeds_count_from_the_recipe_s_own(tmp_path: Path) -> None:
     assert [with_seed(recipe, index).seed for index in range(2)] == [5, 6]
 
 
-@pytest.mark.parametrize("name", ["compare-small", "paper-cifar10", "paper-stl10", "paper-svhn"])
+@pytest.mark.parametrize("name", ["compare-noise", "compare-small", "paper-cifar10", "paper-stl10", "paper-svhn"])
 def test_comparisons_that_come_with_the_package_stand_on_equal_footing(name: str) -> None:
     assert len(load_plan([name])) > 1
 
@@ -131,6 +132,28 @@ def test_compare_small_holds_what_the_claims_need() -> None:
     assert {recipe.sparsity.density for recipe in plan.values()} == {1.0, 0.1, 0.5}
     assert plan["floats-2-4"].sparsity.pattern == "2:4"
     assert plan["floats-channel-0.5"].sparsity.pattern == "channel"
+
+
+def test_compare_noise_differs_in_nothing_but_the_noise() -> None:
+    plan = load_plan(["compare-noise"])
+    kinds = {(recipe.condition.noise, recipe.condition.alpha) for recipe in plan.values()}
+    fixed = INITIAL_ALPHA
+    assert kinds == {
+        ("frozen", 0),
+        ("frozen", "trained"),
+        ("frozen", fixed),
+        ("resample", "trained"),
+        ("resample", fixed),
+    }
+    assert (
+        len(
+            {
+                recipe.model_copy(update={"name": "", "condition": Condition()}).model_dump_json()
+                for recipe in plan.values()
+            }
+        )
+        == 1
+    )
 
 
 def test_several_processes_of_one_comparison_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
