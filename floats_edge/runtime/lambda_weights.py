@@ -1,6 +1,9 @@
 """The plain weights of an artifact at each lambda it serves."""
 
+import itertools
+import os
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -23,20 +26,33 @@ _BITS: dict[Precision, type[np.generic]] = {
 """NumPy type of the weights and biases that are not quantised; bfloat16, which NumPy lacks, by its bits."""
 
 
+_BLOCK = 2**16
+"""Weights that are computed at once: few enough to be in a core's cache still when the base is added to them."""
+_PER_THREAD = 2**20
+"""Weights that are worth another thread."""
+
+
 class Line:
-    """Weights on a line over lambda, in one flat float32 buffer: switching is one pass over it.
+    """Weights on a line over lambda, in one flat float32 buffer: switching is one pass over it, shared by threads.
 
     Args:
         clean: the weights at lambda = 0.
         base: with ``slope``, the others: ``base + lam * slope``.
         slope: of the same names and shapes.
+        threads: that switching may use; None: one per processor.
     """
 
-    def __init__(self, clean: Weights, base: Weights, slope: Weights) -> None:
+    def __init__(self, clean: Weights, base: Weights, slope: Weights, threads: int | None = None) -> None:
         self._clean, self._base, self._slope = (
             _flat({name: part[name] for name in base}) for part in (clean, base, slope)
         )
+        if np.array_equal(self._clean, self._base):
+            self._clean = self._base
         self._buffer = self._clean.copy()
+        count = min(threads or len(os.sched_getaffinity(0)), max(1, len(self._buffer) // _PER_THREAD))
+        bounds = np.linspace(0, len(self._buffer), count + 1, dtype=int).tolist()
+        self._shares = list(itertools.pairwise(bounds))
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="lambda") if count > 1 else None
         self._views: dict[str, Array] = {}
         self.varying: tuple[str, ...] = tuple(
             name for name in base if slope[name].any() or not np.array_equal(base[name], clean[name])
@@ -49,12 +65,19 @@ class Line:
 
     def at(self, lam: float) -> dict[str, Array]:
         """Set the buffer to ``lam`` in [0, 1] and return views of it: always the same, overwritten by the next call."""
-        if lam == 0:
-            self._buffer[:] = self._clean
-        else:
-            np.multiply(self._slope, np.float32(lam), out=self._buffer)
-            self._buffer += self._base
+        each = map if self._pool is None else self._pool.map
+        list(each(lambda share: self._compute(lam, *share), self._shares))
         return self._views
+
+    def _compute(self, lam: float, start: int, end: int) -> None:
+        """Set a part of the buffer."""
+        if lam == 0:
+            self._buffer[start:end] = self._clean[start:end]
+            return
+        for first in range(start, end, _BLOCK):
+            block = slice(first, min(first + _BLOCK, end))
+            np.multiply(self._slope[block], np.float32(lam), out=self._buffer[block])
+            self._buffer[block] += self._base[block]
 
 
 class LambdaWeights(Line):
@@ -63,10 +86,11 @@ class LambdaWeights(Line):
     Args:
         layers: the affine form of the network, NumPy arrays.
         rule: how a lambda between 0 and 1 is served.
+        threads: that switching may use; None: one per processor.
     """
 
-    def __init__(self, layers: AffineLayers, rule: Rule) -> None:
-        super().__init__(clean_weights(layers), *affine_in_lambda(layers, rule))
+    def __init__(self, layers: AffineLayers, rule: Rule, threads: int | None = None) -> None:
+        super().__init__(clean_weights(layers), *affine_in_lambda(layers, rule), threads)
 
 
 class InputWeights:
@@ -145,24 +169,28 @@ def bundle_weights(bundle: Bundle) -> LambdaWeights:
     return _read_weights(bundle)[0]
 
 
-def input_weights(bundle: Bundle) -> InputWeights:
+def input_weights(bundle: Bundle, threads: int | None = None) -> InputWeights:
     """The weights of a bundle in mode ``bound`` or ``refit``, in the types of its graph.
+
+    Args:
+        bundle: where they are read from.
+        threads: that switching may use; None: one per processor.
 
     Raises:
         ArtifactError: the weights file is not what was exported, or does not fit the manifest.
     """
-    weights, scales = _read_weights(bundle)
+    weights, scales = _read_weights(bundle, threads)
     calibration = bundle.manifest.calibration
     return InputWeights(weights, bundle.manifest.precision, scales, calibration.kept_in_fp16 if calibration else ())
 
 
-def _read_weights(bundle: Bundle) -> tuple[LambdaWeights, dict[str, Array]]:
+def _read_weights(bundle: Bundle, threads: int | None = None) -> tuple[LambdaWeights, dict[str, Array]]:
     manifest = bundle.manifest
     assert manifest.weights is not None, "a manifest of mode bound or refit names its weights"
     tensors = bundle.tensors(manifest.weights)
     scales = take_scales(tensors, manifest.layers) if manifest.precision == "int8" else {}
     layers = unpack_weights(tensors, manifest.layers, manifest.lam.noise_seed)
-    return LambdaWeights(layers, manifest.lam.rule), scales
+    return LambdaWeights(layers, manifest.lam.rule, threads), scales
 
 
 def twin_weights(bundle: Bundle) -> "Line | GraphWeights":

@@ -89,7 +89,7 @@ def _bank(bundle: Bundle, backend: str, host: Host) -> Serve:
 
 def _bound(bundle: Bundle, backend: str, host: Host) -> Serve:
     """Mode ``bound``: one weightless session whose weight inputs are bound once to buffers that hold W(lam)."""
-    weights = input_weights(bundle)
+    weights = input_weights(bundle, host.threads)
     on_device = on_gpu(backend)
     values = {name: ort_value(array, on_device=on_device) for name, array in weights.at(0.0).items()}
     session = BoundSession(bundle.read(bundle.manifest.graphs[0].file), bundle, backend, host, values)
@@ -121,7 +121,7 @@ def _input(bundle: Bundle, backend: str, host: Host) -> Serve:
 
 def _refit(bundle: Bundle, backend: str, host: Host) -> Serve:
     """Mode ``refit``: ONNX Runtime cannot refit a session, so switching makes a new one with the weights at lambda."""
-    weights = input_weights(bundle)
+    weights = input_weights(bundle, host.threads)
     model = read_graph(bundle, bundle.manifest.graphs[0].file)
     check_constants(model, bundle, weights.at(0.0))
 

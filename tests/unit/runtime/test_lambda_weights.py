@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.method.fold import AffineLayer, Rule, weights_at
+from floats_edge.runtime import lambda_weights
 from floats_edge.runtime.lambda_weights import LambdaWeights, bundle_weights, graph_weights
 from floats_edge.runtime.torch import trained_layers
 
@@ -49,6 +50,17 @@ def test_switching_writes_into_the_same_buffer(layers: Layers) -> None:
     assert np.shares_memory(first, second)
     assert not np.array_equal(first, clean)
     np.testing.assert_array_equal(weights.at(0.0)["stem.weight"], clean)
+
+
+def test_threads_and_blocks_change_nothing(layers: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = LambdaWeights(layers, "paper", threads=1)
+    monkeypatch.setattr(lambda_weights, "_PER_THREAD", 10_000)
+    monkeypatch.setattr(lambda_weights, "_BLOCK", 777)
+    shared = LambdaWeights(layers, "paper", threads=3)
+    for lam in (0.3, 0.0, 1e-50, 1.0):
+        wanted = whole.at(lam)
+        for name, array in shared.at(lam).items():
+            np.testing.assert_array_equal(array, wanted[name], err_msg=f"{name} at {lam}")
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.4, 1.0])
