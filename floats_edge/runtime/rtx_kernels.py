@@ -33,7 +33,7 @@ class CompiledKernels:
         self._known = read_cache(self._file) or b""
         config = engine.create_runtime_config()
         if host.cuda_graph:
-            config.cuda_graph_strategy = _whole_graph(trt)
+            config.cuda_graph_strategy = whole_graph(trt)
         self._cache = config.create_runtime_cache()
         if self._known and not self._cache.deserialize(self._known):
             log.info("the kernels in %s were compiled for another GPU or driver and are compiled again", self._file)
@@ -48,8 +48,12 @@ class CompiledKernels:
             write_cache(self._file, bytes(kernels))
 
 
-def _whole_graph(trt: Any) -> Any:
-    """The strategy that makes one CUDA graph of an inference."""
+def whole_graph(trt: Any) -> Any:
+    """The strategy that makes one CUDA graph of an inference.
+
+    Raises:
+        BackendError: this version of TensorRT-RTX has no CUDA graphs.
+    """
     if not hasattr(trt, "CudaGraphStrategy"):
         raise BackendError(
             f"TensorRT-RTX {trt.__version__} has no CUDA graphs; 1.2 is the first that has.",

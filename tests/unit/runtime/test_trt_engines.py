@@ -212,8 +212,9 @@ def test_without_a_place_for_caches_rtx_runs_all_the_same(rtx_bundle, tmp_path):
     assert run(rtx_bundle, 2).shape == (2, 5)
 
 
-def test_rtx_makes_cuda_graphs_in_the_one_context_that_keeps_its_kernels(rtx_bundle, trt):
+def test_rtx_makes_cuda_graphs_in_the_one_context_that_keeps_its_kernels(rtx_bundle, trt, monkeypatch):
     """Its own graphs: the CUDA binding of this test, pycuda, has none."""
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     plain = run(rtx_bundle, 2)
     assert np.array_equal(run(rtx_bundle, 2, Host(cuda_graph=True)), plain)
     assert trt.COMPILED == [2], "the kernels of the first run are used"
@@ -222,9 +223,11 @@ def test_rtx_makes_cuda_graphs_in_the_one_context_that_keeps_its_kernels(rtx_bun
 
 
 def test_an_old_rtx_has_no_cuda_graphs(rtx_bundle, trt, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     monkeypatch.delattr(trt, "CudaGraphStrategy")
     with pytest.raises(BackendError, match=r"TensorRT-RTX 10\.3\.0 has no CUDA graphs; 1\.2 is the first"):
         run(rtx_bundle, 2, Host(cuda_graph=True))
+    assert trt.DESERIALISED == []
     assert run(rtx_bundle, 2).shape == (2, 5)
 
 
