@@ -140,6 +140,9 @@ class Engine(Section):
     version: str = Field(description="of the TensorRT that built it and must run it, or a newer one if compatible")
     platform: str = Field(description="operating system and machine, for example linux-x86_64")
     targets: tuple[str, ...] = Field(description="compute capabilities by name, for example sm_86")
+    gpu: str | None = Field(
+        default=None, description="model whose timings chose its kernels; null: built for its targets, without a GPU"
+    )
     precision: Precision
     batch: tuple[Axis, Axis, Axis] = Field(description="smallest, optimal and largest batch")
     compatibility: tuple[Compatibility, ...] = Field(

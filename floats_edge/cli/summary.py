@@ -151,6 +151,8 @@ def _file_table(files: Mapping[str, FileEntry]) -> Table:
 def _engine(engine: Engine) -> tuple[str, ...]:
     lam = "runtime" if engine.lam is None else f"{engine.lam:g}"
     builder, host = f"{engine.flavour} {engine.version}", f"{engine.platform}: {', '.join(engine.targets)}"
+    if engine.gpu is not None:
+        host += f" ({engine.gpu})"
     if "version" in engine.compatibility:
         builder += " or newer"
     if "ampere+" in engine.compatibility:

@@ -110,6 +110,7 @@ def _add_engine(bundle: Bundle, graph: Graph, options: EngineOptions, say: Say) 
         version=built.version,
         platform=built.platform,
         targets=built.targets,
+        gpu=built.gpu,
         precision=manifest.precision,
         batch=options.batch,
         compatibility=options.compatibility,

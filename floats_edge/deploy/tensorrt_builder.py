@@ -73,7 +73,7 @@ def build(request: BuildRequest) -> BuiltEngine:
         )
     write_atomic(request.plan, plan)
     layers = None if host.gpu is None and not _has_gpu() else _inspect(trt, plan, request.options)
-    return BuiltEngine(flavour, trt.__version__, host_platform(), host.targets, layers)
+    return BuiltEngine(flavour, trt.__version__, host_platform(), host.targets, host.gpu, layers)
 
 
 def _configured(

@@ -121,7 +121,9 @@ class TrtPredictor(Predictor):
         plans = {lam: bundle.read(engine.file) for lam, engine in engines.items()}
         weights = input_weights(bundle) if manifest.lam.mode in WEIGHTS_APART else None
         # Every hash is checked by now; nothing has been deserialised.
-        self._engines = {lam: load_engine(bundle, engine, plans.pop(lam), host) for lam, engine in engines.items()}
+        self._engines = {
+            lam: load_engine(bundle, engine, plans.pop(lam), cuda, host) for lam, engine in engines.items()
+        }
         self._launches: dict[float | None, Launch] = {}
         self._lambda: LambdaPlace | None = None
         self._broken = False

@@ -165,6 +165,7 @@ def test_rtx_compiles_for_the_targets_that_are_named(rtx, request_at, tmp_path):
     assert {"sm_80", "sm_120"} <= set(everything.targets)
     assert request_at().plan.stat().st_size != size
     assert built.layers is None
+    assert built.gpu is None
     assert not (tmp_path / "cache").exists()
 
 
@@ -219,4 +220,5 @@ def test_engines_of_the_full_tensorrt_are_told_apart_by_what_they_are_for(full_t
         "lam0.3.plan",
     ]
     for engine in bundle.manifest.engines:
+        assert engine.gpu == "Orin"
         assert json.loads(bundle.read(engine.file.replace(".plan", ".layers.json")))["Layers"]
