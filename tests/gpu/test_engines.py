@@ -33,15 +33,9 @@ def error(logits, reference):
     return np.abs(logits - reference).max() / np.ptp(reference)
 
 
-def of(bundles, mode, precision):
-    if (mode, precision) not in bundles:
-        pytest.skip("TensorRT-RTX builds no refittable engine")
-    return bundles[mode, precision]
-
-
 @pytest.mark.parametrize(("mode", "precision"), MODES_AND_PRECISIONS)
 def test_an_engine_computes_what_onnx_runtime_does(bundles, mode, precision):
-    bundle = of(bundles, mode, precision)
+    bundle = bundles[mode, precision]
     lambdas = bundle.manifest.lam.values or (0.0, 1.0, 0.25)
     some = images(19)
     with open_trt(bundle, lambdas[0]) as predictor, open_ort(bundle, "ort-cpu", lambdas[0]) as reference:
@@ -55,7 +49,7 @@ def test_an_engine_computes_what_onnx_runtime_does(bundles, mode, precision):
 
 @pytest.mark.parametrize("mode", ["bound", "input", "refit"])
 def test_switching_changes_what_an_engine_computes_and_switching_back_restores_it(bundles, mode):
-    with open_trt(of(bundles, mode, "fp32"), 0.0) as predictor:
+    with open_trt(bundles[mode, "fp32"], 0.0) as predictor:
         clean = predictor.predict(images(4))
         predictor.set_lambda(1.0)
         assert error(predictor.predict(images(4)), clean) > 0.01
@@ -90,7 +84,7 @@ def test_closing_gives_the_memory_back(bundles):
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("memory", ["DEVICE", "HOST"])
 def test_weights_are_refitted_from_device_and_from_host_memory(bundles, monkeypatch, precision, memory):
-    bundle = of(bundles, "refit", precision)
+    bundle = bundles["refit", precision]
     if memory == "HOST":
         monkeypatch.setattr(trt_lambda._DeviceMemory, "location", "HOST")
         monkeypatch.setattr(trt_lambda._DeviceMemory, "hold", trt_lambda._HostMemory.hold)
@@ -102,7 +96,7 @@ def test_weights_are_refitted_from_device_and_from_host_memory(bundles, monkeypa
             assert error(predictor.predict(images(8)), reference.predict(images(8))) <= TOLERANCE[precision]
 
 
-def test_an_engine_refits_the_weights_that_depend_on_lambda_and_no_others(full_tensorrt, bundles):
+def test_an_engine_refits_the_weights_that_depend_on_lambda_and_no_others(bundles):
     bundle = bundles["refit", "fp32"]
     with open_trt(bundle, 0.0) as predictor:
         assert set(predictor._lambda._refitter.get_all_weights()) == set(bundle_weights(bundle).varying)
@@ -196,7 +190,7 @@ def convolution(weight: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize("mode", ["fixed", "bank", "bound", "input", "refit"])
 def test_a_cuda_graph_computes_the_same(bundles, mode):
-    bundle = of(bundles, mode, "fp32")
+    bundle = bundles[mode, "fp32"]
     lambdas = bundle.manifest.lam.values or (0.0, 1.0, 0.25)
     with open_trt(bundle, lambdas[0], Host(cuda_graph=True)) as graph, open_trt(bundle, lambdas[0]) as plain:
         try:
