@@ -14,13 +14,13 @@ from floats_edge.deploy.engine_request import BuildRequest, EngineOptions
 from floats_edge.deploy.tensorrt_engine import build_engine
 from floats_edge.deploy.two_of_four import holds_two_of_four, sparse_tactics
 from floats_edge.errors import BackendError
-from floats_edge.runtime import trt_lambda
 from floats_edge.runtime.base import Host
 from floats_edge.runtime.cuda import open_cuda
 from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.ort import open_ort
 from floats_edge.runtime.tensorrt_library import preferred_tensorrt, tensorrt_logger
 from floats_edge.runtime.trt import open_trt
+from floats_edge.runtime.trt_lambda import RefittedWeights
 
 OPTIONS = EngineOptions(batch=(1, 4, 8))
 pytestmark = pytest.mark.gpu
@@ -85,11 +85,14 @@ def test_closing_gives_the_memory_back(bundles):
 @pytest.mark.parametrize("memory", ["DEVICE", "HOST"])
 def test_weights_are_refitted_from_device_and_from_host_memory(bundles, monkeypatch, precision, memory):
     bundle = bundles["refit", precision]
-    if memory == "HOST":
-        monkeypatch.setattr(trt_lambda._DeviceMemory, "location", "HOST")
-        monkeypatch.setattr(trt_lambda._DeviceMemory, "hold", trt_lambda._HostMemory.hold)
+    take = RefittedWeights._take
+    monkeypatch.setattr(
+        RefittedWeights,
+        "_take",
+        lambda self, name, array, location: location == memory and take(self, name, array, location),
+    )
     with open_trt(bundle, 0.0) as predictor, open_ort(bundle, "ort-cpu", 0.0) as reference:
-        assert predictor._lambda._memory.location == memory
+        assert predictor._lambda.location == memory
         for lam in (1.0, 0.25, 0.0):
             predictor.set_lambda(lam)
             reference.set_lambda(lam)
