@@ -150,6 +150,9 @@ class Engine(Section):
         description="version: newer TensorRTs run it, and it holds host code; ampere+: every GPU from Ampere on does",
     )
     dla: int | None = Field(default=None, ge=0, description="deep learning accelerator it was built for; null: the GPU")
+    dla_layers: int | None = Field(
+        default=None, ge=1, description="that it runs, those fused into one counted as one; null: TensorRT does not say"
+    )
     sparse: SparseTactics | None = None
     mismatch: str | None = Field(
         default=None, description="how it missed the golden outputs, if it was let pass with --allow-mismatch"

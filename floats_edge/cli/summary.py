@@ -158,7 +158,7 @@ def _engine(engine: Engine) -> tuple[str, ...]:
     if "ampere+" in engine.compatibility:
         host += ", Ampere or newer"
     if engine.dla is not None:
-        host += f", DLA {engine.dla}"
+        host += f", DLA {engine.dla}" + (f": {engine.dla_layers} layers" if engine.dla_layers else "")
     return engine.file, lam, builder, host, engine.precision, "/".join(map(str, engine.batch)), _sparse(engine.sparse)
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from floats_edge.artifacts.cache import cache_file, read_cache, write_cache
 from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.manifest import Flavour
+from floats_edge.deploy.dla import log_dla_layers
 from floats_edge.deploy.engine_request import BuildRequest, BuiltEngine, EngineOptions
 from floats_edge.errors import BackendError
 from floats_edge.runtime.cuda import cuda_unavailable_reason, open_cuda
-from floats_edge.runtime.tensorrt_library import host_platform, preferred_tensorrt, tensorrt_logger
+from floats_edge.runtime.tensorrt_library import TENSORRT_LOG, host_platform, preferred_tensorrt, tensorrt_logger
 
 if TYPE_CHECKING:
     import tensorrt
@@ -168,10 +169,12 @@ def _place(trt: Any, builder: "tensorrt.Builder", config: "tensorrt.IBuilderConf
     if options.dla >= builder.num_DLA_cores:
         raise BackendError(
             f"there is no DLA {options.dla} here: TensorRT {trt.__version__} finds {builder.num_DLA_cores}.",
-            fix="leave --dla out; Orin boards have DLAs, with TensorRT up to 10.7 or from 11.4.1 on; Thor has none",
+            fix="leave --dla out; AGX Orin and Orin NX have DLAs, with TensorRT up to 10.7, and AGX Orin with JetPack "
+            "7.2.2 from 11.4.1 on; Orin Nano and Thor have none",
         )
     config.default_device_type = trt.DeviceType.DLA
     config.DLA_core = options.dla
+    log_dla_layers(TENSORRT_LOG)
     config.set_flag(trt.BuilderFlag.GPU_FALLBACK)  # images come in and logits go out as float32, which no DLA computes
 
 

@@ -110,6 +110,38 @@ def test_what_this_tensorrt_or_this_board_lacks_is_said(full_tensorrt, request_a
     assert not request.plan.exists()
 
 
+# What a DLA runs
+
+
+def test_the_layers_that_a_dla_runs_are_counted_and_nothing_else_verbose_is_logged(
+    full_tensorrt, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("FAKE_DLA_CORES", "1")
+    bundle = build_engines(write_bundle(tmp_path / "bundle", (0.3,), "fp16"), EngineOptions(dla=0))
+    (engine,) = bundle.manifest.engines
+    assert (engine.dla, engine.dla_layers) == (0, 1)
+    log = bundle.read(engine.file.replace(".plan", ".log")).decode()
+    assert "[DlaLayer] {ForeignNode[stem...pool]}" in log
+    assert "[GpuLayer]" not in log
+
+
+def test_an_engine_that_the_gpu_would_run_alone_is_refused(full_tensorrt, monkeypatch, tmp_path):
+    monkeypatch.setenv("FAKE_DLA_CORES", "1")
+    monkeypatch.setenv("FAKE_TENSORRT", "no dla layer")
+    bundle = write_bundle(tmp_path / "bundle", (0.3,), "fp16")
+    with pytest.raises(BackendError, match=r"no layer to the DLA.*TensorRT said: Layer 'stem' .*Unsupported") as caught:
+        build_engines(bundle, EngineOptions(dla=0))
+    assert "leave --dla out" in caught.value.fix
+    build_engines(bundle, EngineOptions())
+
+
+def test_a_tensorrt_that_does_not_tell_what_a_dla_runs_is_believed(full_tensorrt, monkeypatch, tmp_path):
+    monkeypatch.setenv("FAKE_DLA_CORES", "1")
+    monkeypatch.setenv("FAKE_TENSORRT", "says nothing of it")
+    bundle = build_engines(write_bundle(tmp_path / "bundle", (0.3,), "fp16"), EngineOptions(dla=0))
+    assert bundle.manifest.engines[0].dla_layers is None
+
+
 # Timing cache of the full TensorRT
 
 
