@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.parity import TOLERANCE, error
 from fixtures.tiny_bundle import MODES_AND_PRECISIONS, build_engines, images
 from onnx import TensorProto, helper, numpy_helper
 
@@ -13,7 +14,6 @@ from floats_edge.artifacts.cache import read_cache
 from floats_edge.deploy.engine_request import BuildRequest, EngineOptions
 from floats_edge.deploy.tensorrt_engine import build_engine
 from floats_edge.deploy.two_of_four import holds_two_of_four, sparse_tactics
-from floats_edge.errors import BackendError
 from floats_edge.runtime.base import Host
 from floats_edge.runtime.cuda import open_cuda
 from floats_edge.runtime.lambda_weights import bundle_weights
@@ -24,13 +24,6 @@ from floats_edge.runtime.trt_lambda import RefittedWeights
 
 OPTIONS = EngineOptions(batch=(1, 4, 8))
 pytestmark = pytest.mark.gpu
-TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 3e-2, "int8": 5e-2}
-"""Largest logit error over the range of the logits, against ONNX Runtime on the CPU."""
-
-
-def error(logits, reference):
-    assert logits.shape == reference.shape
-    return np.abs(logits - reference).max() / np.ptp(reference)
 
 
 @pytest.mark.parametrize(("mode", "precision"), MODES_AND_PRECISIONS)
@@ -195,11 +188,10 @@ def convolution(weight: np.ndarray) -> bytes:
 def test_a_cuda_graph_computes_the_same(bundles, mode):
     bundle = bundles[mode, "fp32"]
     lambdas = bundle.manifest.lam.values or (0.0, 1.0, 0.25)
+    with open_cuda(graphs=True) as cuda:
+        if not cuda.has_graphs and preferred_tensorrt()[0] == "tensorrt":
+            pytest.skip("pycuda alone has no graphs")
     with open_trt(bundle, lambdas[0], Host(cuda_graph=True)) as graph, open_trt(bundle, lambdas[0]) as plain:
-        try:
-            graph.predict(images(1))
-        except BackendError as no_graphs:
-            pytest.skip(no_graphs.what)  # pycuda has no graphs
         for lam in (*lambdas, *lambdas):
             graph.set_lambda(lam)
             plain.set_lambda(lam)
@@ -216,6 +208,18 @@ def test_the_time_on_the_device_is_less_than_the_whole(bundles):
             predictor.predict(some)
         whole = 1000 * (time.perf_counter() - start) / 50
         assert 0 < np.median(device) < whole
+
+
+@pytest.mark.parametrize("mode", ["fixed", "bound", "refit"])
+def test_the_time_of_every_kernel_is_told_at_every_inference(bundles, mode):
+    lam = 0.3 if mode == "fixed" else 0.5
+    with open_trt(bundles[mode, "fp16"], lam) as predictor:
+        before = predictor.predict(images(8))
+        kernels = predictor.kernels(images(8), 20)
+        assert error(predictor.predict(images(8)), before) <= TOLERANCE["fp16"]
+    assert kernels.times
+    assert max(map(len, kernels.times.values())) >= 20
+    assert all(time >= 0 for times in kernels.times.values() for time in times)
 
 
 def test_memory_is_told(bundles):
