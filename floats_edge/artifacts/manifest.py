@@ -140,6 +140,9 @@ class Engine(Section):
     version: str = Field(description="of the TensorRT that built it and must run it, or a newer one if compatible")
     platform: str = Field(description="operating system and machine, for example linux-x86_64")
     targets: tuple[str, ...] = Field(description="compute capabilities by name, for example sm_86")
+    gpu: str | None = Field(
+        default=None, description="model whose timings chose its kernels; null: built for its targets, without a GPU"
+    )
     precision: Precision
     batch: tuple[Axis, Axis, Axis] = Field(description="smallest, optimal and largest batch")
     compatibility: tuple[Compatibility, ...] = Field(
@@ -147,6 +150,9 @@ class Engine(Section):
         description="version: newer TensorRTs run it, and it holds host code; ampere+: every GPU from Ampere on does",
     )
     dla: int | None = Field(default=None, ge=0, description="deep learning accelerator it was built for; null: the GPU")
+    dla_layers: int | None = Field(
+        default=None, ge=1, description="that it runs, those fused into one counted as one; null: TensorRT does not say"
+    )
     sparse: SparseTactics | None = None
     mismatch: str | None = Field(
         default=None, description="how it missed the golden outputs, if it was let pass with --allow-mismatch"

@@ -1,7 +1,6 @@
 """``floats-edge doctor``: what is installed, and what this machine can build, run and measure."""
 
 import importlib
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,10 +15,10 @@ if TYPE_CHECKING:
 
     from floats_edge.artifacts.records import Reading
 
-EXTRAS = ("", "train", "trt", "rtx", "gpu", "jetson")
-"""The core and the extras that a user may want, in the order of the report."""
+EXTRAS = ("", "train", "trt", "rtx", "gpu")
+"""The core and the extras that a user may want, in the order of the report; ``jetson`` is a part of ``gpu``."""
 
-_STAND_INS = {"onnxruntime": ("onnxruntime-gpu",)}
+_STAND_INS = {"onnxruntime": ("onnxruntime-gpu",), "cuda-python": ("cuda-bindings", "pycuda")}
 _ORT_GPU = "on a machine with a CUDA device: pip uninstall onnxruntime, then pip install onnxruntime-gpu"
 _BACKEND_REMEDIES = {
     "ort-cpu": "pip install --force-reinstall onnxruntime",
@@ -90,7 +89,7 @@ def installed() -> list[Finding]:
     except metadata.PackageNotFoundError as error:
         return [Finding("floats-edge", f"runs from a source tree: {error}", "pip install -e . in that tree")]
     findings: dict[str, Finding] = {}
-    for extra in EXTRAS if platform.machine() == "aarch64" else EXTRAS[:-1]:
+    for extra in EXTRAS:
         for requirement in map(Requirement, texts):
             applies = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
             if applies and requirement.name not in findings:
@@ -171,8 +170,9 @@ def _gpu() -> Finding:
     from floats_edge.runtime.cuda import open_cuda
 
     try:
-        with open_cuda() as cuda:
-            return Finding("CUDA device", f"{cuda.name}, {cuda.target}")
+        with open_cuda(graphs=True) as cuda:
+            device = f"{cuda.name}, {cuda.target}"
+            return Finding("CUDA device", device if cuda.has_graphs else f"{device}; no CUDA graphs with pycuda alone")
     except BackendError as error:
         return Finding("CUDA device", error.what, error.fix)
 

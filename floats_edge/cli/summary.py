@@ -151,12 +151,14 @@ def _file_table(files: Mapping[str, FileEntry]) -> Table:
 def _engine(engine: Engine) -> tuple[str, ...]:
     lam = "runtime" if engine.lam is None else f"{engine.lam:g}"
     builder, host = f"{engine.flavour} {engine.version}", f"{engine.platform}: {', '.join(engine.targets)}"
+    if engine.gpu is not None:
+        host += f" ({engine.gpu})"
     if "version" in engine.compatibility:
         builder += " or newer"
     if "ampere+" in engine.compatibility:
         host += ", Ampere or newer"
     if engine.dla is not None:
-        host += f", DLA {engine.dla}"
+        host += f", DLA {engine.dla}" + (f": {engine.dla_layers} layers" if engine.dla_layers else "")
     return engine.file, lam, builder, host, engine.precision, "/".join(map(str, engine.batch)), _sparse(engine.sparse)
 
 

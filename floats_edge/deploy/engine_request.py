@@ -74,6 +74,7 @@ class BuiltEngine:
     """A plan and what can run it: ``flavour`` to ``targets`` as in :class:`floats_edge.artifacts.manifest.Engine`.
 
     Attributes:
+        gpu: model of the GPU that tactics were timed on; None where none was needed.
         layers: JSON of TensorRT's engine inspector; None where no GPU is there to load the engine.
         log: what TensorRT said.
     """
@@ -82,5 +83,6 @@ class BuiltEngine:
     version: str
     platform: str
     targets: tuple[str, ...]
+    gpu: str | None = None
     layers: str | None = None
     log: str = ""

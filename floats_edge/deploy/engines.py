@@ -6,6 +6,7 @@ from pathlib import Path
 from floats_edge.artifacts.bundle import Bundle, open_bundle
 from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.manifest import Engine, Graph, Manifest, Mode, Precision
+from floats_edge.deploy.dla import dla_layers
 from floats_edge.deploy.engine_request import BuildRequest, BuiltEngine, EngineOptions
 from floats_edge.deploy.tensorrt_engine import build_engine
 from floats_edge.deploy.two_of_four import sparse_layers, sparse_tactics
@@ -40,7 +41,7 @@ def with_engines(folder: Path, manifest: Manifest, options: EngineOptions, say: 
 
     Raises:
         ArtifactError: a file of the bundle is not what was exported.
-        BackendError: TensorRT is missing or cannot build an engine.
+        BackendError: TensorRT is missing, cannot build an engine, or gives a DLA nothing to run.
     """
     bundle = Bundle(folder, manifest)
     engines = tuple(_add_engine(bundle, graph, options, say) for graph in manifest.graphs)
@@ -96,6 +97,7 @@ def _add_engine(bundle: Bundle, graph: Graph, options: EngineOptions, say: Say) 
     refittable = bundle_weights(bundle).varying if manifest.lam.mode == "refit" else ()
     request = BuildRequest(folder / graph.file, folder / "engine.plan", options, refittable, bool(sparse))
     built = build_engine(request)
+    on_dla = None if options.dla is None else dla_layers(built.log)
     plan = folder / "engines" / f"{_name(built, graph, manifest.precision, options)}.plan"
     plan.parent.mkdir(exist_ok=True)
     request.plan.replace(plan)
@@ -110,10 +112,12 @@ def _add_engine(bundle: Bundle, graph: Graph, options: EngineOptions, say: Say) 
         version=built.version,
         platform=built.platform,
         targets=built.targets,
+        gpu=built.gpu,
         precision=manifest.precision,
         batch=options.batch,
         compatibility=options.compatibility,
         dla=options.dla,
+        dla_layers=on_dla,
         sparse=sparse_tactics(sparse, built.log),
     )
 

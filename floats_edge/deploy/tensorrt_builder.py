@@ -1,7 +1,8 @@
 """The build itself, in the process that :mod:`floats_edge.deploy.tensorrt_engine` starts for it.
 
 Networks are strongly typed: the precision is that of the graph. TensorRT compiles for the GPU it finds; TensorRT-RTX
-needs none and compiles for all that it knows, from Ampere on.
+compiles for all that it knows, from Ampere on, and needs a GPU for refittable engines alone: NVIDIA's documents do not
+say so, but without one version 1.7.1 fails with each of REFIT, REFIT_INDIVIDUAL and STRIP_PLAN.
 """
 
 import logging
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from floats_edge.artifacts.cache import cache_file, read_cache, write_cache
 from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.manifest import Flavour
+from floats_edge.deploy.dla import log_dla_layers
 from floats_edge.deploy.engine_request import BuildRequest, BuiltEngine, EngineOptions
 from floats_edge.errors import BackendError
-from floats_edge.runtime.cuda import open_cuda
-from floats_edge.runtime.tensorrt_library import host_platform, preferred_tensorrt, tensorrt_logger
+from floats_edge.runtime.cuda import cuda_unavailable_reason, open_cuda
+from floats_edge.runtime.tensorrt_library import TENSORRT_LOG, host_platform, preferred_tensorrt, tensorrt_logger
 
 if TYPE_CHECKING:
     import tensorrt
@@ -72,8 +74,8 @@ def build(request: BuildRequest) -> BuiltEngine:
             fix="if memory ran out, build with a smaller largest batch; otherwise try the other precision or version",
         )
     write_atomic(request.plan, plan)
-    layers = None if host.gpu is None and not _has_gpu() else _inspect(trt, plan, request.options)
-    return BuiltEngine(flavour, trt.__version__, host_platform(), host.targets, layers)
+    layers = None if host.gpu is None and cuda_unavailable_reason() else _inspect(trt, plan, request.options)
+    return BuiltEngine(flavour, trt.__version__, host_platform(), host.targets, host.gpu, layers)
 
 
 def _configured(
@@ -110,11 +112,12 @@ def _check_rtx(trt: Any, request: BuildRequest) -> _Host:
         BackendError: it cannot build what is asked.
     """
     options, known = request.options, known_gpus(trt)
-    if request.refittable:
+    no_gpu = cuda_unavailable_reason() if request.refittable else None
+    if no_gpu is not None:
         raise BackendError(
-            "TensorRT-RTX builds no refittable engine.",
-            fix="copy the bundle to a machine with a GPU and the full TensorRT and run there: "
-            "floats-edge export BUNDLE -o BUNDLE --trt; or export with --switch bound",
+            f"TensorRT-RTX builds a refittable engine only where there is a GPU, and here is none: {no_gpu}.",
+            fix="copy the bundle to a machine with a GPU and run there: floats-edge export BUNDLE -o BUNDLE --trt; "
+            "or export with --switch bound",
         )
     if options.compatibility or options.dla is not None:
         raise BackendError(
@@ -166,10 +169,12 @@ def _place(trt: Any, builder: "tensorrt.Builder", config: "tensorrt.IBuilderConf
     if options.dla >= builder.num_DLA_cores:
         raise BackendError(
             f"there is no DLA {options.dla} here: TensorRT {trt.__version__} finds {builder.num_DLA_cores}.",
-            fix="leave --dla out; Orin boards have DLAs, with TensorRT up to 10.7 or from 11.4.1 on; Thor has none",
+            fix="leave --dla out; AGX Orin and Orin NX have DLAs, with TensorRT up to 10.7, and AGX Orin with JetPack "
+            "7.2.2 from 11.4.1 on; Orin Nano and Thor have none",
         )
     config.default_device_type = trt.DeviceType.DLA
     config.DLA_core = options.dla
+    log_dla_layers(TENSORRT_LOG)
     config.set_flag(trt.BuilderFlag.GPU_FALLBACK)  # images come in and logits go out as float32, which no DLA computes
 
 
@@ -203,14 +208,6 @@ def _timed_build(
 
 def _bytes(memory: Any) -> bytes | None:
     return None if memory is None else bytes(memory)
-
-
-def _has_gpu() -> bool:
-    try:
-        open_cuda().close()
-    except BackendError:
-        return False
-    return True
 
 
 def _inspect(trt: Any, plan: bytes, options: EngineOptions) -> str | None:

@@ -1,7 +1,9 @@
 """CUDA from Python: one device, its primary context, one stream. The only file that imports a CUDA binding.
 
-The binding is pycuda where it is installed (Jetson) and otherwise cuda-python (``cuda.bindings``). Both work in the
-device's *primary* context, the one that TensorRT, cuDNN and PyTorch share, so pointers may be handed to any of them.
+The binding is pycuda where it is installed and otherwise cuda-python (``cuda.bindings``); for CUDA graphs, which pycuda
+does not have, it is the other way round. Both work in the device's *primary* context, the one that TensorRT, cuDNN and
+PyTorch share, so pointers may be handed to any of them. Their streams do not wait for the legacy default stream, nor it
+for them.
 """
 
 import ctypes
@@ -20,9 +22,14 @@ from typing_extensions import Self
 from floats_edge.errors import BackendError
 
 _NO_BINDING = "pip install 'floats-edge[gpu]', or on a Jetson: pip install 'floats-edge[jetson]'"
-_NO_DEVICE = "check the driver with nvidia-smi (Jetson: tegrastats); in a container start it with --gpus all"
-_NO_GRAPHS = "pip uninstall pycuda && pip install cuda-python, or leave --cuda-graph out"
+_NO_DEVICE = (
+    "check the driver with nvidia-smi (Jetson: tegrastats); in a container start it with --gpus all; "
+    "a cuda-python newer than the driver needs to be replaced: pip install 'cuda-python<13' for CUDA 12 (JetPack 6)"
+)
+_NO_GRAPHS = "pip install 'floats-edge[gpu]' (JetPack 6: and 'cuda-python<13'), or leave --cuda-graph out"
 _NOT_CAPTURED = "leave --cuda-graph out: this engine's work cannot be captured"
+_NON_BLOCKING = 1
+"""CU_STREAM_NON_BLOCKING, cudaStreamNonBlocking: pycuda has no name for it."""
 _IN_USE = "if memory ran out, close other programs on this GPU or use a smaller batch; otherwise run it again"
 
 
@@ -36,6 +43,7 @@ class Cuda(ABC):
         name: of the device, for example ``Orin``.
         compute_capability: major and minor, for example ``(8, 7)``.
         stream: handle of the stream that all copies go through, as TensorRT takes it.
+        has_graphs: whether the binding can :meth:`record`.
         allocated: bytes of device memory from :meth:`allocate`.
         page_locked: bytes of host memory from :meth:`pinned`.
     """
@@ -43,6 +51,7 @@ class Cuda(ABC):
     name: str
     compute_capability: tuple[int, int]
     stream: int
+    has_graphs: bool
     allocated: int = 0
     page_locked: int = 0
 
@@ -92,6 +101,15 @@ class Cuda(ABC):
             BackendError: it puts something there that cannot be captured, or the binding has no graphs.
         """
 
+    def check_graphs(self) -> None:
+        """Check before anything is loaded that work can be recorded.
+
+        Raises:
+            BackendError: the binding has no graphs.
+        """
+        if not self.has_graphs:
+            raise _no_graphs()
+
     @abstractmethod
     def memory_info(self) -> tuple[int, int]:
         """Free and total device memory, in bytes."""
@@ -121,19 +139,23 @@ class Graph(ABC):
         """Free it, after its last launch has ended."""
 
 
-def open_cuda() -> Cuda:
+def open_cuda(graphs: bool = False) -> Cuda:
     """Open the first visible device.
+
+    Args:
+        graphs: whether work is to be recorded: of two bindings the one that can is taken.
 
     Raises:
         BackendError: no binding, no driver or no device; says which.
     """
+    first, second = (_CudaPython, _PyCuda) if graphs else (_PyCuda, _CudaPython)
     try:
-        return _PyCuda()
-    except ImportError as no_pycuda:
+        return first()
+    except ImportError as no_first:
         try:
-            return _CudaPython()
-        except ImportError as no_cuda_python:
-            raise BackendError(f"there is no CUDA binding: {no_pycuda}; {no_cuda_python}.", fix=_NO_BINDING) from None
+            return second()
+        except ImportError as no_second:
+            raise BackendError(f"there is no CUDA binding: {no_first}; {no_second}.", fix=_NO_BINDING) from None
 
 
 def cuda_unavailable_reason() -> str | None:
@@ -145,7 +167,13 @@ def cuda_unavailable_reason() -> str | None:
     return None
 
 
+def _no_graphs() -> BackendError:
+    return BackendError("pycuda has no CUDA graphs, and cuda-python is not installed.", fix=_NO_GRAPHS)
+
+
 class _PyCuda(Cuda):
+    has_graphs = False
+
     def __init__(self) -> None:
         self._driver = driver = importlib.import_module("pycuda.driver")
         self._allocations: list[Any] = []  # on the device and, page-locked, on the host
@@ -156,7 +184,7 @@ class _PyCuda(Cuda):
             self.compute_capability = device.compute_capability()
             self._context = device.retain_primary_context()
             self._context.push()
-            self._stream = driver.Stream()
+            self._stream = driver.Stream(_NON_BLOCKING)
             self.stream = self._stream.handle
 
     @contextmanager
@@ -201,7 +229,7 @@ class _PyCuda(Cuda):
             return start.time_till(end)
 
     def record(self, queue: Callable[[], object]) -> Graph:
-        raise BackendError("pycuda has no CUDA graphs.", fix=_NO_GRAPHS)
+        raise _no_graphs()
 
     def memory_info(self) -> tuple[int, int]:
         with self._errors():
@@ -218,6 +246,8 @@ class _PyCuda(Cuda):
 
 
 class _CudaPython(Cuda):
+    has_graphs = True
+
     def __init__(self) -> None:
         self._runtime = runtime = importlib.import_module("cuda.bindings.runtime")
         self._allocations: list[int] = []
@@ -226,7 +256,7 @@ class _CudaPython(Cuda):
         self.name = properties.name.decode()
         self.compute_capability = (properties.major, properties.minor)
         self._call(runtime.cudaSetDevice, 0, fix=_NO_DEVICE)
-        self._stream = self._call(runtime.cudaStreamCreate, fix=_NO_DEVICE)
+        self._stream = self._call(runtime.cudaStreamCreateWithFlags, _NON_BLOCKING, fix=_NO_DEVICE)
         self.stream = int(self._stream)
 
     def _call(self, function: Callable[..., tuple[Any, ...]], *arguments: Any, fix: str = _IN_USE) -> Any:

@@ -1,8 +1,10 @@
 """Kernels that TensorRT-RTX compiles on the host while an engine is loaded and run, kept for the next time.
 
 TensorRT-RTX checks by itself that they fit the GPU, the driver and its own version. Because it compiles kernels for a
-shape while it runs, it also makes CUDA graphs by itself (its guide, "Working with RTX CUDA Graphs"). Never run on a GPU
-so far.
+shape while it runs, it also makes CUDA graphs by itself (its guide, "Working with RTX CUDA Graphs"). By default
+(``LAZY``) it runs fallback kernels until those for a shape have been compiled in the background: what was checked would
+not be what serves, and latencies would change under way. Here the first inference of a shape waits (``EAGER``).
+Never run on a GPU so far.
 """
 
 import logging
@@ -11,6 +13,7 @@ from typing import Any
 from floats_edge.artifacts.cache import cache_file, read_cache, write_cache
 from floats_edge.errors import BackendError
 from floats_edge.runtime.base import Host
+from floats_edge.runtime.cuda import Cuda
 
 log = logging.getLogger("floats_edge.runtime")
 
@@ -22,21 +25,23 @@ class CompiledKernels:
         trt: TensorRT-RTX.
         engine: deserialised by it.
         sha256: of its plan.
+        cuda: the device that they are compiled for.
         host: whether it is to launch CUDA graphs.
 
     Raises:
         BackendError: this version of TensorRT-RTX has no CUDA graphs.
     """
 
-    def __init__(self, trt: Any, engine: Any, sha256: str, host: Host) -> None:
-        self._file = cache_file("kernels", "tensorrt_rtx", trt.__version__, sha256[:16])
+    def __init__(self, trt: Any, engine: Any, sha256: str, cuda: Cuda, host: Host) -> None:
+        self._file = cache_file("kernels", "tensorrt_rtx", trt.__version__, cuda.target, cuda.name, sha256[:16])
         self._known = read_cache(self._file) or b""
         config = engine.create_runtime_config()
+        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         if host.cuda_graph:
-            config.cuda_graph_strategy = _whole_graph(trt)
+            config.cuda_graph_strategy = whole_graph(trt)
         self._cache = config.create_runtime_cache()
         if self._known and not self._cache.deserialize(self._known):
-            log.info("the kernels in %s were compiled for another GPU or driver and are compiled again", self._file)
+            log.info("the kernels in %s were compiled for another driver and are compiled again", self._file)
         config.set_runtime_cache(self._cache)
         self.context = engine.create_execution_context(config)
         """Uses and fills the cache; None if TensorRT-RTX cannot make one."""
@@ -48,8 +53,12 @@ class CompiledKernels:
             write_cache(self._file, bytes(kernels))
 
 
-def _whole_graph(trt: Any) -> Any:
-    """The strategy that makes one CUDA graph of an inference."""
+def whole_graph(trt: Any) -> Any:
+    """The strategy that makes one CUDA graph of an inference.
+
+    Raises:
+        BackendError: this version of TensorRT-RTX has no CUDA graphs.
+    """
     if not hasattr(trt, "CudaGraphStrategy"):
         raise BackendError(
             f"TensorRT-RTX {trt.__version__} has no CUDA graphs; 1.2 is the first that has.",

@@ -9,6 +9,8 @@ from typing import Any
 from floats_edge.artifacts.manifest import Flavour
 from floats_edge.errors import BackendError
 
+TENSORRT_LOG = logging.getLogger("floats_edge.tensorrt")
+"""What TensorRT says."""
 FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt_rtx")
 """In order of preference."""
 
@@ -67,13 +69,12 @@ def host_platform() -> str:
 @functools.cache
 def tensorrt_logger(trt: Any) -> Any:
     """What TensorRT says, sent to Python's logging. Cached because TensorRT keeps the first logger it is given."""
-    log = logging.getLogger("floats_edge.tensorrt")
 
     class Log(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, msg: str) -> None:
-            log.log(_LEVELS[severity.name], "%s", msg)
+            TENSORRT_LOG.log(_LEVELS[severity.name], "%s", msg)
 
     return Log()

@@ -18,7 +18,7 @@ from floats_edge.runtime.tensorrt_library import load_tensorrt, preferred_tensor
 from floats_edge.runtime.trt_engines import fitting_engines, load_engine
 from floats_edge.runtime.trt_kernels import time_kernels
 from floats_edge.runtime.trt_lambda import BoundWeights, LambdaInput, LambdaPlace, RefittedWeights
-from floats_edge.runtime.trt_launch import GraphLaunch, Launch
+from floats_edge.runtime.trt_launch import GraphLaunch, Launch, check_graphs
 from floats_edge.runtime.trt_memory import engine_memory
 
 log = logging.getLogger("floats_edge.runtime")
@@ -32,7 +32,7 @@ def open_trt(bundle: Bundle, lam: float, host: Host = DEFAULT_HOST) -> "TrtPredi
 
     Raises:
         ArtifactError: a plan, the weights or the golden outputs are not what was exported.
-        BackendError: no CUDA device, no engine that fits (says why for each), or TensorRT fails.
+        BackendError: no CUDA device, no engine that fits (says why for each), no CUDA graphs, or TensorRT fails.
         LambdaError: ``lam`` is not served by this bundle.
         ParityError: a refitted engine does not give its golden logits.
     """
@@ -58,7 +58,7 @@ def load_trt(bundle: Bundle, lam: float, host: Host = DEFAULT_HOST) -> "TrtPredi
     """
     check_served(lam, bundle.manifest.lam.values)
     with ExitStack() as stack:
-        cuda = stack.enter_context(open_cuda())
+        cuda = stack.enter_context(open_cuda(host.cuda_graph))
         predictor = stack.enter_context(TrtPredictor(bundle, fitting_engines(bundle, cuda.target), cuda, host))
         predictor.set_lambda(lam)
         stack.pop_all()
@@ -107,7 +107,10 @@ class TrtPredictor(Predictor):
         self._cuda = cuda
         self._free_before, _ = cuda.memory_info()
         self._plan_bytes = sum(manifest.files[engine.file].bytes for engine in engines.values())
-        self._trt = load_tensorrt(next(iter(engines.values())).flavour)
+        flavour = next(iter(engines.values())).flavour
+        self._trt = load_tensorrt(flavour)
+        if host.cuda_graph:
+            check_graphs(flavour, self._trt, cuda)
         self.remedy = rebuild_command(bundle)
         mismatches = (engine.mismatch for engine in engines.values() if engine.mismatch is not None)
         self.mismatch = " ".join(dict.fromkeys(mismatches)) or None
@@ -118,7 +121,9 @@ class TrtPredictor(Predictor):
         plans = {lam: bundle.read(engine.file) for lam, engine in engines.items()}
         weights = input_weights(bundle) if manifest.lam.mode in WEIGHTS_APART else None
         # Every hash is checked by now; nothing has been deserialised.
-        self._engines = {lam: load_engine(bundle, engine, plans.pop(lam), host) for lam, engine in engines.items()}
+        self._engines = {
+            lam: load_engine(bundle, engine, plans.pop(lam), cuda, host) for lam, engine in engines.items()
+        }
         self._launches: dict[float | None, Launch] = {}
         self._lambda: LambdaPlace | None = None
         self._broken = False

@@ -1,5 +1,6 @@
 """Which engine of a bundle runs on this host, and loading it. Nothing is deserialised before it is known to fit."""
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,13 +12,18 @@ from floats_edge.artifacts.bundle import Bundle, rebuild_command
 from floats_edge.artifacts.manifest import Engine
 from floats_edge.errors import BackendError
 from floats_edge.runtime.base import Host
+from floats_edge.runtime.cuda import Cuda
 from floats_edge.runtime.rtx_kernels import CompiledKernels
 from floats_edge.runtime.tensorrt_library import host_platform, load_tensorrt, tensorrt_logger
 
 if TYPE_CHECKING:
     import tensorrt
 
+log = logging.getLogger("floats_edge.runtime")
+
 _AMPERE = 80
+_ANY_MODEL = {"ampere+", "same-cc"}
+"""Engines that are made for other GPUs than the one that built them."""
 _NEXT_MAJOR = {10: 11}
 """Engines for newer versions cross one border between major versions: TensorRT 11 runs those of 10."""
 
@@ -109,18 +115,20 @@ class LoadedEngine:
             self.kernels.keep()
 
 
-def load_engine(bundle: Bundle, engine: Engine, plan: bytes, host: Host) -> LoadedEngine:
+def load_engine(bundle: Bundle, engine: Engine, plan: bytes, cuda: Cuda, host: Host) -> LoadedEngine:
     """Deserialise the plan of an engine that fits this host.
 
     Args:
         bundle: it belongs to.
         engine: what the manifest says of it.
         plan: its bytes, whose hash was checked: a plan is executable code.
+        cuda: the device it is to run on.
         host: whether it is to be launched as a CUDA graph.
 
     Raises:
         BackendError: TensorRT cannot load it, or has no CUDA graphs.
     """
+    _warn_of_another_gpu(bundle, engine, cuda)
     trt = load_tensorrt(engine.flavour)
     runtime: tensorrt.Runtime = trt.Runtime(tensorrt_logger(trt))
     # An engine for newer versions brings the runtime of its own version, a library that is run as it is.
@@ -130,7 +138,7 @@ def load_engine(bundle: Bundle, engine: Engine, plan: bytes, host: Host) -> Load
     loaded = runtime.deserialize_cuda_engine(plan)
     kernels = None
     if loaded and engine.flavour == "tensorrt_rtx":
-        kernels = CompiledKernels(trt, loaded, bundle.manifest.files[engine.file].sha256, host)
+        kernels = CompiledKernels(trt, loaded, bundle.manifest.files[engine.file].sha256, cuda, host)
     context = kernels.context if kernels else loaded and loaded.create_execution_context()
     if not context:
         raise BackendError(
@@ -143,6 +151,19 @@ def load_engine(bundle: Bundle, engine: Engine, plan: bytes, host: Host) -> Load
         shape: Any = loaded.get_tensor_shape(name)  # a Dims: a sequence, though the stubs do not say so
         tensors[name] = (tuple(shape), _numpy_type(trt, loaded.get_tensor_dtype(name)))
     return LoadedEngine(loaded, context, engine.batch, tensors, kernels)
+
+
+def _warn_of_another_gpu(bundle: Bundle, engine: Engine, cuda: Cuda) -> None:
+    """TensorRT loads engines for another model of the same compute capability, and advises against it."""
+    if engine.gpu not in (None, cuda.name) and not _ANY_MODEL & set(engine.compatibility):
+        log.warning(
+            "%s was built on %s and this is %s: it may be slower than one built here, or fail; rebuild it: %s "
+            "(--compatibility same-cc makes engines for all GPUs of a compute capability)",
+            bundle.path / engine.file,
+            engine.gpu,
+            cuda.name,
+            rebuild_command(bundle),
+        )
 
 
 def _numpy_type(trt: Any, dtype: Any) -> np.dtype[Any]:

@@ -89,42 +89,22 @@ class LambdaInput:
         self._cuda.synchronize()
 
 
-class _HostMemory:
-    """Weights that TensorRT fetches from host memory itself."""
-
-    location = "HOST"
-
-    def hold(self, name: str, array: NDArray[Any]) -> int:
-        """Pointer to the values of ``array``."""
-        return array.ctypes.data
-
-
-class _DeviceMemory:
-    """Weights in device buffers, from which TensorRT takes them without the host."""
-
-    location = "DEVICE"
-
-    def __init__(self, arrays: Mapping[str, NDArray[Any]], cuda: Cuda) -> None:
-        self._cuda = cuda
-        self._buffers = {name: cuda.allocate(array.nbytes) for name, array in arrays.items()}
-
-    def hold(self, name: str, array: NDArray[Any]) -> int:
-        """Queue a copy of ``array``; pointer to where it goes."""
-        self._cuda.to_device(self._buffers[name], array)
-        return self._buffers[name]
-
-
 class RefittedWeights:
     """Mode ``refit``: the engine's own weights, replaced by W(lambda), which is computed on the host.
 
-    They are handed over in device memory where TensorRT takes them there, and otherwise in host memory. What is outside
-    a mask is zero at every lambda, so an engine that counts on 2:4 sparsity stays right.
+    TensorRT is handed the memory that holds them once, device memory if it takes that and otherwise the host's, and
+    reads it anew at every refit: its Python refitter keeps each ``Weights`` that it is given until its own end. What is
+    outside a mask is zero at every lambda, so an engine that counts on 2:4 sparsity stays right.
+
+    Attributes:
+        location: ``DEVICE`` or ``HOST``; None before the first refit.
 
     Raises:
         ArtifactError: the engine refits other weights than those of the bundle that depend on lambda.
     """
 
     addresses: Mapping[str, int] = {}
+    location: str | None = None
 
     def __init__(self, bundle: Bundle, weights: InputWeights, engine: LoadedEngine, trt: Any, cuda: Cuda) -> None:
         self._trt, self._cuda = trt, cuda
@@ -142,30 +122,43 @@ class RefittedWeights:
                 "be refittable and is not, or the other way round, or is of another size or type.",
                 fix=self._remedy,
             )
-        self._memory: _HostMemory | _DeviceMemory = _DeviceMemory(varying, cuda)
-        refused = [name for name, array in varying.items() if not self._hand_over(name, array)]
-        if refused:
-            log.warning("refitting through host memory: TensorRT does not take %s from the device", refused[0])
-            self._memory = _HostMemory()
-        cuda.synchronize()
+        self._buffers = {name: cuda.allocate(array.nbytes) for name, array in varying.items()}
 
     def _is_of_kind(self, name: str, array: NDArray[Any]) -> bool:
         prototype = self._refitter.get_weights_prototype(name)
         return prototype.size == array.size and prototype.dtype == self._type
 
-    def _hand_over(self, name: str, array: NDArray[Any]) -> bool:
-        weights = self._trt.Weights(self._type, self._memory.hold(name, array), array.size)
-        location = getattr(self._trt.TensorLocation, self._memory.location)
-        return self._refitter.set_named_weights(name, weights, location)
-
     def put(self, lam: float) -> None:
         """Compute W(lam) on the host and refit the engine with it."""
-        arrays = self._weights.at(lam)
-        for name in self._weights.varying:
-            if not self._hand_over(name, arrays[name]):
-                raise BackendError(f"TensorRT does not accept {name} at lambda {lam:g}.", fix=self._remedy)
-        self._cuda.synchronize()
+        arrays = self._weights.at(lam)  # always the same arrays
+        if self.location != "HOST":
+            for name, buffer in self._buffers.items():
+                self._cuda.to_device(buffer, arrays[name])
+        self._cuda.synchronize()  # an engine with work under way must not be refitted
+        if self.location is None:
+            self.location = self._hand_over({name: arrays[name] for name in self._buffers})
         missing = self._refitter.get_missing_weights()
-        if missing or not self._refitter.refit_cuda_engine():
+        if missing or not self._refitter.refit_cuda_engine_async(self._cuda.stream):
             what = f"it also wants {', '.join(missing)}" if missing else "its own message is in the log"
             raise BackendError(f"TensorRT failed to refit the engine to lambda {lam:g}: {what}.", fix=self._remedy)
+        self._cuda.synchronize()
+
+    def _hand_over(self, arrays: Mapping[str, NDArray[Any]]) -> str:
+        """Where TensorRT is told to find the weights.
+
+        Raises:
+            BackendError: it takes them from nowhere.
+        """
+        refused = [name for name, array in arrays.items() if not self._take(name, array, "DEVICE")]
+        if not refused:
+            return "DEVICE"
+        log.warning("refitting through host memory: TensorRT does not take %s from the device", refused[0])
+        refused = [name for name, array in arrays.items() if not self._take(name, array, "HOST")]
+        if refused:
+            raise BackendError(f"TensorRT does not accept {', '.join(refused)} to be refitted.", fix=self._remedy)
+        return "HOST"
+
+    def _take(self, name: str, array: NDArray[Any], location: str) -> bool:
+        pointer = self._buffers[name] if location == "DEVICE" else array.ctypes.data
+        weights = self._trt.Weights(self._type, pointer, array.size)
+        return self._refitter.set_named_weights(name, weights, getattr(self._trt.TensorLocation, location))

@@ -10,7 +10,21 @@ Never run on a GPU so far: tested against stand-ins of TensorRT and of the CUDA 
 from collections.abc import Callable
 from typing import Any
 
+from floats_edge.artifacts.manifest import Flavour
 from floats_edge.runtime.cuda import Cuda, Graph
+from floats_edge.runtime.rtx_kernels import whole_graph
+
+
+def check_graphs(flavour: Flavour, trt: Any, cuda: Cuda) -> None:
+    """Check before anything is loaded that an engine of this flavour can be launched as a CUDA graph.
+
+    Raises:
+        BackendError: what would record the graph, the CUDA binding or TensorRT-RTX, cannot.
+    """
+    if flavour == "tensorrt_rtx":
+        whole_graph(trt)
+    else:
+        cuda.check_graphs()
 
 
 class Launch:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fixtures.tiny_bundle import MODES_AND_PRECISIONS, build_engines, write_bundle
+from fixtures.tiny_bundle import build_engines, write_bundle
 
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.manifest import Mode, Precision
@@ -41,14 +41,21 @@ def build(gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     return made
 
 
+class _Bundles(dict[tuple[Mode, Precision], Bundle]):
+    """Bundles with engines built here, by mode and precision, each when it is first asked for."""
+
+    def __init__(self, folders: pytest.TempPathFactory) -> None:
+        super().__init__()
+        self._folders = folders
+
+    def __missing__(self, key: tuple[Mode, Precision]) -> Bundle:
+        mode, precision = key
+        folder = self._folders.mktemp(f"{mode}-{precision}")
+        self[key] = build_engines(write_bundle(folder, LAMBDAS.get(mode), precision, mode), OPTIONS)
+        return self[key]
+
+
 @pytest.fixture(scope="session")
-def bundles(gpu: None, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Bundle]:
-    """Bundles with engines built here, by mode and precision; TensorRT-RTX refits none."""
-    flavour, _ = preferred_tensorrt()
-    return {
-        (mode, precision): build_engines(
-            write_bundle(tmp_path_factory.mktemp(f"{mode}-{precision}"), LAMBDAS.get(mode), precision, mode), OPTIONS
-        )
-        for mode, precision in MODES_AND_PRECISIONS
-        if mode != "refit" or flavour == "tensorrt"
-    }
+def bundles(gpu: None, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Mode, Precision], Bundle]:
+    """Bundles with engines built here, by mode and precision."""
+    return _Bundles(tmp_path_factory)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.parity import TOLERANCE, error
 from fixtures.tiny_bundle import MODES_AND_PRECISIONS, build_engines, images
 from onnx import TensorProto, helper, numpy_helper
 
@@ -13,35 +14,21 @@ from floats_edge.artifacts.cache import read_cache
 from floats_edge.deploy.engine_request import BuildRequest, EngineOptions
 from floats_edge.deploy.tensorrt_engine import build_engine
 from floats_edge.deploy.two_of_four import holds_two_of_four, sparse_tactics
-from floats_edge.errors import BackendError
-from floats_edge.runtime import trt_lambda
 from floats_edge.runtime.base import Host
 from floats_edge.runtime.cuda import open_cuda
 from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.ort import open_ort
 from floats_edge.runtime.tensorrt_library import preferred_tensorrt, tensorrt_logger
 from floats_edge.runtime.trt import open_trt
+from floats_edge.runtime.trt_lambda import RefittedWeights
 
 OPTIONS = EngineOptions(batch=(1, 4, 8))
 pytestmark = pytest.mark.gpu
-TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 3e-2, "int8": 5e-2}
-"""Largest logit error over the range of the logits, against ONNX Runtime on the CPU."""
-
-
-def error(logits, reference):
-    assert logits.shape == reference.shape
-    return np.abs(logits - reference).max() / np.ptp(reference)
-
-
-def of(bundles, mode, precision):
-    if (mode, precision) not in bundles:
-        pytest.skip("TensorRT-RTX builds no refittable engine")
-    return bundles[mode, precision]
 
 
 @pytest.mark.parametrize(("mode", "precision"), MODES_AND_PRECISIONS)
 def test_an_engine_computes_what_onnx_runtime_does(bundles, mode, precision):
-    bundle = of(bundles, mode, precision)
+    bundle = bundles[mode, precision]
     lambdas = bundle.manifest.lam.values or (0.0, 1.0, 0.25)
     some = images(19)
     with open_trt(bundle, lambdas[0]) as predictor, open_ort(bundle, "ort-cpu", lambdas[0]) as reference:
@@ -55,7 +42,7 @@ def test_an_engine_computes_what_onnx_runtime_does(bundles, mode, precision):
 
 @pytest.mark.parametrize("mode", ["bound", "input", "refit"])
 def test_switching_changes_what_an_engine_computes_and_switching_back_restores_it(bundles, mode):
-    with open_trt(of(bundles, mode, "fp32"), 0.0) as predictor:
+    with open_trt(bundles[mode, "fp32"], 0.0) as predictor:
         clean = predictor.predict(images(4))
         predictor.set_lambda(1.0)
         assert error(predictor.predict(images(4)), clean) > 0.01
@@ -90,19 +77,22 @@ def test_closing_gives_the_memory_back(bundles):
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("memory", ["DEVICE", "HOST"])
 def test_weights_are_refitted_from_device_and_from_host_memory(bundles, monkeypatch, precision, memory):
-    bundle = of(bundles, "refit", precision)
-    if memory == "HOST":
-        monkeypatch.setattr(trt_lambda._DeviceMemory, "location", "HOST")
-        monkeypatch.setattr(trt_lambda._DeviceMemory, "hold", trt_lambda._HostMemory.hold)
+    bundle = bundles["refit", precision]
+    take = RefittedWeights._take
+    monkeypatch.setattr(
+        RefittedWeights,
+        "_take",
+        lambda self, name, array, location: location == memory and take(self, name, array, location),
+    )
     with open_trt(bundle, 0.0) as predictor, open_ort(bundle, "ort-cpu", 0.0) as reference:
-        assert predictor._lambda._memory.location == memory
+        assert predictor._lambda.location == memory
         for lam in (1.0, 0.25, 0.0):
             predictor.set_lambda(lam)
             reference.set_lambda(lam)
             assert error(predictor.predict(images(8)), reference.predict(images(8))) <= TOLERANCE[precision]
 
 
-def test_an_engine_refits_the_weights_that_depend_on_lambda_and_no_others(full_tensorrt, bundles):
+def test_an_engine_refits_the_weights_that_depend_on_lambda_and_no_others(bundles):
     bundle = bundles["refit", "fp32"]
     with open_trt(bundle, 0.0) as predictor:
         assert set(predictor._lambda._refitter.get_all_weights()) == set(bundle_weights(bundle).varying)
@@ -196,13 +186,12 @@ def convolution(weight: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize("mode", ["fixed", "bank", "bound", "input", "refit"])
 def test_a_cuda_graph_computes_the_same(bundles, mode):
-    bundle = of(bundles, mode, "fp32")
+    bundle = bundles[mode, "fp32"]
     lambdas = bundle.manifest.lam.values or (0.0, 1.0, 0.25)
+    with open_cuda(graphs=True) as cuda:
+        if not cuda.has_graphs and preferred_tensorrt()[0] == "tensorrt":
+            pytest.skip("pycuda alone has no graphs")
     with open_trt(bundle, lambdas[0], Host(cuda_graph=True)) as graph, open_trt(bundle, lambdas[0]) as plain:
-        try:
-            graph.predict(images(1))
-        except BackendError as no_graphs:
-            pytest.skip(no_graphs.what)  # pycuda has no graphs
         for lam in (*lambdas, *lambdas):
             graph.set_lambda(lam)
             plain.set_lambda(lam)
@@ -219,6 +208,18 @@ def test_the_time_on_the_device_is_less_than_the_whole(bundles):
             predictor.predict(some)
         whole = 1000 * (time.perf_counter() - start) / 50
         assert 0 < np.median(device) < whole
+
+
+@pytest.mark.parametrize("mode", ["fixed", "bound", "refit"])
+def test_the_time_of_every_kernel_is_told_at_every_inference(bundles, mode):
+    lam = 0.3 if mode == "fixed" else 0.5
+    with open_trt(bundles[mode, "fp16"], lam) as predictor:
+        before = predictor.predict(images(8))
+        kernels = predictor.kernels(images(8), 20)
+        assert error(predictor.predict(images(8)), before) <= TOLERANCE["fp16"]
+    assert kernels.times
+    assert max(map(len, kernels.times.values())) >= 20
+    assert all(time >= 0 for times in kernels.times.values() for time in times)
 
 
 def test_memory_is_told(bundles):

@@ -2,9 +2,11 @@
 
 import sys
 from importlib import metadata
+from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
+from fixtures.fake_cuda_runtime import FakeRuntime
 
 from floats_edge.cli import doctor
 from floats_edge.cli.doctor import Finding
@@ -77,18 +79,25 @@ def test_the_gpu_build_of_onnxruntime_stands_in(versions: dict[str, str | None])
     assert finding == Finding("onnxruntime (core)", "onnxruntime-gpu 1.24.0")
 
 
-def test_a_board_is_not_offered_what_it_cannot_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    def subjects(machine: str) -> str:
-        monkeypatch.setattr("platform.machine", lambda: machine)
-        return " ".join(by_subject(doctor.installed()))
+def test_pycuda_stands_in_for_cuda_python_which_alone_has_graphs(
+    versions: dict[str, str | None], monkeypatch: pytest.MonkeyPatch, fake_driver: ModuleType
+) -> None:
+    versions.update({"cuda-python": None, "cuda-bindings": None, "pycuda": "2025.1"})
+    assert by_subject(doctor.installed())["cuda-python (gpu)"].state == "pycuda 2025.1"
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    assert by_subject(doctor.runnable())["CUDA device"].state == "Orin, sm_87; no CUDA graphs with pycuda alone"
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", FakeRuntime(fake_driver))
+    assert by_subject(doctor.runnable())["CUDA device"].state == "Orin, sm_87"
 
+
+def test_a_board_is_not_offered_what_it_cannot_have(monkeypatch: pytest.MonkeyPatch) -> None:
     from packaging import markers
 
     here = markers.default_environment()
-    assert "pycuda (jetson)" not in subjects("x86_64")
     monkeypatch.setattr(markers, "default_environment", lambda: here | {"platform_machine": "aarch64"})
-    assert "pycuda (jetson)" in subjects("aarch64")
-    assert "(rtx)" not in subjects("aarch64")
+    subjects = " ".join(by_subject(doctor.installed()))
+    assert "cuda-python (gpu)" in subjects
+    assert "(rtx)" not in subjects
 
 
 @pytest.mark.parametrize("module", ["torch", "onnxscript"])

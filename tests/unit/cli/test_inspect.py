@@ -46,6 +46,8 @@ def bundle(tmp_path: Path) -> Bundle:
         ({"compatibility": ("version", "ampere+")}, "tensorrt 10.3.0 or newer"),
         ({"compatibility": ("version", "ampere+")}, "sm_86, sm_87, Ampere or newer"),
         ({"dla": 1}, "sm_86, sm_87, DLA 1"),
+        ({"dla": 1, "dla_layers": 3}, "sm_86, sm_87, DLA 1: 3 layers"),
+        ({"gpu": "Orin"}, "sm_86, sm_87 (Orin)"),
         ({"sparse": SparseTactics(layers=("stem", "classifier"), eligible=2, chosen=0, unknown=None)}, "2, 2, 0"),
         ({"sparse": SparseTactics(layers=(), eligible=None, chosen=None, unknown="why")}, "0, unknown, unknown: why"),
     ],

@@ -110,6 +110,38 @@ def test_what_this_tensorrt_or_this_board_lacks_is_said(full_tensorrt, request_a
     assert not request.plan.exists()
 
 
+# What a DLA runs
+
+
+def test_the_layers_that_a_dla_runs_are_counted_and_nothing_else_verbose_is_logged(
+    full_tensorrt, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("FAKE_DLA_CORES", "1")
+    bundle = build_engines(write_bundle(tmp_path / "bundle", (0.3,), "fp16"), EngineOptions(dla=0))
+    (engine,) = bundle.manifest.engines
+    assert (engine.dla, engine.dla_layers) == (0, 1)
+    log = bundle.read(engine.file.replace(".plan", ".log")).decode()
+    assert "[DlaLayer] {ForeignNode[stem...pool]}" in log
+    assert "[GpuLayer]" not in log
+
+
+def test_an_engine_that_the_gpu_would_run_alone_is_refused(full_tensorrt, monkeypatch, tmp_path):
+    monkeypatch.setenv("FAKE_DLA_CORES", "1")
+    monkeypatch.setenv("FAKE_TENSORRT", "no dla layer")
+    bundle = write_bundle(tmp_path / "bundle", (0.3,), "fp16")
+    with pytest.raises(BackendError, match=r"no layer to the DLA.*TensorRT said: Layer 'stem' .*Unsupported") as caught:
+        build_engines(bundle, EngineOptions(dla=0))
+    assert "leave --dla out" in caught.value.fix
+    build_engines(bundle, EngineOptions())
+
+
+def test_a_tensorrt_that_does_not_tell_what_a_dla_runs_is_believed(full_tensorrt, monkeypatch, tmp_path):
+    monkeypatch.setenv("FAKE_DLA_CORES", "1")
+    monkeypatch.setenv("FAKE_TENSORRT", "says nothing of it")
+    bundle = build_engines(write_bundle(tmp_path / "bundle", (0.3,), "fp16"), EngineOptions(dla=0))
+    assert bundle.manifest.engines[0].dla_layers is None
+
+
 # Timing cache of the full TensorRT
 
 
@@ -165,6 +197,7 @@ def test_rtx_compiles_for_the_targets_that_are_named(rtx, request_at, tmp_path):
     assert {"sm_80", "sm_120"} <= set(everything.targets)
     assert request_at().plan.stat().st_size != size
     assert built.layers is None
+    assert built.gpu is None
     assert not (tmp_path / "cache").exists()
 
 
@@ -219,4 +252,5 @@ def test_engines_of_the_full_tensorrt_are_told_apart_by_what_they_are_for(full_t
         "lam0.3.plan",
     ]
     for engine in bundle.manifest.engines:
+        assert engine.gpu == "Orin"
         assert json.loads(bundle.read(engine.file.replace(".plan", ".layers.json")))["Layers"]

@@ -1,21 +1,34 @@
 """Every lambda mode at every precision: on ONNX Runtime, and as real TensorRT-RTX plans."""
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures.tiny_bundle import MODES_AND_PRECISIONS, affine_layers, graph_bytes, images, network, write_bundle
+from fixtures.tiny_bundle import (
+    MODES_AND_PRECISIONS,
+    add_engine,
+    affine_layers,
+    engine_entry,
+    graph_bytes,
+    images,
+    network,
+    write_bundle,
+)
 
 from floats_edge.artifacts.bundle import Bundle, file_entries, open_bundle, write_manifest
 from floats_edge.deploy.engine_request import BuildRequest, EngineOptions
-from floats_edge.deploy.tensorrt_builder import mark_refittable
+from floats_edge.deploy.tensorrt_builder import build, mark_refittable
 from floats_edge.deploy.tensorrt_engine import build_engine
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.evaluate.parity import GATES
 from floats_edge.method.fold import weights_at
-from floats_edge.runtime.lambda_weights import twin_weights
+from floats_edge.runtime.cuda import cuda_unavailable_reason
+from floats_edge.runtime.lambda_weights import bundle_weights, twin_weights
 from floats_edge.runtime.ort import open_ort
+from floats_edge.runtime.trt import open_trt
 
 LAMBDAS = (0.0, 0.3, 1.0, 0.0, 0.7)
 FAKE_GPU = Path(__file__).parents[2] / "fixtures" / "fake_gpu"
@@ -160,13 +173,36 @@ def test_the_real_parser_knows_the_weights_to_be_refitted(rtx, precision):
         mark_refittable(parsed, ("nowhere.weight",))
 
 
-def test_rtx_refuses_a_refittable_engine_with_the_remedy(rtx, tmp_path):
+def test_rtx_refuses_a_refittable_engine_without_a_gpu_with_the_remedy(rtx, tmp_path):
+    if cuda_unavailable_reason() is None:
+        pytest.skip("there is a GPU here, which builds it: see tests/gpu")
     (tmp_path / "model.onnx").write_bytes(graph_bytes(None, "fp32", "refit"))
     request = BuildRequest(tmp_path / "model.onnx", tmp_path / "model.plan", refittable=("stem.weight",))
-    with pytest.raises(BackendError, match="TensorRT-RTX builds no refittable engine") as caught:
+    with pytest.raises(
+        BackendError, match="TensorRT-RTX builds a refittable engine only where there is a GPU, and here is none: "
+    ) as caught:
         build_engine(request)
     assert "--switch bound" in caught.value.fix
     assert not request.plan.exists()
+
+
+def test_rtx_builds_a_refittable_engine_where_there_is_a_gpu_and_it_is_refitted(fake_driver, monkeypatch, tmp_path):
+    """The stand-in of TensorRT passes for TensorRT-RTX, which has the same API."""
+    trt = importlib.import_module("tensorrt")
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", trt)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    bundle = write_bundle(tmp_path / "bundle", None, "fp32", "refit")
+    names = tuple(bundle_weights(bundle).varying)
+    plan = tmp_path / "model.plan"
+    built = build(BuildRequest(bundle.path / "model.onnx", plan, EngineOptions((1, 4, 8)), names))
+    assert (built.flavour, built.targets, built.gpu) == ("tensorrt_rtx", ("sm_86",), None)
+    bundle = add_engine(bundle, engine_entry(flavour="tensorrt_rtx"), plan.read_bytes())
+    with open_trt(bundle, 0.3) as predictor, open_ort(bundle, "ort-cpu", 0.3) as reference:
+        for lam in (1.0, 0.3):
+            predictor.set_lambda(lam)
+            reference.set_lambda(lam)
+            wanted = reference.predict(images(3))
+            assert np.abs(predictor.predict(images(3)) - wanted).max() <= 1e-5 * np.ptp(wanted)
 
 
 def test_the_full_tensorrt_marks_what_it_is_told_to(monkeypatch, tmp_path):

@@ -92,6 +92,7 @@ def test_the_real_binding_has_the_functions_that_are_used():
     assert runtime.cudaMemcpyKind.cudaMemcpyHostToDevice == 1
     assert runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost == 2
     assert hasattr(runtime.cudaStreamCaptureMode, "cudaStreamCaptureModeThreadLocal")
+    assert runtime.cudaStreamNonBlocking == 1
 
 
 # Page-locked memory and graphs
@@ -143,6 +144,21 @@ def test_work_that_cannot_be_captured_leaves_the_stream_usable(binding):
 
 @pytest.mark.parametrize("binding", ["pycuda"], indirect=True)
 def test_pycuda_says_that_it_has_no_graphs(binding):
-    with open_cuda() as cuda, pytest.raises(BackendError, match="pycuda has no CUDA graphs") as caught:
-        cuda.record(lambda: None)
-    assert "cuda-python" in caught.value.fix
+    with open_cuda(graphs=True) as cuda:
+        assert not cuda.has_graphs
+        for use in (cuda.check_graphs, lambda: cuda.record(lambda: None)):
+            with pytest.raises(BackendError, match="pycuda has no CUDA graphs") as caught:
+                use()
+            assert "cuda-python" in caught.value.fix
+
+
+def test_of_two_bindings_the_one_that_has_graphs_is_taken_for_them(fake_driver, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", FakeRuntime(fake_driver))
+    with open_cuda() as first, open_cuda(graphs=True) as graphs:
+        assert (first.has_graphs, graphs.has_graphs) == (False, True)
+        graphs.check_graphs()
+
+
+def test_the_stream_does_not_wait_for_the_default_stream(binding):
+    with open_cuda() as cuda:
+        assert cuda.stream in binding.non_blocking

@@ -137,6 +137,25 @@ def test_a_hardware_compatible_engine_runs_on_what_it_says(trt, tmp_path, compat
             fitting_engines(bundle, target)
 
 
+@pytest.mark.parametrize(
+    ("entry", "warned"),
+    [
+        ({"gpu": "Orin"}, False),
+        ({"gpu": "A10"}, True),
+        ({"gpu": "A10", "compatibility": ("same-cc",)}, False),
+        ({"gpu": None}, False),
+    ],
+    ids=["of this GPU", "of another", "made for others", "built without a GPU"],
+)
+def test_an_engine_of_another_gpu_of_this_capability_is_taken_with_a_warning(trt, tmp_path, caplog, entry, warned):
+    bundle = write_bundle(tmp_path / "bundle", (0.3,))
+    bundle = add_engine(bundle, engine_entry(lam=0.3, **entry), b"[1, 8]\n" + bundle.read("model-lam0.3.onnx"))
+    with open_trt(bundle, 0.3) as predictor:
+        assert predictor.predict(images(1)).shape == (1, 5)
+    assert ("a.plan was built on A10 and this is Orin" in caplog.text) == warned
+    assert ("--trt --batch 1:4:8" in caplog.text) == warned
+
+
 def test_an_engine_for_a_dla_needs_one(trt, tmp_path, monkeypatch):
     bundle = write_bundle(tmp_path / "bundle", (0.3,))
     plan = b"[1, 8]\n" + bundle.read("model-lam0.3.onnx")
@@ -194,6 +213,23 @@ def test_rtx_compiles_kernels_once(rtx_bundle, trt, tmp_path):
     assert rtx_bundle.manifest.files["a.plan"].sha256[:16] in file.name
 
 
+def test_what_rtx_runs_first_is_what_serves(rtx_bundle, trt):
+    """And no fallback that kernels compiled in the background replace."""
+    run(rtx_bundle, 2)
+    (config,) = trt.CONFIGS
+    eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    assert config.dynamic_shapes_kernel_specialization_strategy is eager
+
+
+def test_two_cards_in_a_machine_keep_their_kernels_apart(rtx_bundle, trt, tmp_path, monkeypatch, fake_driver):
+    run(rtx_bundle, 2)
+    monkeypatch.setattr(fake_driver.Device, "name", lambda _: "Orin/NX")
+    run(rtx_bundle, 2)
+    assert trt.COMPILED == [2, 2]
+    names = sorted(file.name for file in (tmp_path / "cache" / "floats-edge").iterdir())
+    assert ["sm_87-Orin_NX-" in name for name in names] == [False, True]
+
+
 @pytest.mark.parametrize("kernels", [b"for another GPU: 2", None], ids=["of another GPU", "damaged"])
 def test_kernels_that_do_not_fit_are_compiled_again_and_replaced(rtx_bundle, trt, tmp_path, kernels):
     first = run(rtx_bundle, 2)
@@ -212,8 +248,9 @@ def test_without_a_place_for_caches_rtx_runs_all_the_same(rtx_bundle, tmp_path):
     assert run(rtx_bundle, 2).shape == (2, 5)
 
 
-def test_rtx_makes_cuda_graphs_in_the_one_context_that_keeps_its_kernels(rtx_bundle, trt):
+def test_rtx_makes_cuda_graphs_in_the_one_context_that_keeps_its_kernels(rtx_bundle, trt, monkeypatch):
     """Its own graphs: the CUDA binding of this test, pycuda, has none."""
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     plain = run(rtx_bundle, 2)
     assert np.array_equal(run(rtx_bundle, 2, Host(cuda_graph=True)), plain)
     assert trt.COMPILED == [2], "the kernels of the first run are used"
@@ -222,9 +259,11 @@ def test_rtx_makes_cuda_graphs_in_the_one_context_that_keeps_its_kernels(rtx_bun
 
 
 def test_an_old_rtx_has_no_cuda_graphs(rtx_bundle, trt, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     monkeypatch.delattr(trt, "CudaGraphStrategy")
     with pytest.raises(BackendError, match=r"TensorRT-RTX 10\.3\.0 has no CUDA graphs; 1\.2 is the first"):
         run(rtx_bundle, 2, Host(cuda_graph=True))
+    assert trt.DESERIALISED == []
     assert run(rtx_bundle, 2).shape == (2, 5)
 
 
@@ -235,3 +274,5 @@ def test_the_real_tensorrt_rtx_has_cuda_graphs_and_runtime_caches():
     assert {"deserialize", "serialize"} <= set(dir(rtx.IRuntimeCache))
     assert "runtime_config" in (rtx.ICudaEngine.create_execution_context.__doc__ or "")
     assert hasattr(rtx.ICudaEngine, "create_runtime_config")
+    assert hasattr(rtx.IRuntimeConfig, "dynamic_shapes_kernel_specialization_strategy")
+    assert "EAGER" in rtx.DynamicShapesKernelSpecializationStrategy.__members__

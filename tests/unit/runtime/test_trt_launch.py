@@ -98,12 +98,22 @@ def test_the_time_on_the_device_is_that_of_a_graph_launch(trt, tmp_path):
         assert len(trt.ENQUEUED) == enqueued
 
 
-def test_pycuda_cannot(fake_driver, tmp_path):
-    importlib.import_module("tensorrt")
+def test_pycuda_cannot_and_says_so_before_anything_is_loaded(fake_driver, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    trt = importlib.import_module("tensorrt")
+    with pytest.raises(BackendError, match="pycuda has no CUDA graphs, and cuda-python is not installed") as caught:
+        open_trt(make(tmp_path / "bundle", "fixed"), 0.3, GRAPH)
+    assert "floats-edge[gpu]" in caught.value.fix
+    assert trt.DESERIALISED == []
+
+
+def test_where_both_bindings_are_installed_graphs_are_recorded_by_the_one_that_can(fake_driver, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", FakeRuntime(fake_driver))
+    trt = importlib.import_module("tensorrt")
     with open_trt(make(tmp_path / "bundle", "fixed"), 0.3, GRAPH) as predictor:
-        with pytest.raises(BackendError, match="pycuda has no CUDA graphs"):
-            predictor.predict(images(1))
-        fake_driver.queues.clear()
+        for _ in range(3):
+            predictor.predict(images(2))
+    assert (len(trt.ENQUEUED), len(trt.LAUNCHES)) == (2, 3)
 
 
 # Memory

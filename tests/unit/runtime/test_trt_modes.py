@@ -133,7 +133,6 @@ def test_weights_that_do_not_fit_are_refused_before_an_engine_is_deserialised(tr
 @pytest.mark.parametrize(
     ("behaviour", "message"),
     [
-        ("reject", "does not accept stem.bias at lambda 0.7"),
         ("forget", "it also wants stem.bias"),
         ("refit fails", "failed to refit the engine to lambda 0.7"),
     ],
@@ -150,6 +149,23 @@ def test_a_failed_refit_leaves_the_predictor_broken(trt, tmp_path, monkeypatch, 
                 use()
             assert "open the bundle again" in caught.value.fix
         assert predictor.lam == 0.3
+
+
+def test_weights_that_tensorrt_takes_from_nowhere_are_named(trt, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_TENSORRT", "reject")
+    with pytest.raises(BackendError, match=r"does not accept stem\.bias, classifier\.bias to be refitted"):
+        open_trt(with_engines(make(tmp_path / "bundle", "refit", "fp32")), 0.3)
+
+
+@pytest.mark.parametrize("behaviour", ["", "host only"])
+def test_turning_the_knob_hands_nothing_more_to_the_refitter(trt, tmp_path, monkeypatch, behaviour):
+    """What it is handed lives until its end."""
+    monkeypatch.setenv("FAKE_TENSORRT", behaviour)
+    with open_trt(with_engines(make(tmp_path / "bundle", "refit", "fp32")), 0.3) as predictor:
+        handed = len(predictor._lambda._refitter.kept)
+        for lam in LAMBDAS:
+            predictor.set_lambda(lam)
+        assert len(predictor._lambda._refitter.kept) == handed
 
 
 @pytest.mark.parametrize("marked", [("stem.weight",), ("stem.weight", "stem.bias", "classifier.weight", "extra")])
