@@ -155,12 +155,15 @@ class Run(Section):
 
 
 class Layer(Section):
-    """One layer of the model, or what runs between the layers."""
+    """One layer of the model, several that share a kernel, or what runs between the layers."""
 
-    name: str = Field(description="of the model's layer, or of the graph's node where it belongs to none")
+    name: str = Field(
+        description="of the model's layer; of several that share a kernel, joined by +; of the kernel if it is of none"
+    )
     operator: str
     precision: Precision | None = Field(
-        description="of its numbers in the graph; a backend may compute in a wider one. None: no layer with weights"
+        description="of its numbers in the graph; a backend may compute in a wider one. None: no layer with weights, "
+        "or several of unlike precision"
     )
     time_us: float = Field(ge=0, description="median over the inferences; of several kernels the sum")
     share: float = Field(ge=0, le=1, description="of the summed time of all layers")
@@ -169,7 +172,10 @@ class Layer(Section):
     )
     weights: int | None
     nonzeros: int | None
-    bytes: int | None = Field(description="weights, input and output of one inference, each once, in its precision")
+    bytes: int | None = Field(
+        description="weights, input and output of one inference, each once, in its precision; None: no layer with "
+        "weights, or several, which may share tensors"
+    )
     sparse: bool | None = Field(description="whether a kernel for 2:4 weights ran; None: the backend does not tell")
     gflops: float | None = Field(default=None, description="attained, in 10^9 operations/s; a MAC is two")
     gb_s: float | None = Field(default=None, description="attained, in 10^9 bytes/s")

@@ -18,6 +18,10 @@ from floats_edge.report.tables import (
 _WIDER = (
     "Types and bytes are those of the graph: ONNX Runtime's CPU kernels may compute in float32, and then move more."
 )
+_SHARED = (
+    "Layers joined by + share kernels: nobody can tell how their time is shared out. Their MACs are added up; what "
+    "they move is not known."
+)
 _RUN = ("subject", "backend", "batch", "streams")
 _TOP_LAYERS = 12
 _ABOVE_THE_ROOF = {
@@ -130,6 +134,8 @@ def _layer_table(label: str, trace: Trace) -> Table:
         f"{trace.source}, {trace.n} inferences, medians. Traced inferences are slower than the latencies above. MACs "
         "count zeros, and are two operations each; KiB are of weights, inputs and outputs, each once."
     ]
+    if any(layer.macs is not None and layer.bytes is None for layer in trace.layers):
+        notes.append(_SHARED)
     if trace.device == "cpu" and any(layer.precision not in (None, "fp32") for layer in trace.layers):
         notes.append(_WIDER)
     if trace.peaks is not None:

@@ -14,6 +14,8 @@ from floats_edge.deploy.engine_request import BuildRequest, EngineOptions
 from floats_edge.deploy.tensorrt_engine import build_engine
 from floats_edge.deploy.two_of_four import holds_two_of_four, sparse_tactics
 from floats_edge.errors import BackendError
+from floats_edge.profiling.layers import join_layers
+from floats_edge.profiling.workload import layer_workloads
 from floats_edge.runtime import trt_lambda
 from floats_edge.runtime.base import Host
 from floats_edge.runtime.cuda import open_cuda
@@ -219,6 +221,22 @@ def test_the_time_on_the_device_is_less_than_the_whole(bundles):
             predictor.predict(some)
         whole = 1000 * (time.perf_counter() - start) / 50
         assert 0 < np.median(device) < whole
+
+
+@pytest.mark.parametrize("mode", ["fixed", "bound"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_kernels_of_every_layer_are_timed(bundles, mode, precision):
+    bundle = of(bundles, mode, precision)
+    with open_trt(bundle, 0.3) as predictor:
+        kernels = predictor.kernels(images(8), 10)
+    assert {len(times) for times in kernels.times.values()} == {10}
+    assert kernels.origins.keys() & kernels.times.keys(), (
+        "the profiler and the inspector call kernels by the same names"
+    )
+    workloads = layer_workloads(bundle)
+    layers = join_layers(kernels, workloads, batch=8)
+    known = {name for layer in layers if layer.macs is not None for name in layer.name.split(" + ")}
+    assert known == {work.name for work in workloads}
 
 
 def test_memory_is_told(bundles):

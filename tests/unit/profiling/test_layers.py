@@ -1,3 +1,4 @@
+import dataclasses
 from functools import partial
 from pathlib import Path
 
@@ -95,3 +96,33 @@ def test_sparse_kernels() -> None:
     times = {"node_stem": [5.0], "node_head": [1.0]}
     assert [layer.sparse for layer in joined(times, frozenset({"node_stem"}))] == [True, False]
     assert [layer.sparse for layer in joined(times, None)] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    ["node_stem_myl0_4", "node_stem_U3_myl0_4", "node_of_relu_myl0_1 [profile 1]", "other || node_stem_myl0_2"],
+)
+def test_names_of_tensorrt_without_metadata(kernel: str) -> None:
+    assert joined({kernel: [5.0]})[0].name == "stem"
+
+
+def test_where_the_backend_tells_what_a_kernel_was_made_of_its_name_does_not_count() -> None:
+    kernels = Kernels({"node_head_myl0_1": [5.0]}, "a profiler", None, {"node_head_myl0_1": ("relu", "node_stem")})
+    assert join_layers(kernels, [STEM, HEAD], batch=1)[0].name == "stem"
+
+
+def test_a_kernel_of_two_layers_is_given_to_neither_alone() -> None:
+    both, own = "node_head || node_stem_myl0_1", "node_stem_myl0_0"
+    other, row = sorted(joined({own: [1.0, 1.0], both: [5.0, 7.0], "Move": [1.0, 1.0]}), key=lambda row: row.time_us)
+    assert (row.name, row.operator, row.time_us) == ("stem + head", "Conv + Gemm", 7)
+    assert (row.macs, row.weights, row.nonzeros) == (2 * (1000 + 10), 110, 35)
+    assert (row.precision, row.bytes) == (None, None)  # fp16 and fp32; and what they share is not known
+    assert (other.name, other.macs) == ("Move", None)
+
+
+def test_an_activation_that_another_layer_took_in_does_not_make_two_of_it() -> None:
+    follower = dataclasses.replace(STEM, tensors=("node_stem", "stem"), followers=("relu",))
+    kernels = Kernels(
+        {"k": [5.0], "__myl_Relu": [1.0]}, "x", None, {"k": ("relu", "node_head"), "__myl_Relu": ("relu",)}
+    )
+    assert [layer.name for layer in join_layers(kernels, [follower, HEAD], batch=1)] == ["head", "stem"]

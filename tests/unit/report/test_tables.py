@@ -157,6 +157,16 @@ def test_layers_above_the_roof_say_why(device: str, bound: str, why: str) -> Non
     assert why in note
 
 
+def test_layers_that_share_a_kernel_stand_together_and_say_so() -> None:
+    stem, head, rest = trace().layers
+    shared = head.model_copy(update={"name": "a + b", "precision": None, "bytes": None, "attainable_us": None})
+    told = layer_tables(label_records([profile(traces=(trace().model_copy(update={"layers": (shared,)}),))]))[0]
+    alone = layer_tables(label_records([profile(traces=(trace().model_copy(update={"layers": (stem, rest)}),))]))[0]
+    assert told.rows[0][told.columns.index("of attainable")] == "unknown"
+    assert any("share kernels" in note for note in told.notes)
+    assert not any("share kernels" in note for note in alone.notes)
+
+
 def test_precision_stands_by_each_layer_and_peaks_of_one_source_in_one_note() -> None:
     board = "NVIDIA, data sheet"
     arithmetic = {name: Reading(value=v, unit="GFLOP/s", source=board) for name, v in (("int8", 400), ("fp32", 100))}
