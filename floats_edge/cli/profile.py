@@ -201,10 +201,10 @@ def _plan(bundle: "Bundle", options: _Options) -> "Plan":
 
     from floats_edge.profiling.estimate import estimate_bundle
     from floats_edge.profiling.profile import Plan
-    from floats_edge.runtime.backends import BACKENDS, open_traced, unavailable_reason
+    from floats_edge.runtime.backends import BACKENDS, open_traced
 
     wanted = BACKENDS if "auto" in options.backends else options.backends
-    reasons = {backend: unavailable_reason(backend, bundle) for backend in wanted}
+    reasons = {backend: _unavailable(backend, bundle) for backend in wanted}
     here = [backend for backend in wanted if reasons[backend] is None]
     lam = options.lambda_of(bundle)
     return Plan(
@@ -218,15 +218,31 @@ def _plan(bundle: "Bundle", options: _Options) -> "Plan":
     )
 
 
+def _unavailable(backend: str, bundle: "Bundle") -> str | None:
+    """Why a backend cannot run a bundle here, or None where it can.
+
+    TensorRT is asked in a process of its own: it opens the GPU, which costs memory and power until the process ends.
+    """
+    from floats_edge.errors import BackendError
+    from floats_edge.profiling.isolation import run_isolated
+    from floats_edge.runtime.backends import unavailable_reason
+
+    if backend != "trt":
+        return unavailable_reason(backend, bundle)
+    try:
+        return run_isolated(unavailable_reason, backend, bundle)
+    except BackendError as error:
+        return error.what
+
+
 def _compare(bundles: "list[Bundle]", options: _Options, tell: Callable[[str], None]) -> "Comparison":
     from floats_edge.errors import BackendError
     from floats_edge.profiling.compare import Schedule, compare_bundles
-    from floats_edge.runtime.backends import unavailable_reason
 
     (backend,), (batch,) = options.backends, options.batches
     reasons: dict[str, str] = {}
     for candidate in _FASTEST_FIRST if backend == "auto" else (backend,):
-        problems = [reason for bundle in bundles if (reason := unavailable_reason(candidate, bundle))]
+        problems = [reason for bundle in bundles if (reason := _unavailable(candidate, bundle))]
         if problems:
             reasons[candidate] = problems[0]
             continue

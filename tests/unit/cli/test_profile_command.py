@@ -4,13 +4,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
 from click.testing import CliRunner, Result
 from fixtures.processes import wait_for_worker
-from fixtures.tiny_bundle import write_bundle
+from fixtures.tiny_bundle import add_engine, engine_entry, write_bundle
 
+from floats_edge.artifacts.bundle import open_bundle
 from floats_edge.artifacts.records import Comparison, Profile, load_record
 from floats_edge.cli.main import cli
 from floats_edge.cli.profile import profile
@@ -193,6 +195,19 @@ def test_needs_no_torch(bundle: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", blocked, "profile", str(bundle), *BRIEF, "-o", str(tmp_path / "profile.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_gpu_is_opened_in_other_processes_alone(bundle: Path, tmp_path: Path, fake_driver: ModuleType) -> None:
+    opened = open_bundle(bundle)
+    plan = b"[1, 8]\n" + opened.read(opened.manifest.graphs[0].file)
+    add_engine(opened, engine_entry("a.plan", batch=(1, 4, 8)), plan)
+    result = invoke(bundle, "--backend", "trt", *BRIEF, "-o", tmp_path / "profile.json")
+    assert result.exit_code == 0, result.output
+    record = load_record(tmp_path / "profile.json")
+    assert isinstance(record, Profile)
+    assert record.runs[0].backend == "trt"
+    assert {"stem"} <= {layer.name for layer in record.traces[0].layers}
+    assert not fake_driver.initialised
 
 
 def test_cuda_graphs_are_for_tensorrt(bundle: Path, tmp_path: Path) -> None:
