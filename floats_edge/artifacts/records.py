@@ -117,7 +117,7 @@ class Latency(Section):
 
 
 class Sampled(Section):
-    """A condition before, during and after the timed inferences of a run, or the reason why it is not known."""
+    """A condition before, during and after timed inferences, or the reason why it is not known."""
 
     unit: str
     source: str = Field(min_length=1, description="where it was read, or why it could not be")
@@ -262,7 +262,9 @@ class Comparison(Section):
     n: tuple[int, ...] = Field(description="inferences, by subject")
     method: str
     ratios: tuple[Ratio, ...]
-    conditions: dict[str, Reading | str]
+    conditions: dict[str, Reading | str] = Field(description="machine, power mode, versions: what stays as it is")
+    sampled: dict[str, Sampled] = Field(description="clocks, temperatures, power and load while the bundles took turns")
+    marks: tuple[str, ...] = Field(description="what makes the ratios doubtful")
 
 
 Record = Evaluation | Profile | Comparison

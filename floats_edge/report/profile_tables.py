@@ -42,15 +42,21 @@ def record_tables(content: Content) -> list[Table]:
     if content.profiles:
         tables += [*speed_tables(content), *resource_tables(content), *layer_tables(content)]
     if content.comparisons:
-        tables.append(comparison_table(content))
-    if content.profiles:
-        tables += [*estimate_tables(content), *condition_tables(content)]
+        tables += comparison_tables(content)
+    tables += estimate_tables(content)
+    if content.profiles or content.comparisons:
+        tables += condition_tables(content)
     return tables
 
 
 def speed_tables(content: Content) -> list[Table]:
     """Latencies, what is doubtful about them, and the time to start."""
     return [latency_table(content), *_if_rows(mark_table(content)), start_table(content)]
+
+
+def comparison_tables(content: Content) -> list[Table]:
+    """Ratios of latencies, and what is doubtful about them."""
+    return [comparison_table(content), *_if_rows(doubt_table(content))]
 
 
 def resource_tables(content: Content) -> list[Table]:
@@ -198,6 +204,12 @@ def comparison_table(content: Content) -> Table:
     return make_table("Comparison", columns, rows, figures=("ratio", *columns[4:]), details=details, notes=notes)
 
 
+def doubt_table(content: Content) -> Table:
+    """What makes comparisons doubtful."""
+    rows = [(_names(labels), mark) for labels, record in content.comparisons for mark in record.marks]
+    return make_table("Doubtful comparisons", ("bundles", "what"), rows)
+
+
 def estimate_tables(content: Content) -> list[Table]:
     """Lower bounds on paper."""
     rows, sources = [], {}
@@ -216,22 +228,25 @@ def estimate_tables(content: Content) -> list[Table]:
 
 
 def condition_table(content: Content) -> Table:
-    """What the profiles were taken under and does not change meanwhile."""
+    """What figures were taken under and does not change meanwhile."""
     rows = []
-    for label, record in content.profiles:
+    compared = [(_names(labels), record) for labels, record in content.comparisons]
+    for label, record in (*content.profiles, *compared):
         for name, value in record.conditions.items():
             rows.append((label, name, *(reading(value) if isinstance(value, Reading) else (value, ""))))
     return make_table("Conditions", ("subject", "condition", "value", "source"), rows)
 
 
 def sampled_table(content: Content) -> Table:
-    """What changes during runs."""
+    """What changes during runs and comparisons."""
     rows = []
-    for label, run in _runs(content):
-        for name, sampled in run.conditions.items():
+    measured = [(_key(label, run), run.conditions) for label, run in _runs(content)]
+    measured += [((_names(labels), r.backend, str(r.batch), "1"), r.sampled) for labels, r in content.comparisons]
+    for key, conditions in measured:
+        for name, sampled in conditions.items():
             during = map(_optional, (sampled.minimum, sampled.mean, sampled.maximum))
             ends = (_optional(sampled.before), *during, _optional(sampled.after))
-            rows.append((*_key(label, run), f"{name}, {sampled.unit}", *ends, str(sampled.n), sampled.source))
+            rows.append((*key, f"{name}, {sampled.unit}", *ends, str(sampled.n), sampled.source))
     columns = (*_RUN, "condition", "before", "lowest", "mean", "highest", "after", "n", "source")
     notes = ["Lowest, mean and highest during the timed inferences; n: samples of these."]
     figures = ("batch", "streams", "before", "lowest", "mean", "highest", "after", "n")
@@ -289,6 +304,10 @@ def _switch(run: Run) -> tuple[str, str, str]:
     if latency is None:
         return ("one λ" if run.streams == 1 else "", "", "")
     return number(latency.p50), number(latency.p90), f"{latency.n:,}"
+
+
+def _names(labels: tuple[str, ...]) -> str:
+    return " against ".join(labels)
 
 
 def _lambdas(labels: tuple[str, ...], record: Comparison) -> str:

@@ -206,6 +206,17 @@ def test_ratio_is_told_only_where_its_interval_leaves_one_out() -> None:
     assert comparison_table(label_records([comparison(ratios=(ratio,))])).rows[0][3] == "not told apart"
 
 
+def test_a_comparison_shows_its_conditions_and_what_is_doubtful() -> None:
+    mark = "clocks not locked: GPU clock 306 to 1020 MHz during the run"
+    tables = {table.title: table for table in record_tables(label_records([comparison(marks=(mark,))]))}
+    names = "quickstart/bundle bound fp32 against quickstart/sparse bound fp32"
+    doubts, conditions = tables["Doubtful comparisons"], tables[f"Conditions · {names}"]
+    assert doubts.rows == ((names, mark),)
+    assert conditions.rows == (("CPU", "AMD EPYC", ""),)
+    over = tables[f"Conditions over the runs · {names}"]
+    assert over.rows[0][:7] == ("ort-cpu", "1", "1", "GPU clock, MHz", "1,020", "1,020", "1,020")
+
+
 @pytest.mark.parametrize(
     ("attack", "step"),
     [
@@ -255,7 +266,9 @@ def test_several_profiles_share_a_table_with_a_column_for_the_subject() -> None:
 
 
 def test_every_row_fits_its_columns() -> None:
-    for table in record_tables(label_records([run_evaluation(), bundle_evaluation(), profile()])):
+    for table in record_tables(
+        label_records([run_evaluation(), bundle_evaluation(), profile(), comparison(marks=("x: y",))])
+    ):
         assert {len(row) for row in table.rows} == {len(table.columns)}
         assert table.figures <= set(table.columns)
 
