@@ -2,9 +2,9 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, RootModel, model_validator
+from pydantic import Discriminator, Field, RootModel, Tag, model_validator
 from typing_extensions import Self
 
 from floats_edge.artifacts.bundle import Bundle
@@ -270,7 +270,25 @@ class Comparison(Section):
 Record = Evaluation | Profile | Comparison
 
 
-class _AnyRecord(RootModel[Annotated[Record, Field(discriminator="kind")]]):
+def _kind(value: Any) -> str | None:
+    kind = value.get("kind") if isinstance(value, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
+class _AnyRecord(
+    RootModel[
+        Annotated[
+            Annotated[Evaluation, Tag("evaluation")]
+            | Annotated[Profile, Tag("profile")]
+            | Annotated[Comparison, Tag("comparison")],
+            Discriminator(
+                _kind,
+                custom_error_type="no_record",
+                custom_error_message="it should be an object whose kind is evaluation, profile or comparison",
+            ),
+        ]
+    ]
+):
     """A record of any kind, told apart by its ``kind``."""
 
 
@@ -319,4 +337,5 @@ def load_record(path: Path) -> Record:
     Raises:
         ArtifactError: no such file, or not a valid record.
     """
-    return read_json(path, _AnyRecord, "write it again with floats-edge evaluate or floats-edge profile").root
+    remedy = "give what floats-edge evaluate or floats-edge profile wrote; floats-edge inspect shows bundles and runs"
+    return read_json(path, _AnyRecord, remedy).root

@@ -71,7 +71,8 @@ def _boards(ctx: click.Context, option: click.Parameter, value: str | None) -> t
     type=click.IntRange(1, 64),
     multiple=True,
     default=(1,),
-    help="Predictors that run at the same time, each in a thread; repeat for several.  [default: 1]",
+    help="Predictors that run at the same time, each in a thread and with a network of its own in memory; repeat for "
+    "several.  [default: 1]",
 )
 @click.option(
     "--threads",
@@ -151,7 +152,6 @@ def profile(
     """
     from rich.console import Console
 
-    from floats_edge.artifacts.bundle import open_bundle
     from floats_edge.artifacts.files import check_writable
     from floats_edge.artifacts.records import Profile, save_record
     from floats_edge.profiling.bench import Timing
@@ -161,7 +161,7 @@ def profile(
     if cuda_graph and not {"auto", "trt"} & {*backends}:
         raise click.UsageError("--cuda-graph is for --backend trt")
     check_writable(out)
-    opened = [open_bundle(path) for path in bundles]
+    opened = [_open(path) for path in bundles]
     timing = Timing(warmup_s=warmup, duration_s=duration)
     options = _Options(
         backends=tuple(dict.fromkeys(backends)),
@@ -191,9 +191,34 @@ def _measure(bundles: "list[Bundle]", options: _Options) -> "Profile | Compariso
         if len(bundles) == 1:
             plan = _plan(bundles[0], options)
             return profile_bundle(bundles[0], plan, lambda step: status.update(f"measuring {step}"))
-        if len(options.backends) > 1 or len(options.batches) > 1 or options.streams != (1,) or options.boards:
-            raise click.UsageError("several bundles are compared on one --backend, at one --batch, in one stream")
+        _check_comparison(options)
         return _compare(bundles, options, lambda step: status.update(f"comparing: {step}"))
+
+
+def _open(path: Path) -> "Bundle":
+    from floats_edge.artifacts.bundle import is_bundle, open_bundle
+    from floats_edge.artifacts.checkpoint import is_run
+    from floats_edge.errors import ArtifactError
+
+    if is_run(path) and not is_bundle(path):
+        raise ArtifactError(
+            f"{path} is the run folder of a training; what is profiled is a bundle exported from it.",
+            fix=f"floats-edge export {path} -o DIR, then floats-edge profile DIR",
+        )
+    return open_bundle(path)
+
+
+def _check_comparison(options: _Options) -> None:
+    """Refuse options of which a comparison takes one, or none."""
+    too_much = {
+        "one --backend": len(options.backends) > 1,
+        "one --batch": len(options.batches) > 1,
+        "one stream": options.streams != (1,),
+        "no --estimate": bool(options.boards),
+    }
+    wrong = [what for what, given in too_much.items() if given]
+    if wrong:
+        raise click.UsageError(f"several bundles are compared with {' and '.join(wrong)}")
 
 
 def _plan(bundle: "Bundle", options: _Options) -> "Plan":

@@ -9,6 +9,7 @@ from floats_edge.report.tables import (
     Table,
     accuracy_table,
     clean,
+    duration,
     make_table,
     number,
     reading,
@@ -85,6 +86,8 @@ def latency_table(content: Content) -> Table:
     details = {"λ", "p90 ms", "max ms", "mean ms", "std ms", "threads"}
     covered = sorted({f"after {run.warmup_s:g} s of warm-up: {run.includes}" for _, run in _runs(content)})
     notes = [f"One inference at a time in each stream, {text}." for text in covered]
+    if any(run.streams > 1 for _, run in _runs(content)):
+        notes.append("Every stream loads the whole network for itself: weights are in memory once per stream.")
     notes += [f"device: {run}." for run in sorted({run.device_includes or "" for _, run in _runs(content)} - {""})]
     notes += [f"{label}: incomplete, {record.incomplete}" for label, record in content.profiles if record.incomplete]
     return make_table("Latency", columns, rows, figures=columns[2:], details=details, notes=notes)
@@ -191,6 +194,8 @@ def comparison_table(content: Content) -> Table:
     for labels, record in content.comparisons:
         for ratio in record.ratios:
             verdict = "faster" if ratio.high < 1 else "slower" if ratio.low > 1 else "not told apart"
+            over, under = record.lambdas[ratio.over], record.lambdas[ratio.under]
+            verdict += "" if over == under else f", at λ {over:g} against λ {under:g}"
             p50 = (number(record.p50_ms[ratio.over]), number(record.p50_ms[ratio.under]))
             interval = f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
             rows.append((labels[ratio.over], labels[ratio.under], interval, verdict, *p50, str(ratio.pairs)))
@@ -216,15 +221,15 @@ def estimate_tables(content: Content) -> list[Table]:
     for label, record in content.profiles:
         for estimate in record.estimates:
             kind = f"{estimate.precision}, 2:4" if estimate.sparse else estimate.precision
-            bound = f"≥ {number(estimate.latency_ms)}"
+            bound = f"≥ {duration(estimate.latency_ms)}"
             rows.append((label, estimate.board, kind, str(estimate.batch), bound, estimate.bound))
             sources[f"{estimate.board}: {estimate.source}."] = None
-    columns = ("subject", "board", "precision", "batch", "ms", "bound by")
+    columns = ("subject", "board", "precision", "batch", "latency", "bound by")
     notes = [
         "Estimated from published peak rates, not measured: real latencies are higher, often many times.",
         *sources,
     ]
-    return _if_rows(make_table("Estimate", columns, rows, figures=("batch", "ms"), notes=notes))
+    return _if_rows(make_table("Estimate", columns, rows, figures=("batch", "latency"), notes=notes))
 
 
 def condition_table(content: Content) -> Table:
@@ -247,10 +252,10 @@ def sampled_table(content: Content) -> Table:
             during = map(_optional, (sampled.minimum, sampled.mean, sampled.maximum))
             ends = (_optional(sampled.before), *during, _optional(sampled.after))
             rows.append((*key, f"{name}, {sampled.unit}", *ends, str(sampled.n), sampled.source))
-    columns = (*_RUN, "condition", "before", "lowest", "mean", "highest", "after", "n", "source")
-    notes = ["Lowest, mean and highest during the timed inferences; n: samples of these."]
-    figures = ("batch", "streams", "before", "lowest", "mean", "highest", "after", "n")
-    details = ("lowest", "highest", "n", "source")
+    columns = (*_RUN, "condition", "before", "lowest", "mean", "highest", "after", "samples", "source")
+    notes = ["What stands between before and after is of the samples taken during the timed inferences."]
+    figures = ("batch", "streams", "before", "lowest", "mean", "highest", "after", "samples")
+    details = ("lowest", "highest", "samples", "source")
     return make_table("Conditions over the runs", columns, rows, figures=figures, details=details, notes=notes)
 
 

@@ -126,6 +126,11 @@ def number(value: float) -> str:
     return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
+def duration(ms: float) -> str:
+    """A time, in µs below a millisecond."""
+    return f"{number(ms)} ms" if ms >= 1 else f"{number(1000 * ms)} µs"
+
+
 def reading(figure: Reading) -> tuple[str, str]:
     """Value with unit, and source."""
     if figure.value is None:

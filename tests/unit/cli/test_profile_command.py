@@ -98,6 +98,14 @@ def test_missing_bundle_is_told(tmp_path: Path) -> None:
     assert "Remedy" in result.stderr
 
 
+def test_a_run_folder_is_told_with_the_command_that_exports_it(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.json").write_text("{}")
+    result = invoke(tmp_path)
+    assert result.exit_code == 1
+    assert f"{tmp_path} is the run folder of a training" in result.stderr
+    assert f"floats-edge export {tmp_path} -o DIR" in result.stderr
+
+
 def test_unwritable_output_is_told(bundle: Path, tmp_path: Path) -> None:
     result = invoke(bundle, "--backend", "ort-cpu", *BRIEF, "-o", bundle / "model.onnx" / "profile.json")
     assert result.exit_code == 1
@@ -144,11 +152,22 @@ def test_several_bundles_are_compared(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["--batch", "1", "--batch", "2"], ["--streams", "2"], ["--estimate", "thor"], ["--backend", "trt"]]
+    ("options", "told"),
+    [
+        (["--batch", "1", "--batch", "2"], "with one --batch\n"),
+        (["--streams", "2"], "with one stream\n"),
+        (["--estimate", "thor"], "with no --estimate\n"),
+        (
+            ["--backend", "trt", "--backend", "ort-cpu", "--batch", "1", "--batch", "2"],
+            "one --backend and one --batch\n",
+        ),
+        (["--backend", "trt"], "no backend runs all of these bundles here"),
+    ],
 )
-def test_a_comparison_has_one_of_each(options: list[str], bundle: Path, tmp_path: Path) -> None:
+def test_a_comparison_has_one_of_each(options: list[str], told: str, bundle: Path, tmp_path: Path) -> None:
     result = invoke(bundle, bundle, *BRIEF, *options, "-o", tmp_path / "comparison.json")
     assert result.exit_code in (1, 2)
+    assert told in result.stderr
     assert not (tmp_path / "comparison.json").exists()
 
 

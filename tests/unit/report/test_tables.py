@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from fixtures.records import (
     bundle_evaluation,
@@ -25,7 +27,7 @@ from floats_edge.report.profile_tables import (
     record_tables,
     sampled_table,
 )
-from floats_edge.report.tables import accuracy_table, effective_step, label_records, number, reading
+from floats_edge.report.tables import accuracy_table, duration, effective_step, label_records, number, reading
 
 
 def labels(records) -> list[str]:
@@ -189,9 +191,27 @@ def test_precision_stands_by_each_layer_and_peaks_of_one_source_in_one_note() ->
 def test_estimates_are_called_so() -> None:
     (table,) = estimate_tables(label_records([profile()]))
     assert "Estimate" in table.title
-    assert table.rows[0][-2].startswith("≥ ")
+    assert table.rows[0][-2] == "≥ 0.120 µs"
     assert "not measured" in table.notes[0]
     assert "NVIDIA, data sheet" in table.notes[1]
+
+
+def test_the_note_on_conditions_names_no_column_that_a_console_leaves_out() -> None:
+    table = sampled_table(label_records([profile()]))
+    assert not any(re.search(rf"\b{column}\b", " ".join(table.notes), re.I) for column in ("lowest", "highest", "n"))
+
+
+@pytest.mark.parametrize(("ms", "text"), [(9.14e-5, "0.0914 µs"), (0.0123, "12.3 µs"), (1.5, "1.50 ms")])
+def test_times_have_a_unit_that_fits(ms: float, text: str) -> None:
+    assert duration(ms) == text
+
+
+def test_every_stream_has_its_own_network_and_the_report_says_so() -> None:
+    def notes(streams: int) -> str:
+        return " ".join(latency_table(label_records([profile(runs=(run(1, streams=streams),))])).notes)
+
+    assert "loads the whole network for itself" in notes(2)
+    assert "loads the whole network for itself" not in notes(1)
 
 
 def test_ratio_is_told_only_where_its_interval_leaves_one_out() -> None:
@@ -204,6 +224,8 @@ def test_ratio_is_told_only_where_its_interval_leaves_one_out() -> None:
     )
     ratio = comparison().ratios[0].model_copy(update={"high": 1.01})
     assert comparison_table(label_records([comparison(ratios=(ratio,))])).rows[0][3] == "not told apart"
+    apart = comparison(lambdas=(0.0, 0.5))
+    assert comparison_table(label_records([apart])).rows[0][3] == "faster, at λ 0.5 against λ 0"
 
 
 def test_a_comparison_shows_its_conditions_and_what_is_doubtful() -> None:
