@@ -56,7 +56,8 @@ def trace_layers(open_traced: OpenTraced, batch: int, workloads: Sequence[Worklo
 def join_layers(kernels: Kernels, workloads: Sequence[Workload], batch: int) -> tuple[Layer, ...]:
     """Layers by their share of the time; what belongs to no layer stands by the name of its kernel.
 
-    Layers that share a kernel stand together: nobody can tell how its time is shared out.
+    Layers that share a kernel stand together: nobody can tell how its time is shared out. Where each also has a kernel
+    of its own that multiplies, only what they share does.
 
     Args:
         kernels: and their times.
@@ -71,7 +72,7 @@ def join_layers(kernels: Kernels, workloads: Sequence[Workload], batch: int) -> 
     total = sum(medians) or 1.0
     layers = [
         Layer(
-            **_work([work for work in workloads if work.name in group.layers], batch),
+            **_work([work for work in workloads if group.working and work.name in group.layers], batch),
             name=" + ".join(work.name for work in workloads if work.name in group.layers) or group.kernels[0],
             time_us=time_us,
             share=time_us / total,
@@ -84,21 +85,37 @@ def join_layers(kernels: Kernels, workloads: Sequence[Workload], batch: int) -> 
 
 @dataclass
 class _Group:
-    """Kernels that share layers, or one that has none; by name."""
+    """Kernels that stand together.
+
+    Attributes:
+        layers: that they belong to, by name; none: the kernel stands by its own.
+        kernels: by name.
+        working: whether they do all the work of these layers.
+    """
 
     layers: set[str]
     kernels: list[str]
+    working: bool = True
 
 
 def _groups(kernels: Kernels, workloads: Sequence[Workload]) -> list[_Group]:
+    owners = {kernel: _owners(kernels.origins.get(kernel) or _parts(kernel), workloads) for kernel in kernels.times}
+    # A backend calls a kernel that multiplies after its node; one that it calls otherwise may multiply or move data.
+    alone = [layers for kernel, layers in owners.items() if layers == _multiplied(_parts(kernel), workloads)]
+    served = set().union(*(layers for layers in alone if len(layers) == 1))
     groups: list[_Group] = []
-    for kernel in kernels.times:
-        group = _Group(_owners(kernels.origins.get(kernel) or _parts(kernel), workloads), [kernel])
-        for other in [other for other in groups if other.layers & group.layers]:
-            group = _Group(other.layers | group.layers, other.kernels + group.kernels)
+    for kernel, layers in owners.items():
+        working = len(layers) < 2 or not layers <= served
+        group = _Group(layers, [kernel], working)
+        for other in [other for other in groups if other.working == working and _together(other, group)]:
+            group = _Group(other.layers | group.layers, other.kernels + group.kernels, working)
             groups.remove(other)
         groups.append(group)
     return groups
+
+
+def _together(one: _Group, other: _Group) -> bool:
+    return bool(one.layers & other.layers) if one.working else one.layers == other.layers
 
 
 def _parts(kernel: str) -> list[str]:
@@ -108,9 +125,17 @@ def _parts(kernel: str) -> list[str]:
 
 def _owners(nodes: Sequence[str], workloads: Sequence[Workload]) -> set[str]:
     """The layers that multiply in these nodes; where none does, those that they follow."""
-    names = {*nodes, *(_DECORATION.sub("", node) for node in nodes)}
-    multiply = {work.name for work in workloads if not names.isdisjoint(work.tensors)}
-    return multiply or {work.name for work in workloads if not names.isdisjoint(work.followers)}
+    followed = {work.name for work in workloads if not _plain(nodes).isdisjoint(work.followers)}
+    return _multiplied(nodes, workloads) or followed
+
+
+def _multiplied(nodes: Sequence[str], workloads: Sequence[Workload]) -> set[str]:
+    return {work.name for work in workloads if not _plain(nodes).isdisjoint(work.tensors)}
+
+
+def _plain(nodes: Sequence[str]) -> set[str]:
+    """The names of nodes, and these without what a backend adds."""
+    return {*nodes, *(_DECORATION.sub("", node) for node in nodes)}
 
 
 def _work(layers: Sequence[Workload], batch: int) -> dict[str, Any]:

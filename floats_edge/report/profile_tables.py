@@ -10,6 +10,7 @@ from floats_edge.report.tables import (
     accuracy_table,
     clean,
     duration,
+    layer_label,
     make_table,
     number,
     reading,
@@ -20,8 +21,8 @@ _WIDER = (
     "Types and bytes are those of the graph: ONNX Runtime's CPU kernels may compute in float32, and then move more."
 )
 _SHARED = (
-    "Layers joined by + share kernels: nobody can tell how their time is shared out. Their MACs are added up; what "
-    "they move is not known."
+    "Layers joined by + share kernels: nobody can tell how their time is shared out. Their MACs are added up, unless "
+    "each also has a row of its own; what they move is not known."
 )
 _RUN = ("subject", "backend", "batch", "streams")
 _TOP_LAYERS = 12
@@ -143,7 +144,7 @@ def _layer_table(label: str, trace: Trace) -> Table:
         f"{trace.source}, {trace.n} inferences, medians. Traced inferences are slower than the latencies above. MACs "
         "count zeros, and are two operations each; KiB are of weights, inputs and outputs, each once."
     ]
-    if any(layer.macs is not None and layer.bytes is None for layer in trace.layers):
+    if any(" + " in layer.name for layer in trace.layers):
         notes.append(_SHARED)
     if trace.device == "cpu" and any(layer.precision not in (None, "fp32") for layer in trace.layers):
         notes.append(_WIDER)
@@ -163,7 +164,7 @@ def _layer_row(layer: Layer) -> tuple[str, ...]:
     density = layer.nonzeros / layer.weights if layer.nonzeros is not None and layer.weights else None
     known = layer.macs is not None
     return (
-        layer.name,
+        layer_label(layer),
         layer.operator,
         layer.precision or "",
         number(layer.time_us),

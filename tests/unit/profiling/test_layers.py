@@ -126,3 +126,17 @@ def test_an_activation_that_another_layer_took_in_does_not_make_two_of_it() -> N
         {"k": [5.0], "__myl_Relu": [1.0]}, "x", None, {"k": ("relu", "node_head"), "__myl_Relu": ("relu",)}
     )
     assert [layer.name for layer in join_layers(kernels, [follower, HEAD], batch=1)] == ["head", "stem"]
+
+
+def test_what_two_layers_share_besides_their_own_kernels_stands_apart() -> None:
+    """Of an int8 residual block in a plan of TensorRT-RTX 1.7: two convolutions, and their scaled outputs' sum."""
+    dequantized = ("node_of_relu.dequantized", "node_of_weight.dequantized")
+    origins = {
+        "node_conv2d_5_myl0_9": ("node_conv2d_5", *dequantized),
+        "node_conv2d_3_myl0_10": ("node_conv2d_3", *dequantized),
+        "__myl_MulAddMulAddAddRelu_myl0_11": ("node_conv2d_3", "node_add_66", "node_relu_4", "node_conv2d_5"),
+    }
+    layers = [dataclasses.replace(STEM, name=n, tensors=(f"node_conv2d_{n}", n), followers=()) for n in ("3", "5")]
+    kernels = Kernels({name: [time] for name, time in zip(origins, (9.0, 5.0, 2.0), strict=True)}, "x", None, origins)
+    rows = join_layers(kernels, layers, batch=1)
+    assert [(row.name, row.time_us, row.macs) for row in rows] == [("5", 9, 1000), ("3", 5, 1000), ("3 + 5", 2, None)]

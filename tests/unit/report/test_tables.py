@@ -27,7 +27,15 @@ from floats_edge.report.profile_tables import (
     record_tables,
     sampled_table,
 )
-from floats_edge.report.tables import accuracy_table, duration, effective_step, label_records, number, reading
+from floats_edge.report.tables import (
+    accuracy_table,
+    duration,
+    effective_step,
+    label_records,
+    layer_label,
+    number,
+    reading,
+)
 
 
 def labels(records) -> list[str]:
@@ -167,6 +175,13 @@ def test_layers_that_share_a_kernel_stand_together_and_say_so() -> None:
     assert told.rows[0][told.columns.index("of attainable")] == "unknown"
     assert any("share kernels" in note for note in told.notes)
     assert not any("share kernels" in note for note in alone.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"), [("a", "a"), ("a + b + c", "a + b + c"), ("a + b + c + d + e", "a + b + 3 more")]
+)
+def test_many_layers_of_one_kernel_have_a_short_label(name: str, label: str) -> None:
+    assert layer_label(trace().layers[0].model_copy(update={"name": name})) == label
 
 
 def test_precision_stands_by_each_layer_and_peaks_of_one_source_in_one_note() -> None:
