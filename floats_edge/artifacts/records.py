@@ -2,9 +2,9 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, RootModel, model_validator
+from pydantic import Discriminator, Field, RootModel, Tag, model_validator
 from typing_extensions import Self
 
 from floats_edge.artifacts.bundle import Bundle
@@ -117,7 +117,7 @@ class Latency(Section):
 
 
 class Sampled(Section):
-    """A condition before, during and after the timed inferences of a run, or the reason why it is not known."""
+    """A condition before, during and after timed inferences, or the reason why it is not known."""
 
     unit: str
     source: str = Field(min_length=1, description="where it was read, or why it could not be")
@@ -155,12 +155,15 @@ class Run(Section):
 
 
 class Layer(Section):
-    """One layer of the model, or what runs between the layers."""
+    """One layer of the model, several that share a kernel, or what runs between the layers."""
 
-    name: str = Field(description="of the model's layer, or of the graph's node where it belongs to none")
+    name: str = Field(
+        description="of the model's layer; of several that share a kernel, joined by +; of the kernel if it is of none"
+    )
     operator: str
     precision: Precision | None = Field(
-        description="of its numbers in the graph; a backend may compute in a wider one. None: no layer with weights"
+        description="of its numbers in the graph; a backend may compute in a wider one. None: no layer with weights, "
+        "or several of unlike precision"
     )
     time_us: float = Field(ge=0, description="median over the inferences; of several kernels the sum")
     share: float = Field(ge=0, le=1, description="of the summed time of all layers")
@@ -169,7 +172,10 @@ class Layer(Section):
     )
     weights: int | None
     nonzeros: int | None
-    bytes: int | None = Field(description="weights, input and output of one inference, each once, in its precision")
+    bytes: int | None = Field(
+        description="weights, input and output of one inference, each once, in its precision; None: no layer with "
+        "weights, or several, which may share tensors"
+    )
     sparse: bool | None = Field(description="whether a kernel for 2:4 weights ran; None: the backend does not tell")
     gflops: float | None = Field(default=None, description="attained, in 10^9 operations/s; a MAC is two")
     gb_s: float | None = Field(default=None, description="attained, in 10^9 bytes/s")
@@ -256,13 +262,33 @@ class Comparison(Section):
     n: tuple[int, ...] = Field(description="inferences, by subject")
     method: str
     ratios: tuple[Ratio, ...]
-    conditions: dict[str, Reading | str]
+    conditions: dict[str, Reading | str] = Field(description="machine, power mode, versions: what stays as it is")
+    sampled: dict[str, Sampled] = Field(description="clocks, temperatures, power and load while the bundles took turns")
+    marks: tuple[str, ...] = Field(description="what makes the ratios doubtful")
 
 
 Record = Evaluation | Profile | Comparison
 
 
-class _AnyRecord(RootModel[Annotated[Record, Field(discriminator="kind")]]):
+def _kind(value: Any) -> str | None:
+    kind = value.get("kind") if isinstance(value, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
+class _AnyRecord(
+    RootModel[
+        Annotated[
+            Annotated[Evaluation, Tag("evaluation")]
+            | Annotated[Profile, Tag("profile")]
+            | Annotated[Comparison, Tag("comparison")],
+            Discriminator(
+                _kind,
+                custom_error_type="no_record",
+                custom_error_message="it should be an object whose kind is evaluation, profile or comparison",
+            ),
+        ]
+    ]
+):
     """A record of any kind, told apart by its ``kind``."""
 
 
@@ -311,4 +337,5 @@ def load_record(path: Path) -> Record:
     Raises:
         ArtifactError: no such file, or not a valid record.
     """
-    return read_json(path, _AnyRecord, "write it again with floats-edge evaluate or floats-edge profile").root
+    remedy = "give what floats-edge evaluate or floats-edge profile wrote; floats-edge inspect shows bundles and runs"
+    return read_json(path, _AnyRecord, remedy).root

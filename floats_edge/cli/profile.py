@@ -71,7 +71,8 @@ def _boards(ctx: click.Context, option: click.Parameter, value: str | None) -> t
     type=click.IntRange(1, 64),
     multiple=True,
     default=(1,),
-    help="Predictors that run at the same time, each in a thread; repeat for several.  [default: 1]",
+    help="Predictors that run at the same time, each in a thread and with a network of its own in memory; repeat for "
+    "several.  [default: 1]",
 )
 @click.option(
     "--threads",
@@ -151,7 +152,6 @@ def profile(
     """
     from rich.console import Console
 
-    from floats_edge.artifacts.bundle import open_bundle
     from floats_edge.artifacts.files import check_writable
     from floats_edge.artifacts.records import Profile, save_record
     from floats_edge.profiling.bench import Timing
@@ -161,7 +161,7 @@ def profile(
     if cuda_graph and not {"auto", "trt"} & {*backends}:
         raise click.UsageError("--cuda-graph is for --backend trt")
     check_writable(out)
-    opened = [open_bundle(path) for path in bundles]
+    opened = [_open(path) for path in bundles]
     timing = Timing(warmup_s=warmup, duration_s=duration)
     options = _Options(
         backends=tuple(dict.fromkeys(backends)),
@@ -191,9 +191,34 @@ def _measure(bundles: "list[Bundle]", options: _Options) -> "Profile | Compariso
         if len(bundles) == 1:
             plan = _plan(bundles[0], options)
             return profile_bundle(bundles[0], plan, lambda step: status.update(f"measuring {step}"))
-        if len(options.backends) > 1 or len(options.batches) > 1 or options.streams != (1,) or options.boards:
-            raise click.UsageError("several bundles are compared on one --backend, at one --batch, in one stream")
+        _check_comparison(options)
         return _compare(bundles, options, lambda step: status.update(f"comparing: {step}"))
+
+
+def _open(path: Path) -> "Bundle":
+    from floats_edge.artifacts.bundle import is_bundle, open_bundle
+    from floats_edge.artifacts.checkpoint import is_run
+    from floats_edge.errors import ArtifactError
+
+    if is_run(path) and not is_bundle(path):
+        raise ArtifactError(
+            f"{path} is the run folder of a training; what is profiled is a bundle exported from it.",
+            fix=f"floats-edge export {path} -o DIR, then floats-edge profile DIR",
+        )
+    return open_bundle(path)
+
+
+def _check_comparison(options: _Options) -> None:
+    """Refuse options of which a comparison takes one, or none."""
+    too_much = {
+        "one --backend": len(options.backends) > 1,
+        "one --batch": len(options.batches) > 1,
+        "one stream": options.streams != (1,),
+        "no --estimate": bool(options.boards),
+    }
+    wrong = [what for what, given in too_much.items() if given]
+    if wrong:
+        raise click.UsageError(f"several bundles are compared with {' and '.join(wrong)}")
 
 
 def _plan(bundle: "Bundle", options: _Options) -> "Plan":
@@ -201,10 +226,10 @@ def _plan(bundle: "Bundle", options: _Options) -> "Plan":
 
     from floats_edge.profiling.estimate import estimate_bundle
     from floats_edge.profiling.profile import Plan
-    from floats_edge.runtime.backends import BACKENDS, open_traced, unavailable_reason
+    from floats_edge.runtime.backends import BACKENDS, open_traced
 
     wanted = BACKENDS if "auto" in options.backends else options.backends
-    reasons = {backend: unavailable_reason(backend, bundle) for backend in wanted}
+    reasons = {backend: _unavailable(backend, bundle) for backend in wanted}
     here = [backend for backend in wanted if reasons[backend] is None]
     lam = options.lambda_of(bundle)
     return Plan(
@@ -218,15 +243,31 @@ def _plan(bundle: "Bundle", options: _Options) -> "Plan":
     )
 
 
+def _unavailable(backend: str, bundle: "Bundle") -> str | None:
+    """Why a backend cannot run a bundle here, or None where it can.
+
+    TensorRT is asked in a process of its own: it opens the GPU, which costs memory and power until the process ends.
+    """
+    from floats_edge.errors import BackendError
+    from floats_edge.profiling.isolation import run_isolated
+    from floats_edge.runtime.backends import unavailable_reason
+
+    if backend != "trt":
+        return unavailable_reason(backend, bundle)
+    try:
+        return run_isolated(unavailable_reason, backend, bundle)
+    except BackendError as error:
+        return error.what
+
+
 def _compare(bundles: "list[Bundle]", options: _Options, tell: Callable[[str], None]) -> "Comparison":
     from floats_edge.errors import BackendError
     from floats_edge.profiling.compare import Schedule, compare_bundles
-    from floats_edge.runtime.backends import unavailable_reason
 
     (backend,), (batch,) = options.backends, options.batches
     reasons: dict[str, str] = {}
     for candidate in _FASTEST_FIRST if backend == "auto" else (backend,):
-        problems = [reason for bundle in bundles if (reason := unavailable_reason(candidate, bundle))]
+        problems = [reason for bundle in bundles if (reason := _unavailable(candidate, bundle))]
         if problems:
             reasons[candidate] = problems[0]
             continue

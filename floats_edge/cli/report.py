@@ -16,7 +16,7 @@ _OUTPUT = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--across-conditions",
     is_flag=True,
-    help="Show profiles side by side although they were taken under different conditions.",
+    help="Show profiles and comparisons side by side although they were taken under different conditions.",
 )
 def report(
     records: tuple[Path, ...],
@@ -29,7 +29,7 @@ def report(
     """Render evaluations and profiles.
 
     RECORD is what floats-edge evaluate or floats-edge profile wrote, any number of them. Without options the tables are
-    printed, as far as a console has room. Profiles taken under different conditions are refused.
+    printed, as far as a console has room. Profiles and comparisons under different conditions are refused.
 
     \b
     Examples:

@@ -20,8 +20,10 @@ from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.records import Comparison, Ratio, bundle_subject
 from floats_edge.errors import BackendError
 from floats_edge.profiling.bench import Nanoseconds, Open, Timing, random_images, sample, warm_up
-from floats_edge.profiling.conditions import read_conditions
+from floats_edge.profiling.conditions import open_sensors, read_conditions
 from floats_edge.profiling.isolation import Worker
+from floats_edge.profiling.marks import comparison_marks
+from floats_edge.profiling.telemetry.sensors import Sampler
 
 CONFIDENCE = 0.95
 _BLOCK_S = 0.05
@@ -51,11 +53,13 @@ class Rounds:
         served: backend and lambda of each.
         times: of every inference of each, in ns.
         medians: of each round, in ns: ``[rounds, contenders]``.
+        spans: in which blocks alternated, of each round, in ns of the monotonic clock.
     """
 
     served: tuple[tuple[str, float], ...]
     times: tuple[Nanoseconds, ...]
     medians: np.ndarray
+    spans: tuple[tuple[int, int], ...]
 
     def ratio(self, over: int, under: int) -> Ratio:
         """Latency of one contender over that of another."""
@@ -82,7 +86,9 @@ def compare_bundles(
         FloatsError: a bundle cannot be run.
     """
     conditions = read_conditions()
-    rounds = run_rounds(openers, batch, schedule, progress)
+    with open_sensors() as sensors, Sampler(sensors) as sampler:
+        rounds = run_rounds(openers, batch, schedule, progress)
+    sampled = sampler.over(*rounds.spans)
     if len({backend for backend, _ in rounds.served}) > 1:
         raise BackendError("the bundles run on different backends.", fix="choose one with --backend")
     return Comparison(
@@ -98,6 +104,8 @@ def compare_bundles(
         ),
         ratios=tuple(rounds.ratio(over, under) for under, over in itertools.combinations(range(len(bundles)), 2)),
         conditions=conditions,
+        sampled=sampled,
+        marks=comparison_marks(sampled, conditions),
     )
 
 
@@ -110,6 +118,7 @@ def run_rounds(
     """Run contenders in turn; arguments and errors as in :func:`compare_bundles`."""
     times: list[list[Nanoseconds]] = [[] for _ in openers]
     medians = np.empty((schedule.rounds, len(openers)))
+    spans: list[tuple[int, int]] = []
     served: tuple[tuple[str, float], ...] = ()
     for index in range(schedule.rounds):
         progress(f"round {index + 1} of {schedule.rounds}")
@@ -120,11 +129,13 @@ def run_rounds(
                 for place in order
             }
             served = tuple(workers[place].answer() for place in range(len(openers)))
+            start = time.monotonic_ns()
             blocks = _alternate(workers, order, schedule)
+            spans.append((start, time.monotonic_ns()))
         for place, taken in blocks.items():
             times[place] += taken
             medians[index, place] = np.median(np.concatenate(taken))
-    return Rounds(served, tuple(map(np.concatenate, times)), medians)
+    return Rounds(served, tuple(map(np.concatenate, times)), medians, tuple(spans))
 
 
 def serve_blocks(open_predictor: Open, batch: int, timing: Timing) -> Iterator[object]:

@@ -13,7 +13,7 @@ from floats_edge import __version__
 from floats_edge.artifacts.records import Reading
 from floats_edge.profiling.bench import IMAGE_SEED
 from floats_edge.profiling.telemetry import tegra
-from floats_edge.profiling.telemetry.nvml import gpu_sensors, gpu_state
+from floats_edge.profiling.telemetry.nvml import clock_lock, gpu_sensors, gpu_state
 from floats_edge.profiling.telemetry.sensors import Sensor, UnreadableError, is_there, read_line, read_number
 
 Conditions = dict[str, Reading | str]
@@ -38,6 +38,7 @@ def read_conditions(root: Path = Path("/")) -> Conditions:
         "cores": _cores(),
         "CPU governor": _file(root, f"{_CPUFREQ}/scaling_governor"),
         **tegra.clock_limits(root),
+        **({} if tegra.gpu_clock_folder(root) else clock_lock()),
         "memory": Reading(
             value=psutil.virtual_memory().total / 2**20, unit="MiB", source="psutil.virtual_memory, physical"
         ),

@@ -1,11 +1,15 @@
-"""Energy of one inference from power sampled while many ran."""
+"""Energy of one inference from power while many ran."""
 
 from collections.abc import Mapping
 
 from floats_edge.artifacts.records import Reading, Sampled
+from floats_edge.profiling.telemetry.nvml import COUNTED_POWER
 
-POWER = ("power module", "power GPU")
-"""Sensors whose power is what a run costs, the first that there is: the whole module of a Jetson, or a card."""
+POWER = ("power module", COUNTED_POWER, "power GPU")
+"""Sensors whose power is what a run costs, the first that there is: the whole module of a Jetson, or a card, by the
+growth of its counter of energy or else by its power, which lags behind."""
+
+_LAG = {"power GPU": "; on Ampere and newer, GA100 apart, power is NVML's average over the second before each sample"}
 
 _FEWEST = 5
 
@@ -28,11 +32,14 @@ def run_energy(
         reason = reasons or "no power sensor: neither NVML nor an INA3221 nor tegrastats answers here"
         return {"energy per inference": Reading(value=None, unit="mJ", source=reason)}
     power, idle = conditions[name], idle_w.get(name)
+    passed_over = "".join(f"; no {other}: {conditions[other].source}" for other in there[: there.index(name)])
     readings = {
         "power during": Reading(value=power.mean, unit="W", source=f"{power.source}, mean of {power.n} samples"),
         "power idle": Reading(value=idle, unit="W", source=f"{power.source}, mean before the first run"),
     }
-    return readings | {"energy per inference": _above_idle(name, power, idle, seconds / inferences)}
+    energy = _above_idle(name, power, idle, seconds / inferences)
+    source = f"{energy.source}{_LAG.get(name, '')}{passed_over}"
+    return readings | {"energy per inference": energy.model_copy(update={"source": source})}
 
 
 def _was_read(power: Sampled) -> bool:

@@ -1,4 +1,4 @@
-"""What makes the figures of a run doubtful, in words."""
+"""What makes the figures of a run or of a comparison doubtful, in words."""
 
 from collections.abc import Mapping
 
@@ -22,18 +22,32 @@ def run_marks(
     throttled = _throttled(sampled)
     moved = _moved_clocks(sampled)
     foreign = _foreign_cores(measured, sampled)
-    marks = [f"throttled: {what}" for what in throttled]
-    marks += [f"clocks not locked: {what}" for what in moved or _unlocked(conditions)]
+    marks = _machine_marks(throttled, moved, conditions)
     if foreign is not None and foreign > _FOREIGN_CORES:
         marks.append(f"busy machine: other processes kept {foreign:.1f} cores busy")
-    others = conditions.get("GPU processes")
-    if isinstance(others, Reading) and others.value:
-        marks.append(f"shared GPU: {others.value:.0f} other processes compute on it")
+    marks += _shared(conditions)
     variation = measured.run.latency_ms.variation
     if variation > UNSTABLE:
         cause = _cause(measured, throttled, moved, foreign)
         marks.append(f"unstable: the times vary by {variation:.0%} (std / mean); {cause}")
     return tuple(marks)
+
+
+def comparison_marks(sampled: Mapping[str, Sampled], conditions: Mapping[str, Reading | str]) -> tuple[str, ...]:
+    """Marks of a comparison: of a run's, those that do not depend on what a single process did."""
+    return (*_machine_marks(_throttled(sampled), _moved_clocks(sampled), conditions), *_shared(conditions))
+
+
+def _machine_marks(throttled: list[str], moved: list[str], conditions: Mapping[str, Reading | str]) -> list[str]:
+    marks = [f"throttled: {what}" for what in throttled]
+    return marks + [f"clocks not locked: {what}" for what in moved or _unlocked(conditions)]
+
+
+def _shared(conditions: Mapping[str, Reading | str]) -> list[str]:
+    others = conditions.get("GPU processes")
+    if isinstance(others, Reading) and others.value:
+        return [f"shared GPU: {others.value:.0f} other processes compute on it"]
+    return []
 
 
 def _throttled(sampled: Mapping[str, Sampled]) -> list[str]:

@@ -137,7 +137,7 @@ class _Stage:
     ) -> Run:
         with Sampler(sensors) as sampler:
             measured = run_isolated(measure_run, opener, batch, self._plan.timing, streams)
-        sampled = sampler.over(measured.start_ns, measured.end_ns)
+        sampled = sampler.over((measured.start_ns, measured.end_ns))
         seconds = (measured.end_ns - measured.start_ns) / 1e9
         changes = {
             "conditions": sampled,

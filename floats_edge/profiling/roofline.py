@@ -10,10 +10,13 @@ def hold_against(trace: Trace, peaks: Peaks) -> Trace:
 
 
 def _rates(layer: Layer, peaks: Peaks) -> dict[str, float | str | None]:
-    """What a layer attains, and what is attainable; nothing where its work or a peak is not known."""
-    if layer.precision is None or layer.macs is None or layer.bytes is None or not layer.time_us:
+    """What a layer attains, and what is attainable; what its work or a peak is not known for is left out."""
+    if layer.macs is None or not layer.time_us:
         return {}
-    attained = {"gflops": 2e-3 * layer.macs / layer.time_us, "gb_s": 1e-3 * layer.bytes / layer.time_us}
+    attained = {"gflops": 2e-3 * layer.macs / layer.time_us}
+    if layer.precision is None or layer.bytes is None:
+        return dict(attained)
+    attained["gb_s"] = 1e-3 * layer.bytes / layer.time_us
     arithmetic, memory = peaks.arithmetic[layer.precision].value, peaks.memory.value
     if not arithmetic or not memory:
         return dict(attained)

@@ -30,13 +30,14 @@ class Workload:
         name: of the model's layer, as in the manifest.
         operator: of the ONNX node that multiplies.
         precision: of its numbers in the graph. A backend may compute in a wider one.
-        tensors: names of nodes and tensors of the graph that belong to this layer: what a backend's kernels are
-            called after.
+        tensors: names of the node that multiplies and of what it writes: what a backend's kernels are called after.
         macs: multiply-accumulates, zeros counted.
         weights: numbers in the weight.
         nonzeros: of them inside the mask.
         inputs: numbers read, the weight apart.
         outputs: numbers written.
+        followers: names of activations and casts right after it, and of what they write: a backend may call a kernel
+            after these instead, or give them to another layer's.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Workload:
     nonzeros: int
     inputs: int
     outputs: int
+    followers: tuple[str, ...] = ()
 
     def moved_bytes(self, batch: int) -> int:
         """Bytes of the weight, and of all inputs and outputs of a batch, each once.
@@ -83,12 +85,13 @@ def layer_workloads(bundle: Bundle) -> tuple[Workload, ...]:
                 name=name,
                 operator=node.op_type,
                 precision=_precision(node, makers, output),
-                tensors=(node.name, *_followers(node, inferred)),
+                tensors=(node.name, node.output[0]),
                 macs=_size(output) * math.prod(layer.shape[1:]),
                 weights=math.prod(layer.shape),
                 nonzeros=layer.nonzeros,
                 inputs=_size(tensors[node.input[0]]),
                 outputs=_size(output),
+                followers=_followers(node, inferred),
             )
         )
     return tuple(found)
@@ -144,7 +147,6 @@ def _layer_name(
 
 
 def _followers(node: "onnx.NodeProto", graph: "onnx.GraphProto") -> tuple[str, ...]:
-    """The output of a node, and that of an activation after it: backends name a fused kernel after either."""
-    output = node.output[0]
-    fused = [after for after in graph.node if output in after.input and after.op_type in ("Relu", "Cast")]
-    return (output, *(name for after in fused for name in (after.name, after.output[0])))
+    """Names of the activations and casts that take a node's output, and of theirs."""
+    fused = [after for after in graph.node if node.output[0] in after.input and after.op_type in ("Relu", "Cast")]
+    return tuple(name for after in fused for name in (after.name, after.output[0]) if name)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from floats_edge.artifacts.records import Profile, Reading, Record, Run
+from floats_edge.artifacts.records import Comparison, Profile, Reading, Record, Run
 from floats_edge.errors import ArtifactError
 
 COMPARED = (
@@ -28,34 +28,53 @@ COMPARED = (
 )
 """Conditions that must agree. The versions of Python and of the system are shown and may differ."""
 
+_CLOCK_SPREAD = 0.05
+"""How far a clock may be from another."""
+
 
 def check_comparable(records: Sequence[Record]) -> None:
-    """Refuse profiles that were taken under different conditions.
+    """Refuse profiles and comparisons that were taken under different conditions.
 
     Raises:
         ArtifactError: naming every difference.
     """
-    found = differences([record for record in records if isinstance(record, Profile)])
+    found = differences([record for record in records if isinstance(record, Profile | Comparison)])
     if found:
         raise ArtifactError(
-            f"these profiles were taken under different conditions and do not compare: {'; '.join(found)}.",
-            fix="profile them again under the same conditions, compare bundles with floats-edge profile A B, or add "
+            f"these figures were taken under different conditions and do not compare: {'; '.join(found)}.",
+            fix="measure them again under the same conditions, compare bundles with floats-edge profile A B, or add "
             "--across-conditions to see them side by side all the same",
         )
 
 
-def differences(profiles: Sequence[Profile]) -> list[str]:
-    """Each condition that is not the same in all profiles, with its values."""
+def differences(records: Sequence[Profile | Comparison]) -> list[str]:
+    """Each condition that is not the same in all records, with its values."""
     found = []
     for name in COMPARED:
-        values = dict.fromkeys(_value(profile.conditions, name) for profile in profiles)
+        values = dict.fromkeys(_value(record.conditions, name) for record in records)
         if len(values) > 1:
             found.append(f"{name}: {' against '.join(values)}")
-    for what, of in (("threads", _threads), ("marks", _marks)):
-        for backend in dict.fromkeys(run.backend for profile in profiles for run in profile.runs):
-            values = dict.fromkeys(answer for p in profiles if (answer := of(p, backend)) is not None)
-            if len(values) > 1:
-                found.append(f"{what} of {backend}: {' against '.join(values)}")
+    profiles = [record for record in records if isinstance(record, Profile)]
+    comparisons = [record for record in records if isinstance(record, Comparison)]
+    for alike in (profiles, comparisons):  # a comparison has no threads, and not all marks that a run has
+        for what, of in (("threads", _threads), ("marks", _marks)):
+            for backend in dict.fromkeys(part.backend for record in alike for part in _parts(record)):
+                values = dict.fromkeys(answer for record in alike if (answer := of(record, backend)) is not None)
+                if len(values) > 1:
+                    found.append(f"{what} of {backend}: {' against '.join(values)}")
+    return found + _gpu_clocks(records)
+
+
+def _gpu_clocks(records: Sequence[Profile | Comparison]) -> list[str]:
+    """Clocks of the GPU that stood still, at different values: whether they were locked cannot be read everywhere."""
+    found = []
+    for backend in dict.fromkeys(part.backend for record in records for part in _parts(record)):
+        parts = [part for record in records for part in _of(record, backend)]
+        steady = [part for part in parts if not any(mark.startswith("clocks not locked") for mark in part.marks)]
+        sampled = [(part.conditions if isinstance(part, Run) else part.sampled).get("GPU clock") for part in steady]
+        means = [clock.mean for clock in sampled if clock is not None and clock.mean]
+        if backend != "ort-cpu" and means and max(means) > min(means) * (1 + _CLOCK_SPREAD):
+            found.append(f"GPU clock of {backend}: {min(means):.0f} against {max(means):.0f} MHz")
     return found
 
 
@@ -66,18 +85,25 @@ def _value(conditions: Mapping[str, Reading | str], name: str) -> str:
     return value
 
 
-def _threads(profile: Profile, backend: str) -> str | None:
-    counts = sorted({"any" if run.threads is None else str(run.threads) for run in _of(profile, backend)})
+def _threads(record: Profile | Comparison, backend: str) -> str | None:
+    runs = [part for part in _of(record, backend) if isinstance(part, Run)]
+    counts = sorted({"any" if run.threads is None else str(run.threads) for run in runs})
     return ", ".join(counts) or None
 
 
-def _marks(profile: Profile, backend: str) -> str | None:
+def _marks(record: Profile | Comparison, backend: str) -> str | None:
     """Kinds of outside trouble; that times were unstable is a result, not a condition."""
-    if not _of(profile, backend):
+    parts = _of(record, backend)
+    if not parts:
         return None
-    kinds = {mark.partition(":")[0] for run in _of(profile, backend) for mark in run.marks}
+    kinds = {mark.partition(":")[0] for part in parts for mark in part.marks}
     return ", ".join(sorted(kinds - {"unstable"})) or "none"
 
 
-def _of(profile: Profile, backend: str) -> list[Run]:
-    return [run for run in profile.runs if run.backend == backend]
+def _of(record: Profile | Comparison, backend: str) -> list[Run | Comparison]:
+    return [part for part in _parts(record) if part.backend == backend]
+
+
+def _parts(record: Profile | Comparison) -> Sequence[Run | Comparison]:
+    """What was measured on one backend each."""
+    return (record,) if isinstance(record, Comparison) else record.runs

@@ -2,11 +2,11 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from floats_edge.artifacts.files import write_atomic
-from floats_edge.artifacts.records import Comparison, Evaluation, Profile, Reading, Record, Run, Trace
+from floats_edge.artifacts.records import Comparison, Evaluation, Profile, Reading, Record, Run, Sampled, Trace
 from floats_edge.report.tables import Content, clean, label_records
 
 COLUMNS = ("subject", "backend", "batch", "streams", "lambda", "part", "quantity", "value", "unit", "n", "source")
@@ -68,7 +68,11 @@ def _run(place: Row, run: Run) -> Iterator[Row]:
     for part, readings in (("memory", run.memory), ("energy", run.energy)):
         for name, figure in readings.items():
             yield (*place, part, name, *_reading(figure))
-    for name, sampled in run.conditions.items():
+    yield from _sampled(place, run.conditions)
+
+
+def _sampled(place: Row, conditions: Mapping[str, Sampled]) -> Iterator[Row]:
+    for name, sampled in conditions.items():
         mean = "" if sampled.mean is None else repr(sampled.mean)
         yield (*place, "condition", f"{name}, mean", mean, sampled.unit, str(sampled.n), sampled.source)
 
@@ -98,6 +102,7 @@ def _comparison(labels: tuple[str, ...], record: Comparison) -> Iterator[Row]:
         against = f"ratio of latencies against {labels[ratio.under]}"
         for name, value in (("median", ratio.ratio), ("low", ratio.low), ("high", ratio.high)):
             yield (*place, against, name, repr(value), "", str(ratio.pairs), record.method)
+    yield from _sampled((" against ".join(labels), record.backend, str(record.batch), "", ""), record.sampled)
 
 
 def _reading(figure: Reading) -> tuple[str, str, str, str]:

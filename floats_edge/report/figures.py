@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.records import Evaluation, Reading, Record, Run, Share
-from floats_edge.report.tables import Content, clean, evaluation_attack, label_records, number
+from floats_edge.report.tables import Content, clean, evaluation_attack, label_records, layer_label, number
 
 Draw = Callable[[Axes, Content], None]
 
@@ -89,7 +89,7 @@ def layers_svg(content: Content) -> str:
     if trace is None:
         return ""
     slowest = trace.layers[:_TOP_LAYERS]
-    bars = [(clean(layer.name), layer.time_us) for layer in slowest]
+    bars = [(clean(layer_label(layer)), layer.time_us) for layer in slowest]
     roofs = [layer.attainable_us for layer in slowest]
     known = "" if all(layer.attainable_us for layer in slowest if layer.macs) else ", where it is known"
     attainable = f"; line: attainable{known}" if any(roofs) else ""

@@ -12,7 +12,7 @@ from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.records import Evaluation, Profile, Record
 from floats_edge.report.figures import energy_svg, latency_svg, layers_svg, memory_svg, trade_off_svg
 from floats_edge.report.profile_tables import (
-    comparison_table,
+    comparison_tables,
     condition_tables,
     energy_table,
     estimate_tables,
@@ -94,10 +94,13 @@ def sections(content: Content) -> list[Section]:
     if content.profiles:
         parts += _profile_sections(content)
     if content.comparisons:
-        parts.append(Section("Comparison", (comparison_table(content),)))
+        parts.append(Section("Comparison", tuple(comparison_tables(content))))
     if estimates := estimate_tables(content):
         parts.append(Section("Estimate, not measured", tuple(estimates)))
-    conditions = [subject_table(content), *(condition_tables(content) if content.profiles else ())]
+    conditions = [
+        subject_table(content),
+        *(condition_tables(content) if content.profiles or content.comparisons else ()),
+    ]
     return [*parts, Section("What was measured, and under which conditions", tuple(conditions))]
 
 

@@ -9,6 +9,8 @@ from floats_edge.report.tables import (
     Table,
     accuracy_table,
     clean,
+    duration,
+    layer_label,
     make_table,
     number,
     reading,
@@ -17,6 +19,10 @@ from floats_edge.report.tables import (
 
 _WIDER = (
     "Types and bytes are those of the graph: ONNX Runtime's CPU kernels may compute in float32, and then move more."
+)
+_SHARED = (
+    "Layers joined by + share kernels: nobody can tell how their time is shared out. Their MACs are added up, unless "
+    "each also has a row of its own; what they move is not known."
 )
 _RUN = ("subject", "backend", "batch", "streams")
 _TOP_LAYERS = 12
@@ -38,15 +44,21 @@ def record_tables(content: Content) -> list[Table]:
     if content.profiles:
         tables += [*speed_tables(content), *resource_tables(content), *layer_tables(content)]
     if content.comparisons:
-        tables.append(comparison_table(content))
-    if content.profiles:
-        tables += [*estimate_tables(content), *condition_tables(content)]
+        tables += comparison_tables(content)
+    tables += estimate_tables(content)
+    if content.profiles or content.comparisons:
+        tables += condition_tables(content)
     return tables
 
 
 def speed_tables(content: Content) -> list[Table]:
     """Latencies, what is doubtful about them, and the time to start."""
     return [latency_table(content), *_if_rows(mark_table(content)), start_table(content)]
+
+
+def comparison_tables(content: Content) -> list[Table]:
+    """Ratios of latencies, and what is doubtful about them."""
+    return [comparison_table(content), *_if_rows(doubt_table(content))]
 
 
 def resource_tables(content: Content) -> list[Table]:
@@ -75,6 +87,8 @@ def latency_table(content: Content) -> Table:
     details = {"λ", "p90 ms", "max ms", "mean ms", "std ms", "threads"}
     covered = sorted({f"after {run.warmup_s:g} s of warm-up: {run.includes}" for _, run in _runs(content)})
     notes = [f"One inference at a time in each stream, {text}." for text in covered]
+    if any(run.streams > 1 for _, run in _runs(content)):
+        notes.append("Every stream loads the whole network for itself: weights are in memory once per stream.")
     notes += [f"device: {run}." for run in sorted({run.device_includes or "" for _, run in _runs(content)} - {""})]
     notes += [f"{label}: incomplete, {record.incomplete}" for label, record in content.profiles if record.incomplete]
     return make_table("Latency", columns, rows, figures=columns[2:], details=details, notes=notes)
@@ -130,6 +144,8 @@ def _layer_table(label: str, trace: Trace) -> Table:
         f"{trace.source}, {trace.n} inferences, medians. Traced inferences are slower than the latencies above. MACs "
         "count zeros, and are two operations each; KiB are of weights, inputs and outputs, each once."
     ]
+    if any(" + " in layer.name for layer in trace.layers):
+        notes.append(_SHARED)
     if trace.device == "cpu" and any(layer.precision not in (None, "fp32") for layer in trace.layers):
         notes.append(_WIDER)
     if trace.peaks is not None:
@@ -148,7 +164,7 @@ def _layer_row(layer: Layer) -> tuple[str, ...]:
     density = layer.nonzeros / layer.weights if layer.nonzeros is not None and layer.weights else None
     known = layer.macs is not None
     return (
-        layer.name,
+        layer_label(layer),
         layer.operator,
         layer.precision or "",
         number(layer.time_us),
@@ -179,6 +195,8 @@ def comparison_table(content: Content) -> Table:
     for labels, record in content.comparisons:
         for ratio in record.ratios:
             verdict = "faster" if ratio.high < 1 else "slower" if ratio.low > 1 else "not told apart"
+            over, under = record.lambdas[ratio.over], record.lambdas[ratio.under]
+            verdict += "" if over == under else f", at λ {over:g} against λ {under:g}"
             p50 = (number(record.p50_ms[ratio.over]), number(record.p50_ms[ratio.under]))
             interval = f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
             rows.append((labels[ratio.over], labels[ratio.under], interval, verdict, *p50, str(ratio.pairs)))
@@ -192,44 +210,53 @@ def comparison_table(content: Content) -> Table:
     return make_table("Comparison", columns, rows, figures=("ratio", *columns[4:]), details=details, notes=notes)
 
 
+def doubt_table(content: Content) -> Table:
+    """What makes comparisons doubtful."""
+    rows = [(_names(labels), mark) for labels, record in content.comparisons for mark in record.marks]
+    return make_table("Doubtful comparisons", ("bundles", "what"), rows)
+
+
 def estimate_tables(content: Content) -> list[Table]:
     """Lower bounds on paper."""
     rows, sources = [], {}
     for label, record in content.profiles:
         for estimate in record.estimates:
             kind = f"{estimate.precision}, 2:4" if estimate.sparse else estimate.precision
-            bound = f"≥ {number(estimate.latency_ms)}"
+            bound = f"≥ {duration(estimate.latency_ms)}"
             rows.append((label, estimate.board, kind, str(estimate.batch), bound, estimate.bound))
             sources[f"{estimate.board}: {estimate.source}."] = None
-    columns = ("subject", "board", "precision", "batch", "ms", "bound by")
+    columns = ("subject", "board", "precision", "batch", "latency", "bound by")
     notes = [
         "Estimated from published peak rates, not measured: real latencies are higher, often many times.",
         *sources,
     ]
-    return _if_rows(make_table("Estimate", columns, rows, figures=("batch", "ms"), notes=notes))
+    return _if_rows(make_table("Estimate", columns, rows, figures=("batch", "latency"), notes=notes))
 
 
 def condition_table(content: Content) -> Table:
-    """What the profiles were taken under and does not change meanwhile."""
+    """What figures were taken under and does not change meanwhile."""
     rows = []
-    for label, record in content.profiles:
+    compared = [(_names(labels), record) for labels, record in content.comparisons]
+    for label, record in (*content.profiles, *compared):
         for name, value in record.conditions.items():
             rows.append((label, name, *(reading(value) if isinstance(value, Reading) else (value, ""))))
     return make_table("Conditions", ("subject", "condition", "value", "source"), rows)
 
 
 def sampled_table(content: Content) -> Table:
-    """What changes during runs."""
+    """What changes during runs and comparisons."""
     rows = []
-    for label, run in _runs(content):
-        for name, sampled in run.conditions.items():
+    measured = [(_key(label, run), run.conditions) for label, run in _runs(content)]
+    measured += [((_names(labels), r.backend, str(r.batch), "1"), r.sampled) for labels, r in content.comparisons]
+    for key, conditions in measured:
+        for name, sampled in conditions.items():
             during = map(_optional, (sampled.minimum, sampled.mean, sampled.maximum))
             ends = (_optional(sampled.before), *during, _optional(sampled.after))
-            rows.append((*_key(label, run), f"{name}, {sampled.unit}", *ends, str(sampled.n), sampled.source))
-    columns = (*_RUN, "condition", "before", "lowest", "mean", "highest", "after", "n", "source")
-    notes = ["Lowest, mean and highest during the timed inferences; n: samples of these."]
-    figures = ("batch", "streams", "before", "lowest", "mean", "highest", "after", "n")
-    details = ("lowest", "highest", "n", "source")
+            rows.append((*key, f"{name}, {sampled.unit}", *ends, str(sampled.n), sampled.source))
+    columns = (*_RUN, "condition", "before", "lowest", "mean", "highest", "after", "samples", "source")
+    notes = ["What stands between before and after is of the samples taken during the timed inferences."]
+    figures = ("batch", "streams", "before", "lowest", "mean", "highest", "after", "samples")
+    details = ("lowest", "highest", "samples", "source")
     return make_table("Conditions over the runs", columns, rows, figures=figures, details=details, notes=notes)
 
 
@@ -283,6 +310,10 @@ def _switch(run: Run) -> tuple[str, str, str]:
     if latency is None:
         return ("one λ" if run.streams == 1 else "", "", "")
     return number(latency.p50), number(latency.p90), f"{latency.n:,}"
+
+
+def _names(labels: tuple[str, ...]) -> str:
+    return " against ".join(labels)
 
 
 def _lambdas(labels: tuple[str, ...], record: Comparison) -> str:

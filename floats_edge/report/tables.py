@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from floats_edge.artifacts.records import Comparison, Evaluation, Profile, Reading, Record, Share, Subject
+from floats_edge.artifacts.records import Comparison, Evaluation, Layer, Profile, Reading, Record, Share, Subject
 from floats_edge.recipe import Attack
 
 UNKNOWN = "unknown"
@@ -124,6 +124,17 @@ def number(value: float) -> str:
     if abs(value) < 1e-4:
         return f"{value:.2e}"
     return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+
+
+def duration(ms: float) -> str:
+    """A time, in µs below a millisecond."""
+    return f"{number(ms)} ms" if ms >= 1 else f"{number(1000 * ms)} µs"
+
+
+def layer_label(layer: Layer) -> str:
+    """Its name; of many layers that share kernels, the first two."""
+    names = layer.name.split(" + ")
+    return layer.name if len(names) < 4 else f"{names[0]} + {names[1]} + {len(names) - 2} more"
 
 
 def reading(figure: Reading) -> tuple[str, str]:

@@ -1,7 +1,8 @@
 """The one interface behind which every engine runs."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -42,14 +43,16 @@ class Kernels:
     """What a backend tells of its inside.
 
     Attributes:
-        times: in µs of each kernel in each inference, by its name.
+        times: in µs of each kernel in each inference, by its name; what runs several times in one is added up.
         source: who told.
         sparse: the kernels that count on 2:4 weights; None: the backend does not tell.
+        origins: nodes of the ONNX graph that a kernel was made of, for those of which the backend tells.
     """
 
     times: dict[str, list[float]]
     source: str
     sparse: frozenset[str] | None
+    origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def check_served(lam: float, lambdas: tuple[float, ...] | None) -> float:

@@ -95,7 +95,9 @@ class TrtPredictor(Predictor):
     """
 
     computes_on = "gpu"
-    device_includes = "the engine alone, between two CUDA events"
+    device_includes = (
+        "the engine without copies, between two CUDA events: also its waits for the host to launch kernels"
+    )
 
     def __init__(
         self, bundle: Bundle, engines: Mapping[float | None, Engine], cuda: Cuda, host: Host = DEFAULT_HOST

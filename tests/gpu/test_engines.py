@@ -14,6 +14,8 @@ from floats_edge.artifacts.cache import read_cache
 from floats_edge.deploy.engine_request import BuildRequest, EngineOptions
 from floats_edge.deploy.tensorrt_engine import build_engine
 from floats_edge.deploy.two_of_four import holds_two_of_four, sparse_tactics
+from floats_edge.profiling.layers import join_layers
+from floats_edge.profiling.workload import layer_workloads
 from floats_edge.runtime.base import Host
 from floats_edge.runtime.cuda import open_cuda
 from floats_edge.runtime.lambda_weights import bundle_weights
@@ -211,15 +213,27 @@ def test_the_time_on_the_device_is_less_than_the_whole(bundles):
 
 
 @pytest.mark.parametrize("mode", ["fixed", "bound", "refit"])
-def test_the_time_of_every_kernel_is_told_at_every_inference(bundles, mode):
-    lam = 0.3 if mode == "fixed" else 0.5
-    with open_trt(bundles[mode, "fp16"], lam) as predictor:
+def test_a_profiler_changes_no_logits(bundles, mode):
+    with open_trt(bundles[mode, "fp16"], 0.3 if mode == "fixed" else 0.5) as predictor:
         before = predictor.predict(images(8))
-        kernels = predictor.kernels(images(8), 20)
+        predictor.kernels(images(8), 20)
         assert error(predictor.predict(images(8)), before) <= TOLERANCE["fp16"]
-    assert kernels.times
-    assert max(map(len, kernels.times.values())) >= 20
-    assert all(time >= 0 for times in kernels.times.values() for time in times)
+
+
+@pytest.mark.parametrize("mode", ["fixed", "bound"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_kernels_of_every_layer_are_timed(bundles, mode, precision):
+    bundle = of(bundles, mode, precision)
+    with open_trt(bundle, 0.3) as predictor:
+        kernels = predictor.kernels(images(8), 10)
+    assert {len(times) for times in kernels.times.values()} == {10}
+    assert kernels.origins.keys() & kernels.times.keys(), (
+        "the profiler and the inspector call kernels by the same names"
+    )
+    workloads = layer_workloads(bundle)
+    layers = join_layers(kernels, workloads, batch=8)
+    known = {name for layer in layers if layer.macs is not None for name in layer.name.split(" + ")}
+    assert known == {work.name for work in workloads}
 
 
 def test_memory_is_told(bundles):

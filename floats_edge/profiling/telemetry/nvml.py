@@ -5,6 +5,7 @@ says otherwise: where several GPUs differ, their numbers mean nothing to each ot
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -20,6 +21,16 @@ THROTTLING = {
     "HwPowerBrakeSlowdown": "power brake",
 }
 """Why the driver lowers clocks under load, by NVML's name. Idling and clocks set by hand are no throttling."""
+
+
+COUNTED_POWER = "power GPU, counted"
+_FRESH_S = 1.0
+"""How long ago the counter of energy may have been read for its growth to tell of the present."""
+
+_LOCK_UNKNOWN = (
+    "NVML does not tell whether clocks are locked (sudo nvidia-smi --lock-gpu-clocks=MHZ locks them): a run over which "
+    "the GPU's clock moved is marked"
+)
 
 
 @contextmanager
@@ -117,6 +128,15 @@ def gpu_state() -> dict[str, Reading | str]:
     }
 
 
+def clock_lock() -> dict[str, Reading | str]:
+    """Whether the clocks of the first GPU are locked, which NVML does not tell; nothing where it has no GPU."""
+    try:
+        with first_gpu():
+            return {"clocks": Reading(value=None, unit="", source=_LOCK_UNKNOWN)}
+    except UnreadableError:
+        return {}
+
+
 @contextmanager
 def gpu_sensors() -> Iterator[list[Sensor]]:
     """Power, clocks, temperature and reasons for throttling of the first GPU; none where NVML does not answer."""
@@ -131,6 +151,7 @@ def gpu_sensors() -> Iterator[list[Sensor]]:
 
 def _all_sensors() -> list[Sensor]:
     return [
+        _counted_power(),
         _sensor("power GPU", "W", 1000, "nvmlDeviceGetPowerUsage"),
         _sensor("GPU clock", "MHz", 1, "nvmlDeviceGetClockInfo", "NVML_CLOCK_SM"),
         _sensor("GPU memory clock", "MHz", 1, "nvmlDeviceGetClockInfo", "NVML_CLOCK_MEM"),
@@ -140,6 +161,22 @@ def _all_sensors() -> list[Sensor]:
             for name, what in THROTTLING.items()
         ),
     ]
+
+
+def _counted_power() -> Sensor:
+    """Power since the last reading, by the counter of energy (Volta and newer): it misses nothing in between."""
+    query = "nvmlDeviceGetTotalEnergyConsumption"
+    energy = _sensor("", "J", 1000, query)
+    last: list[tuple[float, float]] = []
+
+    def read() -> float:
+        joules, now = energy.read(), time.monotonic()
+        before, last[:] = [*last], [(joules, now)]
+        if not before or now - before[0][1] > _FRESH_S:
+            raise UnreadableError(f"{query}: it takes two readings to tell")
+        return (joules - before[0][0]) / (now - before[0][1])
+
+    return Sensor(COUNTED_POWER, "W", f"{query}, growth over time", read)
 
 
 def _throttled(name: str) -> Callable[[], float]:

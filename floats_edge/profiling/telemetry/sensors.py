@@ -66,9 +66,10 @@ class Samples:
         """Values read in a span of time."""
         return [value for when, value in zip(self.times, self.values, strict=True) if start <= when <= end]
 
-    def over(self, start: int, end: int) -> Sampled:
-        """The sensor before, during and after a span of time."""
-        during = self.between(start, end)
+    def over(self, *spans: tuple[int, int]) -> Sampled:
+        """The sensor before, during and after some spans of time, one after the other."""
+        start, end = spans[0][0], spans[-1][1]
+        during = [value for span in spans for value in self.between(*span)]
         before = [value for when, value in zip(self.times, self.values, strict=True) if when < start]
         after = [value for when, value in zip(self.times, self.values, strict=True) if when > end]
         known = bool(self.values)
@@ -105,9 +106,9 @@ class Sampler:
         self._thread.join()
         self._take()
 
-    def over(self, start: int, end: int) -> dict[str, Sampled]:
-        """Every sensor before, during and after a span of time, in ns of the monotonic clock."""
-        return {name: samples.over(start, end) for name, samples in self.samples.items()}
+    def over(self, *spans: tuple[int, int]) -> dict[str, Sampled]:
+        """Every sensor before, during and after spans of time, in ns of the monotonic clock."""
+        return {name: samples.over(*spans) for name, samples in self.samples.items()}
 
     def _sample(self) -> None:
         while not self._ended.wait(self._interval_s):

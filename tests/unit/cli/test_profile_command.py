@@ -4,13 +4,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
 from click.testing import CliRunner, Result
 from fixtures.processes import wait_for_worker
-from fixtures.tiny_bundle import write_bundle
+from fixtures.tiny_bundle import add_engine, engine_entry, write_bundle
 
+from floats_edge.artifacts.bundle import open_bundle
 from floats_edge.artifacts.records import Comparison, Profile, load_record
 from floats_edge.cli.main import cli
 from floats_edge.cli.profile import profile
@@ -96,6 +98,14 @@ def test_missing_bundle_is_told(tmp_path: Path) -> None:
     assert "Remedy" in result.stderr
 
 
+def test_a_run_folder_is_told_with_the_command_that_exports_it(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.json").write_text("{}")
+    result = invoke(tmp_path)
+    assert result.exit_code == 1
+    assert f"{tmp_path} is the run folder of a training" in result.stderr
+    assert f"floats-edge export {tmp_path} -o DIR" in result.stderr
+
+
 def test_unwritable_output_is_told(bundle: Path, tmp_path: Path) -> None:
     result = invoke(bundle, "--backend", "ort-cpu", *BRIEF, "-o", bundle / "model.onnx" / "profile.json")
     assert result.exit_code == 1
@@ -142,11 +152,22 @@ def test_several_bundles_are_compared(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["--batch", "1", "--batch", "2"], ["--streams", "2"], ["--estimate", "thor"], ["--backend", "trt"]]
+    ("options", "told"),
+    [
+        (["--batch", "1", "--batch", "2"], "with one --batch\n"),
+        (["--streams", "2"], "with one stream\n"),
+        (["--estimate", "thor"], "with no --estimate\n"),
+        (
+            ["--backend", "trt", "--backend", "ort-cpu", "--batch", "1", "--batch", "2"],
+            "one --backend and one --batch\n",
+        ),
+        (["--backend", "trt"], "no backend runs all of these bundles here"),
+    ],
 )
-def test_a_comparison_has_one_of_each(options: list[str], bundle: Path, tmp_path: Path) -> None:
+def test_a_comparison_has_one_of_each(options: list[str], told: str, bundle: Path, tmp_path: Path) -> None:
     result = invoke(bundle, bundle, *BRIEF, *options, "-o", tmp_path / "comparison.json")
     assert result.exit_code in (1, 2)
+    assert told in result.stderr
     assert not (tmp_path / "comparison.json").exists()
 
 
@@ -193,6 +214,19 @@ def test_needs_no_torch(bundle: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", blocked, "profile", str(bundle), *BRIEF, "-o", str(tmp_path / "profile.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_gpu_is_opened_in_other_processes_alone(bundle: Path, tmp_path: Path, fake_driver: ModuleType) -> None:
+    opened = open_bundle(bundle)
+    plan = b"[1, 8]\n" + opened.read(opened.manifest.graphs[0].file)
+    add_engine(opened, engine_entry("a.plan", batch=(1, 4, 8)), plan)
+    result = invoke(bundle, "--backend", "trt", *BRIEF, "-o", tmp_path / "profile.json")
+    assert result.exit_code == 0, result.output
+    record = load_record(tmp_path / "profile.json")
+    assert isinstance(record, Profile)
+    assert record.runs[0].backend == "trt"
+    assert {"stem"} <= {layer.name for layer in record.traces[0].layers}
+    assert not fake_driver.initialised
 
 
 def test_cuda_graphs_are_for_tensorrt(bundle: Path, tmp_path: Path) -> None:

@@ -53,5 +53,14 @@ def test_what_is_no_record_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.parametrize("content", ['{"schema_version": 1}', '{"kind": "novel"}', '{"kind": []}', "[1]"])
+def test_what_is_of_no_kind_is_told_in_words(content: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    result = CliRunner().invoke(cli, ["report", str(tmp_path / "manifest.json")])
+    assert result.exit_code == 1
+    assert "it should be an object whose kind is evaluation, profile or comparison" in result.stderr
+    assert "discriminator" not in result.stderr
+
+
 def test_no_record_is_a_usage_error() -> None:
     assert CliRunner().invoke(cli, ["report"]).exit_code == 2

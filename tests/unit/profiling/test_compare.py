@@ -1,5 +1,8 @@
+import multiprocessing
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from math import comb
 from pathlib import Path
@@ -13,8 +16,10 @@ from hypothesis import strategies as st
 
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.errors import BackendError
+from floats_edge.profiling import compare
 from floats_edge.profiling.bench import Timing
 from floats_edge.profiling.compare import Schedule, compare_bundles, interval_rank, ratio_of, serve_blocks
+from floats_edge.profiling.telemetry.sensors import Sensor
 from floats_edge.runtime.base import Images, Logits
 
 BRIEF = Schedule(Timing(warmup_s=0.01, duration_s=0.3), rounds=6)
@@ -44,6 +49,19 @@ def test_ratio_of_known_times(bundle: Bundle) -> None:
     assert min(comparison.n) >= 6 * 3
     assert len(steps) == 6
     assert "6 rounds" in comparison.method
+
+
+def test_conditions_are_sampled_while_bundles_take_turns(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def clock() -> Iterator[list[Sensor]]:
+        yield [Sensor("GPU clock", "MHz", "x", lambda: 800.0 + len(multiprocessing.active_children()))]
+
+    monkeypatch.setattr(compare, "open_sensors", clock)
+    comparison = compare_bundles([bundle, bundle], [Sleeping, Sleeping], 1, BRIEF)
+    clock_mhz = comparison.sampled["GPU clock"]
+    assert (clock_mhz.before, clock_mhz.minimum, clock_mhz.maximum) == (800, 802, 802)  # both processes are there
+    assert clock_mhz.n >= 3
+    assert comparison.marks == ()
 
 
 def test_every_two_of_three_are_compared(bundle: Bundle) -> None:

@@ -34,6 +34,21 @@ def test_a_module_that_tells_nothing_leaves_it_to_the_gpu() -> None:
     assert run_energy(conditions, {"power module": None, "power GPU": 10.0}, 1, 1)["power during"].value == 50
 
 
+def test_the_counter_of_energy_goes_before_the_power_that_lags() -> None:
+    both = {"power GPU, counted": power(40.0), "power GPU": power(50.0)}
+    readings = run_energy(both, {"power GPU, counted": 10.0, "power GPU": 12.0}, seconds=2.0, inferences=1000)
+    assert readings["energy per inference"].value == pytest.approx((40 - 10) * 2)
+    assert readings["energy per inference"].source == "(power GPU, counted during - idle) × mean time, n = 30 samples"
+
+
+def test_power_that_lags_says_so_and_why_it_was_taken() -> None:
+    both = {"power GPU, counted": UNREAD, "power GPU": power(50.0)}
+    energy = run_energy(both, {"power GPU, counted": None, "power GPU": 10.0}, 1, 1)["energy per inference"]
+    assert energy.value == pytest.approx(40_000)
+    assert "average over the second" in energy.source
+    assert "no power GPU, counted: hwmon1/in2_label: Permission denied" in energy.source
+
+
 @pytest.mark.parametrize(
     ("during", "idle", "reason"),
     [

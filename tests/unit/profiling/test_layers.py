@@ -1,3 +1,4 @@
+import dataclasses
 from functools import partial
 from pathlib import Path
 
@@ -95,3 +96,47 @@ def test_sparse_kernels() -> None:
     times = {"node_stem": [5.0], "node_head": [1.0]}
     assert [layer.sparse for layer in joined(times, frozenset({"node_stem"}))] == [True, False]
     assert [layer.sparse for layer in joined(times, None)] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    ["node_stem_myl0_4", "node_stem_U3_myl0_4", "node_of_relu_myl0_1 [profile 1]", "other || node_stem_myl0_2"],
+)
+def test_names_of_tensorrt_without_metadata(kernel: str) -> None:
+    assert joined({kernel: [5.0]})[0].name == "stem"
+
+
+def test_where_the_backend_tells_what_a_kernel_was_made_of_its_name_does_not_count() -> None:
+    kernels = Kernels({"node_head_myl0_1": [5.0]}, "a profiler", None, {"node_head_myl0_1": ("relu", "node_stem")})
+    assert join_layers(kernels, [STEM, HEAD], batch=1)[0].name == "stem"
+
+
+def test_a_kernel_of_two_layers_is_given_to_neither_alone() -> None:
+    both, own = "node_head || node_stem_myl0_1", "node_stem_myl0_0"
+    other, row = sorted(joined({own: [1.0, 1.0], both: [5.0, 7.0], "Move": [1.0, 1.0]}), key=lambda row: row.time_us)
+    assert (row.name, row.operator, row.time_us) == ("stem + head", "Conv + Gemm", 7)
+    assert (row.macs, row.weights, row.nonzeros) == (2 * (1000 + 10), 110, 35)
+    assert (row.precision, row.bytes) == (None, None)  # fp16 and fp32; and what they share is not known
+    assert (other.name, other.macs) == ("Move", None)
+
+
+def test_an_activation_that_another_layer_took_in_does_not_make_two_of_it() -> None:
+    follower = dataclasses.replace(STEM, tensors=("node_stem", "stem"), followers=("relu",))
+    kernels = Kernels(
+        {"k": [5.0], "__myl_Relu": [1.0]}, "x", None, {"k": ("relu", "node_head"), "__myl_Relu": ("relu",)}
+    )
+    assert [layer.name for layer in join_layers(kernels, [follower, HEAD], batch=1)] == ["head", "stem"]
+
+
+def test_what_two_layers_share_besides_their_own_kernels_stands_apart() -> None:
+    """Of an int8 residual block in a plan of TensorRT-RTX 1.7: two convolutions, and their scaled outputs' sum."""
+    dequantized = ("node_of_relu.dequantized", "node_of_weight.dequantized")
+    origins = {
+        "node_conv2d_5_myl0_9": ("node_conv2d_5", *dequantized),
+        "node_conv2d_3_myl0_10": ("node_conv2d_3", *dequantized),
+        "__myl_MulAddMulAddAddRelu_myl0_11": ("node_conv2d_3", "node_add_66", "node_relu_4", "node_conv2d_5"),
+    }
+    layers = [dataclasses.replace(STEM, name=n, tensors=(f"node_conv2d_{n}", n), followers=()) for n in ("3", "5")]
+    kernels = Kernels({name: [time] for name, time in zip(origins, (9.0, 5.0, 2.0), strict=True)}, "x", None, origins)
+    rows = join_layers(kernels, layers, batch=1)
+    assert [(row.name, row.time_us, row.macs) for row in rows] == [("5", 9, 1000), ("3", 5, 1000), ("3 + 5", 2, None)]

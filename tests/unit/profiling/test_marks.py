@@ -4,7 +4,7 @@ from fixtures.records import latency, run, sampled
 
 from floats_edge.artifacts.records import Latency, Reading, Sampled
 from floats_edge.profiling.bench import Measured
-from floats_edge.profiling.marks import run_marks
+from floats_edge.profiling.marks import comparison_marks, run_marks
 
 STEADY = latency().model_copy(update={"std": 0.01, "mean": 0.41})
 SHAKY = latency().model_copy(update={"std": 0.41, "mean": 0.41})
@@ -54,6 +54,16 @@ def test_others_on_the_processor_and_on_the_gpu() -> None:
     others = {"GPU processes": Reading(value=2, unit="others", source="NVML")}
     assert run_marks(measured(), busy(1.8), others) == (
         "busy machine: other processes kept 0.8 cores busy",
+        "shared GPU: 2 other processes compute on it",
+    )
+
+
+def test_a_comparison_has_the_marks_that_need_no_single_run() -> None:
+    conditions = {"GPU processes": Reading(value=2, unit="others", source="NVML")}
+    seen = {"throttling power limit": sampled(maximum=1), "GPU clock": sampled(minimum=306), **busy(2)}
+    assert comparison_marks(seen, conditions) == (
+        "throttled: power limit",
+        "clocks not locked: GPU clock 306 to 1020 MHz during the run",
         "shared GPU: 2 other processes compute on it",
     )
 

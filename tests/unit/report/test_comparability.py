@@ -1,5 +1,5 @@
 import pytest
-from fixtures.records import bundle_evaluation, profile, run
+from fixtures.records import bundle_evaluation, comparison, profile, run, sampled
 
 from floats_edge.artifacts.records import Reading
 from floats_edge.errors import ArtifactError
@@ -46,3 +46,29 @@ def test_threads_and_outside_trouble_are_conditions_too() -> None:
 
 def test_backends_that_only_one_profile_has_do_not_matter() -> None:
     assert differences([profile(), profile(runs=(run(1, backend="trt", threads=None),))]) == []
+
+
+def test_comparisons_are_held_to_the_same_conditions() -> None:
+    check_comparable([profile(), comparison(), comparison()])
+    throttled = comparison(marks=("throttled: power limit",))
+    assert differences([profile(), throttled]) == []
+    assert differences([comparison(), throttled]) == ["marks of ort-cpu: none against throttled"]
+    for other in (profile(), comparison()):
+        assert differences([other, comparison(conditions={"CPU": "Cortex-A78AE"})]) == [
+            "CPU: AMD EPYC against Cortex-A78AE"
+        ]
+    with pytest.raises(ArtifactError, match="different conditions"):
+        check_comparable([comparison(), throttled])
+
+
+def test_gpu_clocks_that_stood_still_at_different_values_are_different_conditions() -> None:
+    def at(mhz: float, *marks: str, backend: str = "trt"):
+        clock = sampled(minimum=mhz, mean=mhz, maximum=mhz)
+        return profile(runs=(run(1, backend=backend, conditions={"GPU clock": clock}, marks=marks),))
+
+    assert differences([at(1200), at(2100)]) == ["GPU clock of trt: 1200 against 2100 MHz"]
+    assert differences([at(1200), comparison(backend="trt")]) == ["GPU clock of trt: 1020 against 1200 MHz"]
+    assert differences([at(1200), at(1210)]) == []
+    assert differences([at(1200, backend="ort-cpu"), at(2100, backend="ort-cpu")]) == []
+    moved = "clocks not locked: GPU clock 306 to 1020 MHz during the run"
+    assert differences([at(700, moved), at(900, moved)]) == []

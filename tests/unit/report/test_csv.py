@@ -21,6 +21,8 @@ def test_every_figure_is_a_row_with_its_unit_and_size(tmp_path: Path) -> None:
     assert (float(robust["value"]), robust["unit"], robust["n"]) == (42.0, "%", "500")
     (ratio,) = (r for r in rows if r["part"].startswith("ratio") and r["quantity"] == "median")
     assert float(ratio["value"]) == 0.8
+    (clock,) = (r for r in rows if r["part"] == "condition" and " against " in r["subject"])
+    assert (clock["quantity"], float(clock["value"]), clock["n"]) == ("GPU clock, mean", 1020, "30")
     assert any(r["part"] == "layer blocks.0.conv1" for r in rows)
     assert all("paper" in r["quantity"] for r in rows if r["part"] == "estimate")
 

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from fixtures.records import (
     bundle_evaluation,
@@ -25,7 +27,15 @@ from floats_edge.report.profile_tables import (
     record_tables,
     sampled_table,
 )
-from floats_edge.report.tables import accuracy_table, effective_step, label_records, number, reading
+from floats_edge.report.tables import (
+    accuracy_table,
+    duration,
+    effective_step,
+    label_records,
+    layer_label,
+    number,
+    reading,
+)
 
 
 def labels(records) -> list[str]:
@@ -157,6 +167,23 @@ def test_layers_above_the_roof_say_why(device: str, bound: str, why: str) -> Non
     assert why in note
 
 
+def test_layers_that_share_a_kernel_stand_together_and_say_so() -> None:
+    stem, head, rest = trace().layers
+    shared = head.model_copy(update={"name": "a + b", "precision": None, "bytes": None, "attainable_us": None})
+    told = layer_tables(label_records([profile(traces=(trace().model_copy(update={"layers": (shared,)}),))]))[0]
+    alone = layer_tables(label_records([profile(traces=(trace().model_copy(update={"layers": (stem, rest)}),))]))[0]
+    assert told.rows[0][told.columns.index("of attainable")] == "unknown"
+    assert any("share kernels" in note for note in told.notes)
+    assert not any("share kernels" in note for note in alone.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"), [("a", "a"), ("a + b + c", "a + b + c"), ("a + b + c + d + e", "a + b + 3 more")]
+)
+def test_many_layers_of_one_kernel_have_a_short_label(name: str, label: str) -> None:
+    assert layer_label(trace().layers[0].model_copy(update={"name": name})) == label
+
+
 def test_precision_stands_by_each_layer_and_peaks_of_one_source_in_one_note() -> None:
     board = "NVIDIA, data sheet"
     arithmetic = {name: Reading(value=v, unit="GFLOP/s", source=board) for name, v in (("int8", 400), ("fp32", 100))}
@@ -179,9 +206,27 @@ def test_precision_stands_by_each_layer_and_peaks_of_one_source_in_one_note() ->
 def test_estimates_are_called_so() -> None:
     (table,) = estimate_tables(label_records([profile()]))
     assert "Estimate" in table.title
-    assert table.rows[0][-2].startswith("≥ ")
+    assert table.rows[0][-2] == "≥ 0.120 µs"
     assert "not measured" in table.notes[0]
     assert "NVIDIA, data sheet" in table.notes[1]
+
+
+def test_the_note_on_conditions_names_no_column_that_a_console_leaves_out() -> None:
+    table = sampled_table(label_records([profile()]))
+    assert not any(re.search(rf"\b{column}\b", " ".join(table.notes), re.I) for column in ("lowest", "highest", "n"))
+
+
+@pytest.mark.parametrize(("ms", "text"), [(9.14e-5, "0.0914 µs"), (0.0123, "12.3 µs"), (1.5, "1.50 ms")])
+def test_times_have_a_unit_that_fits(ms: float, text: str) -> None:
+    assert duration(ms) == text
+
+
+def test_every_stream_has_its_own_network_and_the_report_says_so() -> None:
+    def notes(streams: int) -> str:
+        return " ".join(latency_table(label_records([profile(runs=(run(1, streams=streams),))])).notes)
+
+    assert "loads the whole network for itself" in notes(2)
+    assert "loads the whole network for itself" not in notes(1)
 
 
 def test_ratio_is_told_only_where_its_interval_leaves_one_out() -> None:
@@ -194,6 +239,19 @@ def test_ratio_is_told_only_where_its_interval_leaves_one_out() -> None:
     )
     ratio = comparison().ratios[0].model_copy(update={"high": 1.01})
     assert comparison_table(label_records([comparison(ratios=(ratio,))])).rows[0][3] == "not told apart"
+    apart = comparison(lambdas=(0.0, 0.5))
+    assert comparison_table(label_records([apart])).rows[0][3] == "faster, at λ 0.5 against λ 0"
+
+
+def test_a_comparison_shows_its_conditions_and_what_is_doubtful() -> None:
+    mark = "clocks not locked: GPU clock 306 to 1020 MHz during the run"
+    tables = {table.title: table for table in record_tables(label_records([comparison(marks=(mark,))]))}
+    names = "quickstart/bundle bound fp32 against quickstart/sparse bound fp32"
+    doubts, conditions = tables["Doubtful comparisons"], tables[f"Conditions · {names}"]
+    assert doubts.rows == ((names, mark),)
+    assert conditions.rows == (("CPU", "AMD EPYC", ""),)
+    over = tables[f"Conditions over the runs · {names}"]
+    assert over.rows[0][:7] == ("ort-cpu", "1", "1", "GPU clock, MHz", "1,020", "1,020", "1,020")
 
 
 @pytest.mark.parametrize(
@@ -245,7 +303,9 @@ def test_several_profiles_share_a_table_with_a_column_for_the_subject() -> None:
 
 
 def test_every_row_fits_its_columns() -> None:
-    for table in record_tables(label_records([run_evaluation(), bundle_evaluation(), profile()])):
+    for table in record_tables(
+        label_records([run_evaluation(), bundle_evaluation(), profile(), comparison(marks=("x: y",))])
+    ):
         assert {len(row) for row in table.rows} == {len(table.columns)}
         assert table.figures <= set(table.columns)
 

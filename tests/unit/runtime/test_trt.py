@@ -11,6 +11,8 @@ from floats_edge.artifacts.bundle import Bundle, file_entries, open_bundle, writ
 from floats_edge.artifacts.files import pack_tensors, write_atomic
 from floats_edge.artifacts.weights import pack_weights
 from floats_edge.errors import ArtifactError, BackendError, LambdaError
+from floats_edge.profiling.layers import trace_layers
+from floats_edge.profiling.workload import layer_workloads
 from floats_edge.runtime.ort import open_ort
 from floats_edge.runtime.tensorrt_library import load_tensorrt, preferred_tensorrt
 from floats_edge.runtime.trt import open_trt, trt_unavailable_reason
@@ -44,22 +46,44 @@ def assert_same(trt_logits, ort_logits, tolerance=1e-5):
 # Timing
 
 
-def test_kernels_carry_the_names_of_the_graph(bound, monkeypatch):
+def test_kernels_carry_their_names_and_the_nodes_they_came_from(bound):
     with open_trt(bound, 0.5) as predictor:
         kernels = predictor.kernels(images(2), 3)
         before = predictor.predict(images(2))
-        assert predictor.kernels(images(2), 2).times["stem"] == pytest.approx([1, 1])
+        assert predictor.kernels(images(2), 2).times["stem_U3_myl0_0"] == pytest.approx([1, 1])
         assert np.array_equal(predictor.predict(images(2)), before)
-    assert kernels.times.keys() == {"stem", "relu", "pool", "flatten", "classifier"}
-    assert kernels.times["relu"] == pytest.approx([2, 2, 2])
+    assert list(kernels.times) == ["stem_U3_myl0_0", "__myl_Glob_myl0_1", "__myl_Flat_myl0_2", "__myl_Gemm_myl0_3"]
+    assert kernels.times["__myl_Glob_myl0_1"] == pytest.approx([2, 2, 2])
     assert kernels.source == "TensorRT IProfiler"
-    assert kernels.sparse is None
+    assert kernels.sparse == frozenset()
+    assert kernels.origins["stem_U3_myl0_0"] == ("stem", "relu")
+    assert kernels.origins["__myl_Gemm_myl0_3"] == ("classifier",)
+
+
+@pytest.mark.parametrize("details", ["", "names only"])
+def test_the_layers_of_a_trace_are_those_of_the_model(bound, monkeypatch, details):
+    monkeypatch.setenv("FAKE_TENSORRT", details)
+    trace = trace_layers(lambda _: open_trt(bound, 0.5), 2, layer_workloads(bound))
+    names = {layer.name for layer in trace.layers if layer.macs is not None}
+    assert names == ({"stem"} if details else {"stem", "classifier"})
+
+
+def test_a_kernel_that_runs_several_times_in_an_inference_counts_as_often(bound):
+    with open_trt(bound, 0.5) as predictor:
+        once, thrice = predictor.kernels(images(8), 3), predictor.kernels(images(19), 3)
+    assert thrice.times.keys() == once.times.keys()
+    for kernel, times in once.times.items():
+        assert thrice.times[kernel] == pytest.approx([3 * time for time in times])
 
 
 def test_sparse_kernels_are_told_where_the_engine_holds_details(bound, monkeypatch):
-    monkeypatch.setenv("FAKE_TENSORRT", "detailed")
+    monkeypatch.setenv("FAKE_TENSORRT", "sparse")
     with open_trt(bound, 0.5) as predictor:
-        assert predictor.kernels(images(1), 1).sparse == {"stem"}
+        assert predictor.kernels(images(1), 1).sparse == {"stem_U3_myl0_0"}
+    monkeypatch.setenv("FAKE_TENSORRT", "names only")
+    with open_trt(bound, 0.5) as predictor:
+        kernels = predictor.kernels(images(1), 1)
+    assert (kernels.sparse, kernels.origins) == (None, {})
 
 
 def test_time_on_the_device_is_of_one_launch(bound):

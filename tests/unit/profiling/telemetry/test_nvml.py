@@ -1,13 +1,17 @@
 import os
 import sys
+import time
 from types import SimpleNamespace
 
 import pynvml
 import pytest
 
 from floats_edge.artifacts.records import Reading
+from floats_edge.profiling.conditions import read_conditions
 from floats_edge.profiling.telemetry.nvml import (
+    COUNTED_POWER,
     THROTTLING,
+    clock_lock,
     first_gpu,
     gpu_arithmetic_peak,
     gpu_memory_peak,
@@ -15,7 +19,7 @@ from floats_edge.profiling.telemetry.nvml import (
     gpu_sensors,
     gpu_state,
 )
-from floats_edge.profiling.telemetry.sensors import UnreadableError
+from floats_edge.profiling.telemetry.sensors import UnreadableError, means
 
 ANSWERS = {
     "nvmlDeviceGetName": "NVIDIA RTX A2000",
@@ -78,6 +82,58 @@ def test_sensors() -> None:
         assert all(sensor.source for sensor in sensors)
         with pytest.raises(UnreadableError, match="Not Supported"):
             found["temperature GPU"].read()
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_power_by_the_counter_of_energy_is_its_growth_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def counter(_: object) -> int:
+        return 7_000_000 + round(40_000 * time.monotonic())  # mJ at 40 W
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", counter)
+    with gpu_sensors() as sensors:
+        counted = [sensor for sensor in sensors if sensor.name == COUNTED_POWER]
+        assert means(counted, 0.3, 0.05)[COUNTED_POWER] == pytest.approx(40, rel=0.01)
+        assert "nvmlDeviceGetTotalEnergyConsumption" in counted[0].source
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_growth_of_the_counter_is_told_of_the_present_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", lambda _: 1000)
+    now = iter([0.0, 0.1, 60.0, 60.1])
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    with gpu_sensors() as sensors:
+        (counted,) = (sensor for sensor in sensors if sensor.name == COUNTED_POWER)
+        for expected in (None, 0, None, 0):  # at first, and after a minute in which other things may have run
+            if expected is None:
+                with pytest.raises(UnreadableError, match="two readings"):
+                    counted.read()
+            else:
+                assert counted.read() == expected
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_without_a_counter_of_energy_the_sensor_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(_: object) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", unsupported)
+    with gpu_sensors() as sensors:
+        (counted,) = (sensor for sensor in sensors if sensor.name == COUNTED_POWER)
+        with pytest.raises(UnreadableError, match="Not Supported"):
+            counted.read()
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_that_clocks_are_locked_is_not_told() -> None:
+    lock = clock_lock()["clocks"]
+    assert isinstance(lock, Reading)
+    assert lock.value is None
+    assert "--lock-gpu-clocks" in lock.source
+    assert read_conditions()["clocks"] == lock
+
+
+def test_without_a_gpu_nothing_is_said_of_its_lock() -> None:
+    assert clock_lock() == {}
 
 
 @pytest.mark.usefixtures("one_gpu")

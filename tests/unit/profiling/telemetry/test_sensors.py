@@ -21,15 +21,22 @@ def silent() -> float:
 
 def test_before_during_and_after_are_told_apart() -> None:
     samples = Samples(counting(), times=[10, 20, 30, 40, 50], values=[1, 2, 3, 4, 5])
-    sampled = samples.over(20, 40)
+    sampled = samples.over((20, 40))
     assert (sampled.before, sampled.after) == (1, 5)
     assert (sampled.minimum, sampled.mean, sampled.maximum, sampled.n) == (2, 3, 4, 3)
+
+
+def test_between_spans_nothing_counts() -> None:
+    samples = Samples(counting(), times=[10, 20, 30, 40, 50], values=[1, 2, 3, 4, 5])
+    sampled = samples.over((15, 25), (40, 45))
+    assert (sampled.before, sampled.after) == (1, 5)
+    assert (sampled.minimum, sampled.mean, sampled.maximum, sampled.n) == (2, 3, 4, 2)
 
 
 def test_what_was_never_read_says_why() -> None:
     with Sampler([Sensor("temperature", "°C", "thermal_zone1", silent)], 0.01) as sampler:
         time.sleep(0.05)
-    sampled = sampler.over(0, time.monotonic_ns())["temperature"]
+    sampled = sampler.over((0, time.monotonic_ns()))["temperature"]
     assert (sampled.before, sampled.mean, sampled.after, sampled.n) == (None, None, None, 0)
     assert sampled.source == "asleep"
 
@@ -47,7 +54,7 @@ def test_a_sensor_that_is_silent_for_a_while_keeps_its_values() -> None:
     for _ in range(3):
         samples.take()
     assert samples.values == [1, 3]
-    assert samples.over(0, time.monotonic_ns()).source == "zone"
+    assert samples.over((0, time.monotonic_ns())).source == "zone"
 
 
 def test_samples_are_taken_meanwhile_and_at_both_ends() -> None:
@@ -55,7 +62,7 @@ def test_samples_are_taken_meanwhile_and_at_both_ends() -> None:
         start = time.monotonic_ns()
         time.sleep(0.2)
         end = time.monotonic_ns()
-    sampled = sampler.over(start, end)["count"]
+    sampled = sampler.over((start, end))["count"]
     assert sampled.before == 1
     assert 5 <= sampled.n <= 10
     assert sampled.after == sampled.n + 2 or sampled.after == sampled.n + 3
