@@ -223,7 +223,7 @@ def test_a_profiler_changes_no_logits(bundles, mode):
 @pytest.mark.parametrize("mode", ["fixed", "bound"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_the_kernels_of_every_layer_are_timed(bundles, mode, precision):
-    bundle = of(bundles, mode, precision)
+    bundle = bundles[mode, precision]
     with open_trt(bundle, 0.3) as predictor:
         kernels = predictor.kernels(images(8), 10)
     assert {len(times) for times in kernels.times.values()} == {10}
