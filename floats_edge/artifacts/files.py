@@ -152,20 +152,21 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``; on any failure, the old file stays and nothing half-written does.
+    """Write ``data`` to ``path``, or to where a link there points; on any failure, what stood there stays whole.
 
     Raises:
-        OutputError: the file system refuses.
+        OutputError: the file system refuses, or something that is no regular file is there.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     with writing(path):
+        file = _regular(path)
+        partial = _partial(file)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(file)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -174,17 +175,35 @@ def check_writable(path: Path) -> None:
     """Find out, before work whose result goes to ``path``, whether it can be written there.
 
     Raises:
-        OutputError: the file system refuses.
+        OutputError: the file system refuses, or something that is no regular file is there.
     """
-    trial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     with writing(path):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _regular(path)
+        trial = _partial(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
         try:
             trial.touch()
         finally:
             trial.unlink(missing_ok=True)
+
+
+def _regular(path: Path) -> Path:
+    """The file that ``path`` leads to, which may not be there yet.
+
+    Raises:
+        OSError: a folder, a device, a pipe or a link without an end is there: a file put in its place would destroy it.
+    """
+    file = Path(os.path.realpath(path))
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    if os.path.lexists(file) and not (file.is_file() and not file.is_symlink()):
+        raise FileExistsError(errno.EEXIST, "what is there is no regular file")
+    return file
+
+
+def _partial(path: Path) -> Path:
+    """Where what is to become ``path`` is written first: beside it, so that a rename is all that remains."""
+    return path.with_name(f".{path.name}.partial-{os.getpid()}")
 
 
 @contextmanager
@@ -199,13 +218,13 @@ def staged_directory(path: Path, marker: str) -> Iterator[Path]:
         OutputError: the file system refuses, or ``path`` exists and is something else.
     """
     with writing(path):
-        path = path.resolve()
-        if path.exists() and not (path / marker).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        path = Path(os.path.realpath(path))
+        if os.path.lexists(path) and not (path / marker).is_file() and not (path.is_dir() and not any(path.iterdir())):
             raise OutputError(
                 f"{path} exists and holds no {marker}, so it will not be replaced.",
                 fix="choose another directory with --out",
             )
-    staging = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    staging = _partial(path)
     replaced = path.with_name(f".{path.name}.replaced-{os.getpid()}")
     with writing(path):
         try:
