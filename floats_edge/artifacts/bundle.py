@@ -1,5 +1,6 @@
 """A bundle on disk: written whole, read as if a stranger had made it."""
 
+import logging
 import shlex
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from floats_edge.artifacts.manifest import Manifest
 from floats_edge.errors import ArtifactError, OutputError
 
 MANIFEST = "manifest.json"
+log = logging.getLogger("floats_edge.bundle")
+
 EXPORT_AGAIN = "export it again: floats-edge export CHECKPOINT -o DIR"
 """What mends a bundle that is not what was exported."""
 
@@ -32,7 +35,8 @@ class Bundle:
     @property
     def files(self) -> FileSet:
         """The files of the bundle; reading one checks its hash."""
-        return FileSet(self.path, self.manifest.files, EXPORT_AGAIN)
+        rebuild = f"rebuild its engines on the machine that runs them: {rebuild_command(self)}"
+        return FileSet(self.path, self.manifest.files, EXPORT_AGAIN, dict.fromkeys(self.manifest.engine_files, rebuild))
 
     def read(self, name: str) -> bytes:
         """The bytes of one file, of the stated hash: see :meth:`FileSet.read`."""
@@ -65,6 +69,23 @@ def open_bundle(path: Path) -> Bundle:
     bundle = Bundle(path, read_json(path / MANIFEST, Manifest, EXPORT_AGAIN))
     bundle.files.check()
     return bundle
+
+
+def open_sound(path: Path) -> Bundle:
+    """Like :func:`open_bundle`, but leave out engines whose files are damaged: they are made anew, the rest is not.
+
+    The log says what is left out.
+
+    Raises:
+        ArtifactError: not a bundle, an invalid manifest, or another file that is missing, resized or outside of it.
+    """
+    bundle = Bundle(path, read_json(path / MANIFEST, Manifest, EXPORT_AGAIN))
+    problems = {name: bundle.files.problem(name) for name in sorted(bundle.manifest.engine_files)}
+    for problem in filter(None, problems.values()):
+        log.warning("left out: %s", problem)
+    sound = Bundle(path, bundle.manifest.without_files({name for name, problem in problems.items() if problem}))
+    sound.files.check()
+    return sound
 
 
 def staged_bundle(path: Path) -> AbstractContextManager[Path]:

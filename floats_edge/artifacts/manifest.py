@@ -3,6 +3,8 @@
 import math
 import operator
 from collections import Counter
+from collections.abc import Set
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -152,6 +154,11 @@ class Engine(Section):
         default=None, description="how it missed the golden outputs, if it was let pass with --allow-mismatch"
     )
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The plan, and beside it what was said when it was built and its layers, if these were kept."""
+        return self.file, *(str(PurePosixPath(self.file).with_suffix(end)) for end in (".log", ".layers.json"))
+
     @field_validator("batch")
     @classmethod
     def _batches_ascend(cls, batch: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -222,8 +229,8 @@ class Manifest(Section):
 
     @model_validator(mode="after")
     def _files_are_listed(self) -> Self:
-        named = [g.file for g in self.graphs] + [e.file for e in self.engines] + [self.golden.file]
-        missing = [name for name in (*named, *([self.weights] if self.weights else [])) if name not in self.files]
+        named = (*self._needed_files, *(engine.file for engine in self.engines))
+        missing = [name for name in named if name not in self.files]
         if missing:
             raise ValueError(f"{', '.join(missing)} is used but not listed under files")
         return self
@@ -278,6 +285,24 @@ class Manifest(Section):
         if times > 1:
             raise ValueError(f"layer {name} occurs {times} times")
         return layers
+
+    @property
+    def _needed_files(self) -> tuple[str, ...]:
+        """What no bundle is without."""
+        return *(graph.file for graph in self.graphs), self.golden.file, *([self.weights] if self.weights else [])
+
+    @property
+    def engine_files(self) -> frozenset[str]:
+        """What can be built again from the rest of the bundle."""
+        made = {name for engine in self.engines for name in engine.files if name in self.files}
+        return frozenset(made.difference(self._needed_files))
+
+    def without_files(self, lost: Set[str]) -> Self:
+        """The manifest without some of its engine files, and without the engines that lose their plan with them."""
+        kept = tuple(engine for engine in self.engines if engine.file not in lost)
+        whole = self.model_copy(update={"engines": kept})
+        gone = lost | (self.engine_files - whole.engine_files)
+        return whole.model_copy(update={"files": {n: entry for n, entry in self.files.items() if n not in gone}})
 
     @property
     def let_pass(self) -> tuple[str, ...]:

@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from floats_edge import __version__
-from floats_edge.artifacts.bundle import Bundle, file_entries, is_bundle, open_bundle, staged_bundle, write_manifest
+from floats_edge.artifacts.bundle import (
+    Bundle,
+    file_entries,
+    is_bundle,
+    open_bundle,
+    open_sound,
+    staged_bundle,
+    write_manifest,
+)
 from floats_edge.artifacts.checkpoint import TrainingRun, open_run
 from floats_edge.artifacts.files import pack_tensors, write_atomic
 from floats_edge.artifacts.manifest import (
@@ -132,7 +140,7 @@ def export(
 
     Args:
         path: run folder or bundle. A bundle in fp32 and mode ``bound`` can become any other; every bundle can be given
-            engines for the TensorRT at hand, without PyTorch.
+            engines for the TensorRT at hand, without PyTorch. Damaged engines of it are left out.
         out: where the bundle goes; a bundle that is there is replaced once the new one is whole.
         request: what to make.
         data_dir: where the recipe's images are, if not where the recipe says.
@@ -147,7 +155,7 @@ def export(
     """
     if not is_bundle(path):
         return _export(_from_run(open_run(path), say), out, request, data_dir, say)
-    bundle = open_bundle(path)
+    bundle = open_sound(path)
     if request.lambdas is None and request.precision is None:
         return add_engines(bundle, out, request, say)
     return _export(_from_bundle(bundle), out, request, data_dir, say)
