@@ -15,7 +15,7 @@ from floats_edge.artifacts.files import (
     staged_directory,
     write_atomic,
 )
-from floats_edge.artifacts.manifest import Manifest
+from floats_edge.artifacts.manifest import Manifest, Verdict
 from floats_edge.errors import ArtifactError, OutputError
 
 MANIFEST = "manifest.json"
@@ -122,3 +122,17 @@ def file_entries(folder: Path) -> dict[str, FileEntry]:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json``, the last file of a bundle."""
     write_atomic(folder / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+
+
+def keep_verdict(bundle: Bundle, verdict: Verdict) -> None:
+    """Write a verdict on ``bundle`` into its manifest, in place of an earlier one on the same backend.
+
+    Raises:
+        ArtifactError: the bundle was replaced since it was opened, so that the verdict is on another.
+        OutputError: the file system refuses.
+    """
+    now = open_bundle(bundle.path).manifest
+    if now.files != bundle.manifest.files:
+        raise ArtifactError(f"{bundle.path} was replaced while it was looked at.", fix="run floats-edge verify again")
+    others = now.without_verdict(verdict.backend).verdicts
+    write_manifest(bundle.path, now.model_copy(update={"verdicts": (*others, verdict)}))

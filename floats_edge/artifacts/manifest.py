@@ -179,6 +179,35 @@ class Parity(Section):
     p99_error: float = Field(description="99th percentile of the same")
 
 
+class Withstood(Section):
+    """Images that the artefact itself classified rightly at one lambda, of those of its :class:`Verdict`."""
+
+    lam: Lambda
+    clean: int = Field(ge=0)
+    robust: int = Field(ge=0, description="under the attack that is replayed from the float twin: at most so many")
+    square: int = Field(ge=0, description="under the Square attack on the artefact")
+
+
+class Verdict(Section):
+    """What ``floats-edge verify`` last found on one backend."""
+
+    backend: str
+    library: str = Field(description="what computed, and its version")
+    images: int = Field(gt=0)
+    attack: Attack
+    queries: int = Field(gt=0, description="of the Square attack, per image")
+    results: tuple[Withstood, ...] = Field(description="empty if the logits were no numbers")
+    problems: tuple[str, ...] = Field(description="gates that were not passed; empty: it passed")
+    let_pass: bool = Field(
+        default=False, description="not passed, and used all the same: verified with --allow-mismatch"
+    )
+
+    @property
+    def refused(self) -> bool:
+        """Whether the bundle is not opened on this backend."""
+        return bool(self.problems) and not self.let_pass
+
+
 class Calibration(Section):
     """Where the activation ranges of an int8 graph come from: training images, clean and attacked at each lambda."""
 
@@ -222,6 +251,7 @@ class Manifest(Section):
     mismatch: str | None = Field(
         default=None, description="what the gate had against the graphs, if they were let pass with --allow-mismatch"
     )
+    verdicts: tuple[Verdict, ...] = Field(default=(), description="of floats-edge verify, one of each backend")
     calibration: Calibration | None = Field(default=None, description="int8 only")
     recipe: Recipe
     checkpoint_sha256: str = Field(description="of the trained weights this bundle was made from")
@@ -306,9 +336,18 @@ class Manifest(Section):
 
     @property
     def let_pass(self) -> tuple[str, ...]:
-        """What was found wrong with the graphs and the engines, and exported with --allow-mismatch all the same."""
-        found = (self.mismatch, *(f"{engine.file}: {engine.mismatch}" for engine in self.engines if engine.mismatch))
-        return tuple(filter(None, found))
+        """What was found wrong with the graphs and the engines, and let pass with --allow-mismatch all the same."""
+        engines = (f"{engine.file}: {engine.mismatch}" for engine in self.engines if engine.mismatch)
+        verdicts = (f"{verdict.backend}: {' '.join(verdict.problems)}" for verdict in self.verdicts if verdict.let_pass)
+        return tuple(filter(None, (self.mismatch, *engines, *verdicts)))
+
+    def verdict(self, backend: str) -> Verdict | None:
+        """What ``floats-edge verify`` last found on a backend; None: it was not run there."""
+        return next((verdict for verdict in self.verdicts if verdict.backend == backend), None)
+
+    def without_verdict(self, backend: str) -> Self:
+        """The manifest after what it says of a backend no longer holds."""
+        return self.model_copy(update={"verdicts": tuple(v for v in self.verdicts if v.backend != backend)})
 
     @property
     def density(self) -> float:

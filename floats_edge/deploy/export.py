@@ -177,7 +177,7 @@ def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = la
     with staged_bundle(out) as folder:
         for name in bundle.manifest.files:
             write_atomic(folder / name, bundle.read(name))
-        _finish(folder, bundle.manifest, request, say)
+        _finish(folder, bundle.manifest.without_verdict("trt"), request, say)
     return open_bundle(out)
 
 
@@ -352,6 +352,8 @@ def _from_bundle(bundle: Bundle) -> _Source:
             fix="export from the checkpoint, or from a bundle made with --lambda runtime --precision fp32",
         )
     layers = unpack_weights(bundle.tensors(manifest.weights), manifest.layers, manifest.lam.noise_seed)
+    verdict = manifest.verdict("ort-cpu")
+    found = (manifest.mismatch, *(verdict.problems if verdict else ()))
     return _Source(
         network=Network(
             template=read_graph(bundle, manifest.graphs[0].file),
@@ -364,5 +366,5 @@ def _from_bundle(bundle: Bundle) -> _Source:
         labels=manifest.output.labels,
         recipe=manifest.recipe,
         checkpoint_sha256=manifest.checkpoint_sha256,
-        mismatch=manifest.mismatch,
+        mismatch=" ".join(filter(None, found)) or None,
     )

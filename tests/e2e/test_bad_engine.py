@@ -160,6 +160,21 @@ def test_an_engine_that_lost_its_log_is_kept(rebuild: Callable[[], Result], bund
     assert "engines/a.log" not in rebuilt.files
 
 
+def test_a_verdict_on_engines_ends_with_them(rebuild: Callable[[], Result], bundle: Bundle) -> None:
+    words = ("--images", "8", "--queries", "2")
+    for backend in ("trt", "ort-cpu"):
+        result = floats_edge("verify", bundle.path, "--backend", backend, *words)
+        assert result.exit_code == 0, result.output
+    first, _ = open_bundle(bundle.path).manifest.verdicts
+    assert (first.backend, first.library) == ("trt", "tensorrt 10.3.0 on sm_87")
+    edit(bundle, lambda content: content["verdicts"][0].update(problems=["It differed."]))
+    remedy = f"floats-edge export {bundle.path} -o {bundle.path} --trt"
+    assert_told(evaluate(bundle), "failed floats-edge verify on trt (tensorrt 10.3.0 on sm_87): It differed.", remedy)
+    assert rebuild().exit_code == 0
+    assert [verdict.backend for verdict in open_bundle(bundle.path).manifest.verdicts] == ["ort-cpu"]
+    assert evaluate(bundle).exit_code == 0
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "weights.safetensors", "golden.safetensors"])
 def test_a_rebuild_needs_the_rest_whole(rebuild: Callable[[], Result], bundle: Bundle, name: str) -> None:
     inflict("altered", bundle.path / name)
