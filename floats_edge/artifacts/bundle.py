@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from floats_edge.artifacts.checkpoint import is_run
 from floats_edge.artifacts.files import (
     FileEntry,
     FileSet,
@@ -66,7 +67,7 @@ def open_bundle(path: Path) -> Bundle:
     Raises:
         ArtifactError: not a bundle, an invalid manifest, or a file that is missing, resized or outside the bundle.
     """
-    bundle = Bundle(path, read_json(path / MANIFEST, Manifest, EXPORT_AGAIN))
+    bundle = Bundle(path, _read_manifest(path))
     bundle.files.check()
     return bundle
 
@@ -79,13 +80,28 @@ def open_sound(path: Path) -> Bundle:
     Raises:
         ArtifactError: not a bundle, an invalid manifest, or another file that is missing, resized or outside of it.
     """
-    bundle = Bundle(path, read_json(path / MANIFEST, Manifest, EXPORT_AGAIN))
+    bundle = Bundle(path, _read_manifest(path))
     problems = {name: bundle.files.problem(name) for name in sorted(bundle.manifest.engine_files)}
     for problem in filter(None, problems.values()):
         log.warning("left out: %s", problem)
     sound = Bundle(path, bundle.manifest.without_files({name for name, problem in problems.items() if problem}))
     sound.files.check()
     return sound
+
+
+def _read_manifest(path: Path) -> Manifest:
+    if is_run(path) and not is_bundle(path):
+        run = shlex.quote(str(path))
+        raise ArtifactError(
+            f"{path} is the folder of a training run, not a bundle.",
+            fix=f"export it first: floats-edge export {run} -o BUNDLE",
+        )
+    if not is_bundle(path):
+        raise ArtifactError(
+            f"{path} holds no {MANIFEST}: it is no bundle." if path.exists() else f"there is no {path}.",
+            fix="name a folder that floats-edge export wrote",
+        )
+    return read_json(path / MANIFEST, Manifest, EXPORT_AGAIN)
 
 
 def staged_bundle(path: Path) -> AbstractContextManager[Path]:

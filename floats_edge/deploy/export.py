@@ -108,6 +108,11 @@ class ExportRequest:
             )
 
     @property
+    def keeps_graphs(self) -> bool:
+        """Whether a bundle's own graphs are kept, so that all that can be asked for is engines."""
+        return self.lambdas is None and self.precision is None
+
+    @property
     def mode(self) -> Mode:
         """The lambda mode that serves these lambdas."""
         if not isinstance(self.lambdas, tuple):
@@ -156,7 +161,7 @@ def export(
     if not is_bundle(path):
         return _export(_from_run(open_run(path), say), out, request, data_dir, say)
     bundle = open_sound(path)
-    if request.lambdas is None and request.precision is None:
+    if request.keeps_graphs:
         return add_engines(bundle, out, request, say)
     return _export(_from_bundle(bundle), out, request, data_dir, say)
 

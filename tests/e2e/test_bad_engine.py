@@ -154,8 +154,12 @@ def test_a_damaged_plan_does_not_stop_its_rebuild(
 
 def test_an_engine_that_lost_its_log_is_kept(rebuild: Callable[[], Result], bundle: Bundle) -> None:
     inflict("missing", bundle.path / "engines" / "a.log")
-    assert rebuild().exit_code == 0
+    result = rebuild()
+    assert result.exit_code == 0
     rebuilt = open_bundle(bundle.path).manifest
+    assert rebuilt.parity
+    told = [line.split()[0] for line in result.stdout.splitlines()]
+    assert told == [rebuilt.engines[0].file, "Exported:"], "what was done, and nothing that was measured before"
     assert rebuilt.engines[1].file == "engines/a.plan"
     assert "engines/a.log" not in rebuilt.files
 
@@ -242,8 +246,11 @@ class TestBuild:
         assert_told(floats_edge("export", bundle.path, "-o", bundle.path, "--trt", *words), told)
         assert tree(bundle.path.parent) == before
 
-    def test_options_of_engines_without_engines(self, bundle: Bundle) -> None:
-        result = floats_edge("export", bundle.path, "-o", bundle.path, "--target", "sm_86")
+    @pytest.mark.parametrize(
+        "words", [("--target", "sm_86"), ("--batch", "8"), ("--dla", "0"), ("--compatibility", "version")]
+    )
+    def test_options_of_engines_without_engines(self, bundle: Bundle, words: tuple[str, str]) -> None:
+        result = floats_edge("export", bundle.path, "-o", bundle.path, *words)
         assert result.exit_code == 2
         assert "add --trt" in result.stderr
 
