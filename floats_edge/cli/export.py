@@ -116,6 +116,9 @@ def export(
         floats-edge export bundle -o bundle --trt --batch 1:8:32              # on the board: engines only
         floats-edge export bundle -o bundle --trt --target sm_86 --target sm_120   # TensorRT-RTX, two kinds of GPU
 
+    On ONNX Runtime's CPU a small network for any lambda takes up to twice the time of one for fixed lambdas, because
+    weights that are inputs cannot be arranged in advance: compare yours with floats-edge profile BUNDLE BUNDLE.
+
     The bundle is a folder with a manifest.json that names and hashes every file. It appears only if the exported
     network agrees with the trained one; otherwise what stood there stays.
     """
