@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from floats_edge.errors import DataError
+from floats_edge.folders import cache_folder
 from floats_edge.recipe import Data
 
 Pixels = NDArray[np.uint8]
@@ -25,7 +26,6 @@ Labels = NDArray[np.int64]
 Indices = NDArray[np.intp]
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-CACHE = Path("~/.cache/floats-edge")
 TEST_SEED = 0
 DIGITS_TEST_IMAGES = 500
 _CHUNK = 256
@@ -187,7 +187,7 @@ def _torchvision(data: Data, root: Path | None) -> _Source:
         "stl10": (datasets.STL10, {"split": "train"}, {"split": "test"}),
     }
     kind, train_split, test_split = kinds[data.dataset]
-    folder = root or CACHE.expanduser() / data.dataset
+    folder = root or _download_folder(data.dataset)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         train = kind(folder, download=True, **train_split)
@@ -204,6 +204,16 @@ def _torchvision(data: Data, root: Path | None) -> _Source:
         test=_array_images(*_torchvision_arrays(test), data.image_size),
         names=tuple(names),
     )
+
+
+def _download_folder(dataset: str) -> Path:
+    cache = cache_folder()
+    if cache is None:
+        raise DataError(
+            f"there is no place to download {dataset} to: this user has no home directory.",
+            fix="name one with --data-dir FOLDER or -o data.root=FOLDER, or set XDG_CACHE_HOME",
+        )
+    return cache / dataset
 
 
 def _torchvision_arrays(dataset: Any) -> tuple[Pixels, Labels]:

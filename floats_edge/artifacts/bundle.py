@@ -1,10 +1,12 @@
 """A bundle on disk: written whole, read as if a stranger had made it."""
 
+import logging
 import shlex
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from floats_edge.artifacts.checkpoint import is_run
 from floats_edge.artifacts.files import (
     FileEntry,
     FileSet,
@@ -14,10 +16,12 @@ from floats_edge.artifacts.files import (
     staged_directory,
     write_atomic,
 )
-from floats_edge.artifacts.manifest import Manifest
+from floats_edge.artifacts.manifest import Manifest, Verdict
 from floats_edge.errors import ArtifactError, OutputError
 
 MANIFEST = "manifest.json"
+log = logging.getLogger("floats_edge.bundle")
+
 EXPORT_AGAIN = "export it again: floats-edge export CHECKPOINT -o DIR"
 """What mends a bundle that is not what was exported."""
 
@@ -32,7 +36,8 @@ class Bundle:
     @property
     def files(self) -> FileSet:
         """The files of the bundle; reading one checks its hash."""
-        return FileSet(self.path, self.manifest.files, EXPORT_AGAIN)
+        rebuild = f"rebuild its engines on the machine that runs them: {rebuild_command(self)}"
+        return FileSet(self.path, self.manifest.files, EXPORT_AGAIN, dict.fromkeys(self.manifest.engine_files, rebuild))
 
     def read(self, name: str) -> bytes:
         """The bytes of one file, of the stated hash: see :meth:`FileSet.read`."""
@@ -62,9 +67,41 @@ def open_bundle(path: Path) -> Bundle:
     Raises:
         ArtifactError: not a bundle, an invalid manifest, or a file that is missing, resized or outside the bundle.
     """
-    bundle = Bundle(path, read_json(path / MANIFEST, Manifest, EXPORT_AGAIN))
+    bundle = Bundle(path, _read_manifest(path))
     bundle.files.check()
     return bundle
+
+
+def open_sound(path: Path) -> Bundle:
+    """Like :func:`open_bundle`, but leave out engines whose files are damaged: they are made anew, the rest is not.
+
+    The log says what is left out.
+
+    Raises:
+        ArtifactError: not a bundle, an invalid manifest, or another file that is missing, resized or outside of it.
+    """
+    bundle = Bundle(path, _read_manifest(path))
+    problems = {name: bundle.files.problem(name) for name in sorted(bundle.manifest.engine_files)}
+    for problem in filter(None, problems.values()):
+        log.warning("left out: %s", problem)
+    sound = Bundle(path, bundle.manifest.without_files({name for name, problem in problems.items() if problem}))
+    sound.files.check()
+    return sound
+
+
+def _read_manifest(path: Path) -> Manifest:
+    if is_run(path) and not is_bundle(path):
+        run = shlex.quote(str(path))
+        raise ArtifactError(
+            f"{path} is the folder of a training run, not a bundle.",
+            fix=f"export it first: floats-edge export {run} -o BUNDLE",
+        )
+    if not is_bundle(path):
+        raise ArtifactError(
+            f"{path} holds no {MANIFEST}: it is no bundle." if path.exists() else f"there is no {path}.",
+            fix="name a folder that floats-edge export wrote",
+        )
+    return read_json(path / MANIFEST, Manifest, EXPORT_AGAIN)
 
 
 def staged_bundle(path: Path) -> AbstractContextManager[Path]:
@@ -101,3 +138,17 @@ def file_entries(folder: Path) -> dict[str, FileEntry]:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json``, the last file of a bundle."""
     write_atomic(folder / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+
+
+def keep_verdict(bundle: Bundle, verdict: Verdict) -> None:
+    """Write a verdict on ``bundle`` into its manifest, in place of an earlier one on the same backend.
+
+    Raises:
+        ArtifactError: the bundle was replaced since it was opened, so that the verdict is on another.
+        OutputError: the file system refuses.
+    """
+    now = open_bundle(bundle.path).manifest
+    if now.files != bundle.manifest.files:
+        raise ArtifactError(f"{bundle.path} was replaced while it was looked at.", fix="run floats-edge verify again")
+    others = now.without_verdict(verdict.backend).verdicts
+    write_manifest(bundle.path, now.model_copy(update={"verdicts": (*others, verdict)}))

@@ -1,27 +1,26 @@
 """What may be kept between runs to make the next one faster, and may be deleted at any time."""
 
 import logging
-import os
 import re
 from pathlib import Path
 
 from floats_edge.artifacts.files import sha256, write_atomic
 from floats_edge.errors import OutputError
+from floats_edge.folders import cache_folder
 
 log = logging.getLogger("floats_edge.cache")
 
 
 def cache_file(*words: str) -> Path | None:
-    """The file for what ``words`` identify, in ``$XDG_CACHE_HOME/floats-edge`` (``~/.cache/floats-edge``).
+    """The file for what ``words`` identify, in :func:`floats_edge.folders.cache_folder`.
 
     None, with a remark, for a user without a home: a folder that others can write to is no place for what is trusted.
     """
-    try:
-        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError:
+    folder = cache_folder()
+    if folder is None:
         log.warning("nothing is cached: this user has no home directory, and XDG_CACHE_HOME is not set")
         return None
-    return Path(root) / "floats-edge" / (re.sub(r"[^\w.+-]", "_", "-".join(words)) + ".cache")
+    return folder / (re.sub(r"[^\w.+-]", "_", "-".join(words)) + ".cache")
 
 
 def read_cache(file: Path | None) -> bytes | None:

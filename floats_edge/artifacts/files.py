@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypeVar
 
@@ -44,11 +44,16 @@ class FileEntry(Section):
 
 @dataclass(frozen=True)
 class FileSet:
-    """The files an artifact lists, below its folder; ``remedy`` ends every error about them."""
+    """The files an artifact lists, below its folder; ``remedy`` ends every error about them.
+
+    Attributes:
+        remedies: of the files that something else mends.
+    """
 
     root: Path
     entries: Mapping[str, FileEntry]
     remedy: str
+    remedies: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
         """Check that every file is there, inside the folder and of its stated size.
@@ -56,17 +61,19 @@ class FileSet:
         Raises:
             ArtifactError: naming the first file that is not.
         """
-        root = self.root.resolve()
-        for name, entry in self.entries.items():
-            file = self.root / name
-            try:
-                size = file.stat().st_size
-            except OSError as error:
-                raise ArtifactError(f"{file} is missing: {error.strerror}.", fix=self.remedy) from None
-            if not file.resolve().is_relative_to(root):
-                raise ArtifactError(f"{file} leads out of its folder.", fix=self.remedy)
-            if not file.is_file() or size != entry.bytes:
-                raise ArtifactError(f"{file} is truncated or altered: its size differs.", fix=self.remedy)
+        for name in self.entries:
+            self._check(name)
+
+    def _check(self, name: str) -> None:
+        file, remedy = self.root / name, self._remedy(name)
+        try:
+            size = file.stat().st_size
+        except OSError as error:
+            raise ArtifactError(f"{file} is missing: {error.strerror}.", fix=remedy) from None
+        if not file.resolve().is_relative_to(self.root.resolve()):
+            raise ArtifactError(f"{file} leads out of its folder.", fix=remedy)
+        if not file.is_file() or size != self.entries[name].bytes:
+            raise ArtifactError(f"{file} is truncated or altered: its size differs.", fix=remedy)
 
     def verify(self) -> None:
         """Check the hash of every file.
@@ -77,20 +84,29 @@ class FileSet:
         for name in self.entries:
             self.read(name)
 
+    def problem(self, name: str) -> str | None:
+        """What is wrong with one file, its hash included; None if nothing."""
+        try:
+            self._check(name)
+            self.read(name)
+        except ArtifactError as error:
+            return error.what
+        return None
+
     def read(self, name: str) -> bytes:
         """The bytes of one file, of the stated hash: call before anything deserialises them.
 
         Raises:
             ArtifactError: the file cannot be read, or its bytes are not those that were written.
         """
-        entry = self.entries[name]
+        entry, remedy = self.entries[name], self._remedy(name)
         try:
             with (self.root / name).open("rb") as file:
                 data = file.read(entry.bytes + 1)  # it may have grown since it was checked
         except OSError as error:
-            raise ArtifactError(f"{self.root / name} cannot be read: {error.strerror}.", fix=self.remedy) from None
+            raise ArtifactError(f"{self.root / name} cannot be read: {error.strerror}.", fix=remedy) from None
         if sha256(data) != entry.sha256:
-            raise ArtifactError(f"{self.root / name} was altered: its sha256 differs.", fix=self.remedy)
+            raise ArtifactError(f"{self.root / name} was altered: its sha256 differs.", fix=remedy)
         return data
 
     def tensors(self, name: str) -> Tensors:
@@ -103,7 +119,12 @@ class FileSet:
         try:
             return safetensors.numpy.load(data)
         except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that NumPy lacks
-            raise ArtifactError(f"{self.root / name} is not valid safetensors: {error}.", fix=self.remedy) from None
+            raise ArtifactError(
+                f"{self.root / name} is not valid safetensors: {error}.", fix=self._remedy(name)
+            ) from None
+
+    def _remedy(self, name: str) -> str:
+        return self.remedies.get(name, self.remedy)
 
 
 def file_entry(data: bytes) -> FileEntry:
@@ -152,20 +173,21 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``; on any failure, the old file stays and nothing half-written does.
+    """Write ``data`` to ``path``, or to where a link there points; on any failure, what stood there stays whole.
 
     Raises:
-        OutputError: the file system refuses.
+        OutputError: the file system refuses, or something that is no regular file is there.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     with writing(path):
+        file = _regular(path)
+        partial = _partial(file)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(file)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -174,17 +196,35 @@ def check_writable(path: Path) -> None:
     """Find out, before work whose result goes to ``path``, whether it can be written there.
 
     Raises:
-        OutputError: the file system refuses.
+        OutputError: the file system refuses, or something that is no regular file is there.
     """
-    trial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     with writing(path):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _regular(path)
+        trial = _partial(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
         try:
             trial.touch()
         finally:
             trial.unlink(missing_ok=True)
+
+
+def _regular(path: Path) -> Path:
+    """The file that ``path`` leads to, which may not be there yet.
+
+    Raises:
+        OSError: a folder, a device, a pipe or a link without an end is there: a file put in its place would destroy it.
+    """
+    file = Path(os.path.realpath(path))
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    if os.path.lexists(file) and not (file.is_file() and not file.is_symlink()):
+        raise FileExistsError(errno.EEXIST, "what is there is no regular file")
+    return file
+
+
+def _partial(path: Path) -> Path:
+    """Where what is to become ``path`` is written first: beside it, so that a rename is all that remains."""
+    return path.with_name(f".{path.name}.partial-{os.getpid()}")
 
 
 @contextmanager
@@ -199,13 +239,13 @@ def staged_directory(path: Path, marker: str) -> Iterator[Path]:
         OutputError: the file system refuses, or ``path`` exists and is something else.
     """
     with writing(path):
-        path = path.resolve()
-        if path.exists() and not (path / marker).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        path = Path(os.path.realpath(path))
+        if os.path.lexists(path) and not (path / marker).is_file() and not (path.is_dir() and not any(path.iterdir())):
             raise OutputError(
                 f"{path} exists and holds no {marker}, so it will not be replaced.",
                 fix="choose another directory with --out",
             )
-    staging = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    staging = _partial(path)
     replaced = path.with_name(f".{path.name}.replaced-{os.getpid()}")
     with writing(path):
         try:

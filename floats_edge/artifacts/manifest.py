@@ -3,6 +3,8 @@
 import math
 import operator
 from collections import Counter
+from collections.abc import Set
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -158,6 +160,11 @@ class Engine(Section):
         default=None, description="how it missed the golden outputs, if it was let pass with --allow-mismatch"
     )
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The plan, and beside it what was said when it was built and its layers, if these were kept."""
+        return self.file, *(str(PurePosixPath(self.file).with_suffix(end)) for end in (".log", ".layers.json"))
+
     @field_validator("batch")
     @classmethod
     def _batches_ascend(cls, batch: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -176,6 +183,35 @@ class Parity(Section):
     top1_agreement: float = Field(description="share of images with the same first class")
     max_error: float = Field(description="largest absolute logit error over the range of the reference's logits")
     p99_error: float = Field(description="99th percentile of the same")
+
+
+class Withstood(Section):
+    """Images that the artefact itself classified rightly at one lambda, of those of its :class:`Verdict`."""
+
+    lam: Lambda
+    clean: int = Field(ge=0)
+    robust: int = Field(ge=0, description="under the attack that is replayed from the float twin: at most so many")
+    square: int = Field(ge=0, description="under the Square attack on the artefact")
+
+
+class Verdict(Section):
+    """What ``floats-edge verify`` last found on one backend."""
+
+    backend: str
+    library: str = Field(description="what computed, and its version")
+    images: int = Field(gt=0)
+    attack: Attack
+    queries: int = Field(gt=0, description="of the Square attack, per image")
+    results: tuple[Withstood, ...] = Field(description="empty if the logits were no numbers")
+    problems: tuple[str, ...] = Field(description="gates that were not passed; empty: it passed")
+    let_pass: bool = Field(
+        default=False, description="not passed, and used all the same: verified with --allow-mismatch"
+    )
+
+    @property
+    def refused(self) -> bool:
+        """Whether the bundle is not opened on this backend."""
+        return bool(self.problems) and not self.let_pass
 
 
 class Calibration(Section):
@@ -221,6 +257,7 @@ class Manifest(Section):
     mismatch: str | None = Field(
         default=None, description="what the gate had against the graphs, if they were let pass with --allow-mismatch"
     )
+    verdicts: tuple[Verdict, ...] = Field(default=(), description="of floats-edge verify, one of each backend")
     calibration: Calibration | None = Field(default=None, description="int8 only")
     recipe: Recipe
     checkpoint_sha256: str = Field(description="of the trained weights this bundle was made from")
@@ -228,8 +265,8 @@ class Manifest(Section):
 
     @model_validator(mode="after")
     def _files_are_listed(self) -> Self:
-        named = [g.file for g in self.graphs] + [e.file for e in self.engines] + [self.golden.file]
-        missing = [name for name in (*named, *([self.weights] if self.weights else [])) if name not in self.files]
+        named = (*self._needed_files, *(engine.file for engine in self.engines))
+        missing = [name for name in named if name not in self.files]
         if missing:
             raise ValueError(f"{', '.join(missing)} is used but not listed under files")
         return self
@@ -286,10 +323,37 @@ class Manifest(Section):
         return layers
 
     @property
+    def _needed_files(self) -> tuple[str, ...]:
+        """What no bundle is without."""
+        return *(graph.file for graph in self.graphs), self.golden.file, *([self.weights] if self.weights else [])
+
+    @property
+    def engine_files(self) -> frozenset[str]:
+        """What can be built again from the rest of the bundle."""
+        made = {name for engine in self.engines for name in engine.files if name in self.files}
+        return frozenset(made.difference(self._needed_files))
+
+    def without_files(self, lost: Set[str]) -> Self:
+        """The manifest without some of its engine files, and without the engines that lose their plan with them."""
+        kept = tuple(engine for engine in self.engines if engine.file not in lost)
+        whole = self.model_copy(update={"engines": kept})
+        gone = lost | (self.engine_files - whole.engine_files)
+        return whole.model_copy(update={"files": {n: entry for n, entry in self.files.items() if n not in gone}})
+
+    @property
     def let_pass(self) -> tuple[str, ...]:
-        """What was found wrong with the graphs and the engines, and exported with --allow-mismatch all the same."""
-        found = (self.mismatch, *(f"{engine.file}: {engine.mismatch}" for engine in self.engines if engine.mismatch))
-        return tuple(filter(None, found))
+        """What was found wrong with the graphs and the engines, and let pass with --allow-mismatch all the same."""
+        engines = (f"{engine.file}: {engine.mismatch}" for engine in self.engines if engine.mismatch)
+        verdicts = (f"{verdict.backend}: {' '.join(verdict.problems)}" for verdict in self.verdicts if verdict.let_pass)
+        return tuple(filter(None, (self.mismatch, *engines, *verdicts)))
+
+    def verdict(self, backend: str) -> Verdict | None:
+        """What ``floats-edge verify`` last found on a backend; None: it was not run there."""
+        return next((verdict for verdict in self.verdicts if verdict.backend == backend), None)
+
+    def without_verdict(self, backend: str) -> Self:
+        """The manifest after what it says of a backend no longer holds."""
+        return self.model_copy(update={"verdicts": tuple(v for v in self.verdicts if v.backend != backend)})
 
     @property
     def density(self) -> float:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from floats_edge.artifacts.manifest import Parity
+from floats_edge.artifacts.manifest import Parity, Verdict, Withstood
 from floats_edge.artifacts.records import LambdaResult, Share, Subject
 from floats_edge.recipe import Attack, Lambda, Section
 
@@ -25,11 +25,34 @@ class Verification(Section):
     schema_version: Literal[1] = 1
     subject: Subject
     backend: str
+    library: str = Field(description="what computed, and its version")
+    images: int = Field(description="test images that were attacked")
     files: int = Field(description="files whose sha256 is that of the manifest")
     golden_lambdas: tuple[Lambda, ...] = Field(description="lambdas at which the golden outputs were reproduced")
     parity: tuple[Parity, ...]
     attack: Attack = Field(description="replayed on the engine; its gradients come from the float twin")
     queries: int = Field(description="of the Square attack, per image")
-    proofs: tuple[LambdaProof, ...]
+    proofs: tuple[LambdaProof, ...] = Field(description="empty, as parity, if the logits were no numbers")
     mismatch: str | None = Field(description="what gates had against the export of the bundle")
     problems: tuple[str, ...] = Field(description="gates that were not passed; none: the bundle is what was evaluated")
+
+    def verdict(self, allow_mismatch: bool) -> Verdict:
+        """What the bundle keeps of it. Logits that are no numbers are not let pass: there are no figures to judge."""
+        return Verdict(
+            backend=self.backend,
+            library=self.library,
+            images=self.images,
+            attack=self.attack,
+            queries=self.queries,
+            results=tuple(
+                Withstood(
+                    lam=proof.lam,
+                    clean=proof.engine.clean.count,
+                    robust=proof.engine.robust.count,
+                    square=proof.square.count,
+                )
+                for proof in self.proofs
+            ),
+            problems=self.problems,
+            let_pass=allow_mismatch and bool(self.problems) and bool(self.proofs),
+        )

@@ -9,6 +9,7 @@ from floats_edge.cli.parameters import BatchRange, LambdaValue
 
 if TYPE_CHECKING:
     from floats_edge.artifacts.bundle import Bundle
+    from floats_edge.artifacts.manifest import Parity
 
 
 @click.command()
@@ -33,9 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--calibration",
     type=click.Choice(["minmax", "entropy", "percentile"]),
-    default="minmax",
-    show_default=True,
-    help="How int8 finds the ranges of the activations.",
+    help="int8: how the ranges of the activations are found.  [default: minmax]",
 )
 @click.option(
     "--keep",
@@ -62,7 +61,7 @@ if TYPE_CHECKING:
 )
 @click.option("--allow-mismatch", is_flag=True, help="Export even what fails its gate; the manifest says so.")
 @click.option("--trt", is_flag=True, help="Also build TensorRT engines, with the TensorRT that is installed.")
-@click.option("--batch", type=BatchRange(), default="1", show_default=True, help="Engines' batch: N, or MIN:OPT:MAX.")
+@click.option("--batch", type=BatchRange(), help="Engines' batch: N, or MIN:OPT:MAX.  [default: 1]")
 @click.option(
     "--target",
     "targets",
@@ -75,7 +74,7 @@ if TYPE_CHECKING:
     multiple=True,
     type=click.Choice(["version", "same-cc", "ampere+"]),
     help="Engines of the full TensorRT: also for newer versions of it; for all GPUs of the same compute capability, or "
-    "from Ampere on (not on a Jetson). Repeatable; may cost speed.",
+    "from Ampere on. Repeatable; may cost speed.",
 )
 @click.option(
     "--dla",
@@ -90,14 +89,14 @@ def export(
     lambdas: tuple[float | Literal["runtime"], ...],
     switch: Literal["bound", "input", "refit"] | None,
     precision: Literal["fp32", "fp16", "bf16", "int8"] | None,
-    calibration: Literal["minmax", "entropy", "percentile"],
+    calibration: Literal["minmax", "entropy", "percentile"] | None,
     keep: tuple[str, ...],
     keep_worst: int,
     keep_precision: Literal["fp32", "fp16"] | None,
     sensitivity: bool,
     allow_mismatch: bool,
     trt: bool,
-    batch: tuple[int, int, int],
+    batch: tuple[int, int, int] | None,
     targets: tuple[str, ...],
     compatibility: tuple[Literal["version", "same-cc", "ampere+"], ...],
     dla: int | None,
@@ -117,9 +116,13 @@ def export(
         floats-edge export bundle -o bundle --trt --batch 1:8:32              # on the board: engines only
         floats-edge export bundle -o bundle --trt --target sm_86 --target sm_120   # TensorRT-RTX, two kinds of GPU
 
+    On ONNX Runtime's CPU a small network for any lambda takes up to twice the time of one for fixed lambdas, because
+    weights that are inputs cannot be arranged in advance: compare yours with floats-edge profile BUNDLE BUNDLE.
+
     The bundle is a folder with a manifest.json that names and hashes every file. It appears only if the exported
     network agrees with the trained one; otherwise what stood there stays.
     """
+    from floats_edge.artifacts.bundle import is_bundle
     from floats_edge.cli.console import status_console
     from floats_edge.deploy import export as stage
     from floats_edge.deploy.calibrate import Int8Request
@@ -127,29 +130,32 @@ def export(
 
     if "runtime" in lambdas and len(lambdas) > 1:
         raise click.UsageError("--lambda runtime serves every lambda: give no other value with it.")
-    if precision != "int8" and (keep or keep_worst or sensitivity):
-        raise click.UsageError("--keep, --keep-worst and --sensitivity go with --precision int8.")
+    if precision != "int8" and (calibration or keep or keep_worst or sensitivity):
+        raise click.UsageError("--calibration, --keep, --keep-worst and --sensitivity go with --precision int8.")
     if keep_precision and not (keep or keep_worst):
         raise click.UsageError("--keep-precision is that of the layers that --keep and --keep-worst name: add one.")
     values = tuple(sorted({value for value in lambdas if value != "runtime"}))
     if switch and values:
         raise click.UsageError("--switch goes with --lambda runtime: a bundle for fixed lambdas switches by itself.")
-    if not trt and (targets or compatibility or dla is not None):
-        raise click.UsageError("--target, --compatibility and --dla say how engines are built: add --trt.")
+    if not trt and (batch or targets or compatibility or dla is not None):
+        raise click.UsageError("--batch, --target, --compatibility and --dla say how engines are built: add --trt.")
     request = stage.ExportRequest(
         lambdas=values or ("runtime" if lambdas or switch else None),
         precision=precision,
         trt=trt,
-        engine=EngineOptions(batch, tuple(dict.fromkeys(targets)), tuple(dict.fromkeys(compatibility)), dla),
+        engine=EngineOptions(
+            batch or (1, 1, 1), tuple(dict.fromkeys(targets)), tuple(dict.fromkeys(compatibility)), dla
+        ),
         switch=switch or "bound",
-        int8=Int8Request(calibration, keep, keep_worst, keep_precision or "fp32", sensitivity),
+        int8=Int8Request(calibration or "minmax", keep, keep_worst, keep_precision or "fp32", sensitivity),
         allow_mismatch=allow_mismatch,
     )
+    added = is_bundle(path) and request.keeps_graphs
     with status_console().status("export") as status:
         bundle = stage.export(path, out, request, data_dir, lambda text: status.update(f"export: {text}"))
     if sensitivity or keep_worst:
         _print_sensitivity(bundle)
-    _print(bundle)
+    _print(bundle, () if added else bundle.manifest.parity)
 
 
 def _print_sensitivity(bundle: "Bundle") -> None:
@@ -163,14 +169,15 @@ def _print_sensitivity(bundle: "Bundle") -> None:
     print_tables([sensitivity_table(report)], Console(highlight=False))
 
 
-def _print(bundle: "Bundle") -> None:
+def _print(bundle: "Bundle", measured: "tuple[Parity, ...]") -> None:
+    """Print what was done: parity that was measured, and the engines that were built, which the manifest has first."""
     manifest = bundle.manifest
-    for parity in manifest.parity:
+    for parity in measured:
         click.echo(
             f"lambda {parity.lam:<4g}  top-1 agreement {100 * parity.top1_agreement:.2f} % on {parity.images} images, "
             f"logit error max {parity.max_error:.1e}, p99 {parity.p99_error:.1e} of their range ({parity.backend})"
         )
-    for engine in manifest.engines:
+    for engine in manifest.engines[: len(manifest.graphs)]:
         click.echo(f"{engine.file}  {engine.flavour} {engine.version}  {', '.join(engine.targets)}")
     for mismatch in manifest.let_pass:
         click.echo(f"let pass by --allow-mismatch: {mismatch}")

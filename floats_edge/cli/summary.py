@@ -1,5 +1,6 @@
 """What an artifact says of itself: the same content for people, as tables, and for machines, as JSON."""
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 from floats_edge.artifacts.bundle import MANIFEST, Bundle, is_bundle, open_bundle
 from floats_edge.artifacts.checkpoint import CHECKPOINT, TrainingRun, is_run, open_run
 from floats_edge.artifacts.files import FileEntry, read_json
-from floats_edge.artifacts.manifest import Engine, Manifest, Parity, SparseTactics
+from floats_edge.artifacts.manifest import Engine, Manifest, Parity, SparseTactics, Verdict
 from floats_edge.artifacts.records import load_record
 from floats_edge.artifacts.sensitivity import SENSITIVITY, Sensitivity
 from floats_edge.errors import ArtifactError
@@ -73,6 +74,10 @@ def _bundle(bundle: Bundle) -> Summary:
     if manifest.parity:
         columns = ("lambda", "backend", "against", "images", "top-1 agreement", "largest error", "p99 error")
         tables.append(_table("Parity; errors over the range of the logits", columns, map(_parity, manifest.parity)))
+    if manifest.verdicts:
+        columns = ("backend", "library", "images", "lambda", "clean %", "PGD replayed %", "Square %", "verdict")
+        rows = (row for verdict in manifest.verdicts for row in _verdict(verdict))
+        tables.append(_table("Verdicts of floats-edge verify", columns, rows))
     if SENSITIVITY in manifest.files:
         tables.append(sensitivity_table(read_json(bundle.path / SENSITIVITY, Sensitivity, "export it again")))
     tables.append(_file_table(manifest.files))
@@ -174,6 +179,21 @@ def _parity(parity: Parity) -> tuple[str, ...]:
     return f"{parity.lam:g}", parity.backend, parity.reference, f"{parity.images:,}", agreement, *errors
 
 
+def _verdict(verdict: Verdict) -> Iterable[tuple[str, ...]]:
+    """A line for each lambda, of which the first says how it ended."""
+    how = "let pass" if verdict.let_pass else "failed" if verdict.problems else "passed"
+    ends = [": ".join((how, " ".join(verdict.problems))) if verdict.problems else how]
+    figures = [
+        (
+            f"{result.lam:g}",
+            *(f"{100 * count / verdict.images:.1f}" for count in (result.clean, result.robust, result.square)),
+        )
+        for result in verdict.results
+    ] or [("",) * 4]
+    for row, end in itertools.zip_longest(figures, ends, fillvalue=""):
+        yield verdict.backend, verdict.library, f"{verdict.images:,}", *row, end
+
+
 def _model(model: ModelSpec) -> str:
     return f"{model.title}; stem stride {model.stem_stride}, {model.classes} classes"
 
@@ -182,7 +202,10 @@ def _dims(shape: Iterable[int]) -> str:
     return ", ".join(map(str, shape))
 
 
-_FIGURES = frozenset({"weights", "density", "bytes", "images", "top-1 agreement", "largest error", "p99 error"})
+_FIGURES = frozenset(
+    {"weights", "density", "bytes", "images", "top-1 agreement", "largest error", "p99 error"}
+    | {"clean %", "PGD replayed %", "Square %"}
+)
 
 
 def _table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:

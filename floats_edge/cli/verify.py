@@ -20,38 +20,59 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the attacks.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write the figures as JSON.")
+@click.option("--allow-mismatch", is_flag=True, help="Let the bundle be used even if it fails; its manifest says so.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write all figures as JSON.")
 def verify(
-    path: Path, backend: str, images: int, queries: int, seed: int, data_dir: Path | None, out: Path | None
+    path: Path,
+    backend: str,
+    images: int,
+    queries: int,
+    seed: int,
+    data_dir: Path | None,
+    allow_mismatch: bool,
+    out: Path | None,
 ) -> None:
     """Prove that a bundle is the network that was evaluated.
 
     PATH is a bundle. Its files must hash to what its manifest says; its engine must reproduce the golden outputs, agree
     with the float twin on real images at every lambda, and be as accurate as the twin, clean and under the recipe's
     attack replayed from it. The Square attack then sees nothing but the engine's own logits: accuracy under it that is
-    far below the replayed attack's means that replaying flatters the engine. Exit code 1 if a gate is not passed.
+    far below the replayed attack's means that replaying flatters the engine.
+
+    Exit code 1 if a gate is not passed. The bundle's manifest keeps the verdict on each backend; floats-edge inspect
+    shows it, and a bundle that failed is not opened on that backend until it is mended or let pass.
 
     \b
         floats-edge verify bundle
         floats-edge verify bundle --backend trt --images 1000 --queries 1000 -o verification.json
     """
-    from floats_edge.artifacts.bundle import EXPORT_AGAIN, open_bundle, rebuild_command
-    from floats_edge.artifacts.files import write_atomic
+    from floats_edge.artifacts.bundle import EXPORT_AGAIN, keep_verdict, open_bundle, rebuild_command
+    from floats_edge.artifacts.files import check_writable, write_atomic
     from floats_edge.cli.console import status_console
     from floats_edge.deploy import verify as stage
-    from floats_edge.errors import ParityError
+    from floats_edge.errors import OutputError, ParityError
 
+    bundle = open_bundle(path)
+    if out is not None:
+        check_writable(out)
     request = stage.VerifyRequest(backend, images, queries, seed)
     with status_console().status("verify") as status:
         record = stage.verify(path, request, data_dir, lambda text: status.update(f"verify: {text}"))
     if out is not None:
         write_atomic(out, (record.model_dump_json(indent=2) + "\n").encode())
     _print(record)
-    if record.problems:
-        rebuilt = f", or rebuild its engines: {rebuild_command(open_bundle(path))}" if backend == "trt" else ""
+    verdict = record.verdict(allow_mismatch)
+    try:
+        keep_verdict(bundle, verdict)
+    except OutputError as error:
+        click.echo(f"The bundle does not keep this verdict: {error.what}", err=True)
+    if verdict.refused:
+        rebuilt = f", or rebuild its engines: {rebuild_command(bundle)}" if backend == "trt" else ""
         raise ParityError(
-            f"{path} is not the network that was evaluated: {' '.join(record.problems)}", fix=EXPORT_AGAIN + rebuilt
+            f"{path} is not the network that was evaluated: {' '.join(verdict.problems)}", fix=EXPORT_AGAIN + rebuilt
         )
+    for problem in verdict.problems:
+        click.echo(f"let pass by --allow-mismatch: {problem}")
     click.echo(f"Verified: {path} on {record.backend}")
 
 

@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from floats_edge import __version__
-from floats_edge.artifacts.bundle import Bundle, file_entries, is_bundle, open_bundle, staged_bundle, write_manifest
+from floats_edge.artifacts.bundle import (
+    Bundle,
+    file_entries,
+    is_bundle,
+    open_bundle,
+    open_sound,
+    staged_bundle,
+    write_manifest,
+)
 from floats_edge.artifacts.checkpoint import TrainingRun, open_run
 from floats_edge.artifacts.files import pack_tensors, write_atomic
 from floats_edge.artifacts.manifest import (
@@ -100,6 +108,11 @@ class ExportRequest:
             )
 
     @property
+    def keeps_graphs(self) -> bool:
+        """Whether a bundle's own graphs are kept, so that all that can be asked for is engines."""
+        return self.lambdas is None and self.precision is None
+
+    @property
     def mode(self) -> Mode:
         """The lambda mode that serves these lambdas."""
         if not isinstance(self.lambdas, tuple):
@@ -132,7 +145,7 @@ def export(
 
     Args:
         path: run folder or bundle. A bundle in fp32 and mode ``bound`` can become any other; every bundle can be given
-            engines for the TensorRT at hand, without PyTorch.
+            engines for the TensorRT at hand, without PyTorch. Damaged engines of it are left out.
         out: where the bundle goes; a bundle that is there is replaced once the new one is whole.
         request: what to make.
         data_dir: where the recipe's images are, if not where the recipe says.
@@ -147,8 +160,8 @@ def export(
     """
     if not is_bundle(path):
         return _export(_from_run(open_run(path), say), out, request, data_dir, say)
-    bundle = open_bundle(path)
-    if request.lambdas is None and request.precision is None:
+    bundle = open_sound(path)
+    if request.keeps_graphs:
         return add_engines(bundle, out, request, say)
     return _export(_from_bundle(bundle), out, request, data_dir, say)
 
@@ -169,7 +182,7 @@ def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = la
     with staged_bundle(out) as folder:
         for name in bundle.manifest.files:
             write_atomic(folder / name, bundle.read(name))
-        _finish(folder, bundle.manifest, request, say)
+        _finish(folder, bundle.manifest.without_verdict("trt"), request, say)
     return open_bundle(out)
 
 
@@ -344,6 +357,8 @@ def _from_bundle(bundle: Bundle) -> _Source:
             fix="export from the checkpoint, or from a bundle made with --lambda runtime --precision fp32",
         )
     layers = unpack_weights(bundle.tensors(manifest.weights), manifest.layers, manifest.lam.noise_seed)
+    verdict = manifest.verdict("ort-cpu")
+    found = (manifest.mismatch, *(verdict.problems if verdict else ()))
     return _Source(
         network=Network(
             template=read_graph(bundle, manifest.graphs[0].file),
@@ -356,5 +371,5 @@ def _from_bundle(bundle: Bundle) -> _Source:
         labels=manifest.output.labels,
         recipe=manifest.recipe,
         checkpoint_sha256=manifest.checkpoint_sha256,
-        mismatch=manifest.mismatch,
+        mismatch=" ".join(filter(None, found)) or None,
     )

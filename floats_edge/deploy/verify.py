@@ -3,17 +3,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from floats_edge.artifacts.bundle import open_bundle
+from floats_edge.artifacts.bundle import Bundle, open_bundle
+from floats_edge.artifacts.manifest import Parity
 from floats_edge.artifacts.records import LambdaResult, Share, bundle_subject
 from floats_edge.artifacts.verification import LambdaProof, Verification
 from floats_edge.data import Images, load_data
 from floats_edge.deploy.export import PARITY_IMAGES
 from floats_edge.errors import BackendError, ParityError
 from floats_edge.evaluate.parity import check_parity, measure_parity
-from floats_edge.runtime.backends import open_predictor
+from floats_edge.recipe import Attack
+from floats_edge.runtime.backends import library, open_predictor
 from floats_edge.runtime.base import Predictor
 from floats_edge.runtime.golden import check_golden, read_golden
+
+if TYPE_CHECKING:
+    from floats_edge.runtime.torch import TorchPredictor
 
 LARGEST_LOSS = 2.0
 """Percentage points of clean or robust accuracy by which an engine may fall short of its float twin."""
@@ -54,7 +60,6 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
         BackendError: the backend cannot run the bundle, or PyTorch, which the float twin needs, is missing.
     """
     try:
-        from floats_edge.evaluate import robustness
         from floats_edge.runtime.torch import bundle_twin
     except ImportError as error:
         raise BackendError(
@@ -65,29 +70,30 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
     say("checking hashes")
     bundle.files.verify()
     golden = read_golden(bundle)
-    manifest = bundle.manifest
+    manifest = bundle.manifest.without_verdict(request.backend)
+    judged_anew = Bundle(bundle.path, manifest)
     recipe, lambdas = manifest.recipe, manifest.lam.values or manifest.recipe.evaluate.lambdas
     test = load_data(recipe.data, recipe.seed, data_dir).test
     images = test.first(request.images)
     attack, twin = recipe.evaluate.attack, bundle_twin(bundle)
-    with open_predictor(bundle, request.backend, lambdas[0]) as engine:
+    parity: tuple[Parity, ...] = ()
+    proofs: tuple[LambdaProof, ...] = ()
+    with open_predictor(judged_anew, request.backend, lambdas[0]) as engine:
         say("reproducing golden outputs")
         problems = _problems(lambda: check_golden(engine, golden))
         say("comparing with the float twin")
-        parity = measure_parity(engine, twin, test.first(PARITY_IMAGES).as_float(), lambdas)
-        problems += _problems(lambda: check_parity(parity, manifest.precision))
-        say("attacking the float twin and replaying on the engine")
-        engine_results = robustness.evaluate(engine, twin, images, lambdas, attack, request.seed)
-        twin_results = robustness.evaluate(twin, twin, images, lambdas, attack, request.seed)
-        say(f"attacking the engine itself with {request.queries} queries per image")
-        squares = [_square(engine, images, lam, attack.epsilon, request) for lam in lambdas]
-    proofs = tuple(
-        LambdaProof(lam=lam, engine=result, twin=wanted, square=share)
-        for lam, result, wanted, share in zip(lambdas, engine_results, twin_results, squares, strict=True)
-    )
+        try:
+            parity = measure_parity(engine, twin, test.first(PARITY_IMAGES).as_float(), lambdas)
+        except ParityError as error:  # its logits are no numbers: there is nothing to attack
+            problems.append(error.what)
+        else:
+            problems += _problems(lambda: check_parity(parity, manifest.precision))
+            proofs = _proofs(engine, twin, images, lambdas, attack, request, say)
     return Verification(
         subject=bundle_subject(bundle),
         backend=request.backend,
+        library=library(judged_anew, request.backend),
+        images=len(images),
         files=len(manifest.files),
         golden_lambdas=manifest.golden.lambdas,
         parity=parity,
@@ -96,6 +102,27 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
         proofs=proofs,
         mismatch=" ".join(manifest.let_pass) or None,
         problems=(*problems, *(problem for proof in proofs for problem in _losses(proof))),
+    )
+
+
+def _proofs(
+    engine: Predictor,
+    twin: "TorchPredictor",
+    images: Images,
+    lambdas: tuple[float, ...],
+    attack: Attack,
+    request: VerifyRequest,
+    say: Say,
+) -> tuple[LambdaProof, ...]:
+    from floats_edge.evaluate import robustness
+
+    say("attacking the float twin and replaying on the engine")
+    engine_results = robustness.evaluate(engine, twin, images, lambdas, attack, request.seed)
+    twin_results = robustness.evaluate(twin, twin, images, lambdas, attack, request.seed)
+    say(f"attacking the engine itself with {request.queries} queries per image")
+    return tuple(
+        LambdaProof(lam=lam, engine=result, twin=wanted, square=_square(engine, images, lam, attack.epsilon, request))
+        for lam, result, wanted in zip(lambdas, engine_results, twin_results, strict=True)
     )
 
 

@@ -1,10 +1,14 @@
 """Which backends there are, which of them this machine has, and how to open a bundle on one."""
 
+import logging
+import shlex
 from pathlib import Path
 
-from floats_edge.artifacts.bundle import Bundle
-from floats_edge.errors import BackendError
+from floats_edge.artifacts.bundle import EXPORT_AGAIN, Bundle, rebuild_command
+from floats_edge.errors import BackendError, ParityError
 from floats_edge.runtime.base import DEFAULT_HOST, Host, Predictor
+
+log = logging.getLogger("floats_edge.runtime")
 
 BACKENDS = ("ort-cpu", "ort-cuda", "ort-trt", "trt")
 
@@ -35,9 +39,11 @@ def open_predictor(bundle: Bundle, backend: str, lam: float, host: Host = DEFAUL
         BackendError: the backend is not one of :data:`BACKENDS`, is not here, or cannot load the bundle.
         ArtifactError: a file of the bundle is not what was exported.
         LambdaError: the bundle does not serve ``lam``.
+        ParityError: ``floats-edge verify`` found that the bundle does not compute there what it should.
     """
     if backend not in BACKENDS:
         raise BackendError(f"there is no backend {backend!r}.", fix=f"choose one of {', '.join(BACKENDS)}")
+    _check_verdict(bundle, backend)
     if backend == "trt":
         from floats_edge.runtime.trt import open_trt
 
@@ -53,3 +59,30 @@ def open_predictor(bundle: Bundle, backend: str, lam: float, host: Host = DEFAUL
 def open_traced(bundle: Bundle, backend: str, lam: float, threads: int | None, folder: Path) -> Predictor:
     """Like :func:`open_predictor`, such that ``kernels`` can be asked; traces go to ``folder``."""
     return open_predictor(bundle, backend, lam, Host(threads, folder))
+
+
+def library(bundle: Bundle, backend: str) -> str:
+    """What runs a bundle on a backend that it runs on here, and its version.
+
+    Raises:
+        BackendError: it does not run here.
+    """
+    if backend == "trt":
+        from floats_edge.runtime.trt import trt_library
+
+        return trt_library(bundle)
+    import onnxruntime
+
+    return f"onnxruntime {onnxruntime.__version__}"
+
+
+def _check_verdict(bundle: Bundle, backend: str) -> None:
+    verdict = bundle.manifest.verdict(backend)
+    if verdict is None or not verdict.problems:
+        return
+    found = f"{bundle.path} failed floats-edge verify on {backend} ({verdict.library}): {' '.join(verdict.problems)}"
+    if verdict.refused:
+        mend = f"rebuild its engines: {rebuild_command(bundle)}" if backend == "trt" else EXPORT_AGAIN
+        let_pass = f"floats-edge verify {shlex.quote(str(bundle.path))} --backend {backend} --allow-mismatch"
+        raise ParityError(found, fix=f"{mend}; or, to use it all the same: {let_pass}")
+    log.warning("%s It was let pass with --allow-mismatch.", found)

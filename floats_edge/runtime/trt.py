@@ -78,6 +78,17 @@ def trt_unavailable_reason(bundle: Bundle | None = None) -> str | None:
     return None
 
 
+def trt_library(bundle: Bundle) -> str:
+    """Flavour and version of the TensorRT that runs a bundle here, and the GPU's compute capability.
+
+    Raises:
+        BackendError: it cannot run here.
+    """
+    with open_cuda() as cuda:
+        engine = next(iter(fitting_engines(bundle, cuda.target).values()))
+        return f"{engine.flavour} {load_tensorrt(engine.flavour).__version__} on {cuda.target}"
+
+
 class TrtPredictor(Predictor):
     """The engines of a bundle on the GPU: in mode ``bank`` one per lambda, otherwise one.
 

@@ -16,9 +16,11 @@ import pytest
 from click.testing import CliRunner, Result
 from fixtures.tiny_bundle import add_engine, engine_entry
 
-from floats_edge.artifacts.bundle import Bundle, open_bundle
+from floats_edge.artifacts.bundle import Bundle, file_entries, open_bundle, write_manifest
 from floats_edge.artifacts.files import pack_tensors, sha256
 from floats_edge.cli.main import cli
+
+FAKE_GPU = Path(__file__).parents[1] / "fixtures" / "fake_gpu"
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -104,19 +106,85 @@ def test_an_engine_of_another_host(trt: ModuleType, bundle: Bundle, field: str, 
     ],
 )
 def test_a_damaged_plan(trt: ModuleType, bundle: Bundle, damage: str, told: str) -> None:
-    plan = bundle.path / "engines" / "a.plan"
-    data = plan.read_bytes()
-    if damage == "truncated":
-        plan.write_bytes(data[:-100])
-    elif damage == "altered":
-        plan.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    elif damage == "missing":
-        plan.unlink()
-    else:
-        shutil.move(plan, bundle.path.parent / "elsewhere.plan")
-        plan.symlink_to(bundle.path.parent / "elsewhere.plan")
-    assert_told(evaluate(bundle), told, "a.plan", "export it again")
+    inflict(damage, bundle.path / "engines" / "a.plan")
+    assert_told(
+        evaluate(bundle), told, "a.plan", f"floats-edge export {bundle.path} -o {bundle.path} --trt --batch 1:4:8"
+    )
     assert trt.DESERIALISED == []
+
+
+def inflict(damage: str, file: Path) -> None:
+    data = file.read_bytes()
+    if damage == "truncated":
+        file.write_bytes(data[:-100])
+    elif damage == "altered":
+        file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    elif damage == "missing":
+        file.unlink()
+    else:
+        elsewhere = file.parents[2] / "elsewhere"
+        shutil.move(file, elsewhere)
+        file.symlink_to(elsewhere)
+
+
+@pytest.fixture
+def rebuild(trt: ModuleType, monkeypatch: pytest.MonkeyPatch, bundle: Bundle) -> Callable[[], Result]:
+    """Builds with the stand-in, in the child process too; where the engine is listed with its log."""
+    monkeypatch.setenv("PYTHONPATH", str(FAKE_GPU))
+    (bundle.path / "engines" / "a.log").write_text("as TensorRT said\n" * 10)
+    write_manifest(bundle.path, bundle.manifest.model_copy(update={"files": file_entries(bundle.path)}))
+    return lambda: floats_edge("export", bundle.path, "-o", bundle.path, "--trt")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "missing", "link"])
+def test_a_damaged_plan_does_not_stop_its_rebuild(
+    rebuild: Callable[[], Result], bundle: Bundle, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    inflict(damage, bundle.path / "engines" / "a.plan")
+    assert rebuild().exit_code == 0
+    assert "left out: " in caplog.text
+    assert "a.plan" in caplog.text
+    rebuilt = open_bundle(bundle.path)
+    rebuilt.files.verify()
+    assert len(rebuilt.manifest.engines) == 1
+    assert not {"engines/a.plan", "engines/a.log"} & set(rebuilt.manifest.files)
+    assert not (bundle.path / "engines" / "a.log").exists()
+    assert evaluate(rebuilt).exit_code == 0
+
+
+def test_an_engine_that_lost_its_log_is_kept(rebuild: Callable[[], Result], bundle: Bundle) -> None:
+    inflict("missing", bundle.path / "engines" / "a.log")
+    result = rebuild()
+    assert result.exit_code == 0
+    rebuilt = open_bundle(bundle.path).manifest
+    assert rebuilt.parity
+    told = [line.split()[0] for line in result.stdout.splitlines()]
+    assert told == [rebuilt.engines[0].file, "Exported:"], "what was done, and nothing that was measured before"
+    assert rebuilt.engines[1].file == "engines/a.plan"
+    assert "engines/a.log" not in rebuilt.files
+
+
+def test_a_verdict_on_engines_ends_with_them(rebuild: Callable[[], Result], bundle: Bundle) -> None:
+    words = ("--images", "8", "--queries", "2")
+    for backend in ("trt", "ort-cpu"):
+        result = floats_edge("verify", bundle.path, "--backend", backend, *words)
+        assert result.exit_code == 0, result.output
+    first, _ = open_bundle(bundle.path).manifest.verdicts
+    assert (first.backend, first.library) == ("trt", "tensorrt 10.3.0 on sm_87")
+    edit(bundle, lambda content: content["verdicts"][0].update(problems=["It differed."]))
+    remedy = f"floats-edge export {bundle.path} -o {bundle.path} --trt"
+    assert_told(evaluate(bundle), "failed floats-edge verify on trt (tensorrt 10.3.0 on sm_87): It differed.", remedy)
+    assert rebuild().exit_code == 0
+    assert [verdict.backend for verdict in open_bundle(bundle.path).manifest.verdicts] == ["ort-cpu"]
+    assert evaluate(bundle).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "weights.safetensors", "golden.safetensors"])
+def test_a_rebuild_needs_the_rest_whole(rebuild: Callable[[], Result], bundle: Bundle, name: str) -> None:
+    inflict("altered", bundle.path / name)
+    before = tree(bundle.path)
+    assert_told(rebuild(), f"{name} was altered", "export it again")
+    assert tree(bundle.path) == before
 
 
 @pytest.mark.parametrize("name", ["../a.plan", "/tmp/a.plan", "engines/../../a.plan"])
@@ -178,8 +246,11 @@ class TestBuild:
         assert_told(floats_edge("export", bundle.path, "-o", bundle.path, "--trt", *words), told)
         assert tree(bundle.path.parent) == before
 
-    def test_options_of_engines_without_engines(self, bundle: Bundle) -> None:
-        result = floats_edge("export", bundle.path, "-o", bundle.path, "--target", "sm_86")
+    @pytest.mark.parametrize(
+        "words", [("--target", "sm_86"), ("--batch", "8"), ("--dla", "0"), ("--compatibility", "version")]
+    )
+    def test_options_of_engines_without_engines(self, bundle: Bundle, words: tuple[str, str]) -> None:
+        result = floats_edge("export", bundle.path, "-o", bundle.path, *words)
         assert result.exit_code == 2
         assert "add --trt" in result.stderr
 

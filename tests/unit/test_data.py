@@ -328,6 +328,18 @@ class TestTorchvision:
             load_data(Data(dataset="cifar10"), seed=0, data_dir=tmp_path)
         assert "--data-dir" in error.value.fix
 
+    def test_downloads_lie_where_the_user_keeps_caches(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "floats-edge").mkdir()
+        (tmp_path / "floats-edge" / "stl10").write_text("in the way of a download")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        with pytest.raises(DataError, match=f"stl10 is not in {tmp_path}/floats-edge/stl10"):
+            load_data(Data(dataset="stl10"), seed=0)
+
+    def test_a_user_without_a_home_names_the_place(self, homeless: None) -> None:
+        with pytest.raises(DataError, match="no place to download cifar10 to") as error:
+            load_data(Data(dataset="cifar10"), seed=0)
+        assert "--data-dir" in error.value.fix
+
     def test_a_root_that_is_a_file(self, tmp_path: Path) -> None:
         file = tmp_path / "file"
         file.write_text("")

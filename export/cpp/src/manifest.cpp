@@ -139,6 +139,16 @@ std::vector<Engine> read_engines(const json& engines) {
   return result;
 }
 
+// Verdicts of floats-edge verify that were not let pass.
+std::map<std::string, std::string> read_failed(const json& verdicts) {
+  std::map<std::string, std::string> failed;
+  for (const json& verdict : verdicts) {
+    if (verdict["problems"].empty() || verdict.value("let_pass", false)) continue;
+    failed.emplace(verdict["backend"], verdict["problems"][0]);
+  }
+  return failed;
+}
+
 void check_references(const Manifest& manifest) {
   const auto listed = [&](const std::string& file) {
     if (!manifest.files.count(file)) invalid("files: a file that is used is not listed");
@@ -189,6 +199,7 @@ Manifest read_manifest(const json& document) {
     check_file_name(name);
     manifest.files.emplace(name, FileEntry{entry["sha256"], entry["bytes"]});
   }
+  manifest.failed = read_failed(document["verdicts"]);
   if (manifest.output.labels.empty()) invalid("output.labels: empty");
   checked_product({manifest.output.labels.size(), manifest.input.size()}, "output.labels");
   check_references(manifest);

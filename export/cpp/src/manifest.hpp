@@ -75,6 +75,7 @@ struct Manifest {
   std::vector<Engine> engines;
   Golden golden;
   std::map<std::string, FileEntry> files;
+  std::map<std::string, std::string> failed;  // by floats-edge's name of a backend: what verify found there
 };
 
 // Parses and validates. Throws Error: bundle_invalid, or lambda_unsupported for a mode and precision that do not go

@@ -111,7 +111,21 @@ void check_golden(Runner& runner, const Bundle& bundle) {
   }
 }
 
+// Throws Error, engine_incompatible, if floats-edge verify found that the bundle fails on this backend.
+void check_verdict(Backend backend, const Bundle& bundle) {
+  const std::string name = backend == Backend::tensorrt ? "trt" : "ort-cpu", path = bundle.path().string();
+  const auto found = bundle.manifest().failed.find(name);
+  if (found == bundle.manifest().failed.end()) return;
+  const std::string rebuild =
+      "rebuild the engine on this machine: floats-edge export " + path + " -o " + path + " --trt";
+  throw Error(ErrorCode::engine_incompatible, path + " failed floats-edge verify on " + name + ": " + found->second,
+              (backend == Backend::tensorrt ? rebuild : "export it again: floats-edge export CHECKPOINT -o DIR") +
+                  "; or, to use it all the same: floats-edge verify " + path + " --backend " + name +
+                  " --allow-mismatch");
+}
+
 std::unique_ptr<Runner> open(Backend backend, const Bundle& bundle, const Options& options) {
+  check_verdict(backend, bundle);
   auto runner = backend == Backend::tensorrt ? open_tensorrt(bundle, options) : open_onnxruntime(bundle, options);
   if (options.check_golden) check_golden(*runner, bundle);
   return runner;
@@ -123,6 +137,7 @@ std::optional<Error> check_compatibility(const std::string& directory, const Opt
   try {
     const Bundle bundle(directory);
     with_fallback(options, [&](Backend backend) {
+      check_verdict(backend, bundle);
       backend == Backend::tensorrt ? check_tensorrt(bundle, options) : check_onnxruntime(bundle, options);
     });
     return std::nullopt;

@@ -270,4 +270,30 @@ TEST_CASE("golden outputs that are not met are noticed, unless nobody asks") {
   CHECK(code_of([&] { Model::load(empty.path().string(), on_cpu()); }) == ErrorCode::bundle_invalid);
 }
 
+TEST_CASE("a bundle that failed floats-edge verify is refused on that backend, unless it was let pass") {
+  BundleCopy copy("bound");
+  const auto judge = [&](const char* backend, bool let_pass) {
+    copy.change_manifest([&](nlohmann::json& manifest) {
+      nlohmann::json verdict = {{"backend", backend},
+                                {"library", "a library 1.0"},
+                                {"images", 8},
+                                {"queries", 2},
+                                {"results", nlohmann::json::array()},
+                                {"let_pass", let_pass},
+                                {"problems", {"it differs."}}};
+      verdict["attack"] = manifest["recipe"]["attack"];
+      manifest["verdicts"] = {verdict};
+    });
+  };
+  judge("ort-cpu", false);
+  CHECK(code_of([&] { Model::load(copy.path().string(), on_cpu()); }) == ErrorCode::engine_incompatible);
+  const std::optional<Error> why = check_compatibility(copy.path().string(), on_cpu());
+  REQUIRE(why);
+  CHECK(std::string(why->what()).find("failed floats-edge verify on ort-cpu: it differs.") != std::string::npos);
+  judge("ort-cpu", true);
+  CHECK_NOTHROW(Model::load(copy.path().string(), on_cpu()));
+  judge("trt", false);
+  CHECK_NOTHROW(Model::load(copy.path().string(), on_cpu()));
+}
+
 }  // namespace floats_rt

@@ -12,6 +12,7 @@ import pytest
 from fixtures.tiny_bundle import engine_entry
 
 from floats_edge.artifacts.bundle import Bundle, file_entries, is_bundle, open_bundle, staged_bundle, write_manifest
+from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.artifacts.manifest import Manifest
 from floats_edge.errors import ArtifactError, OutputError
 from floats_edge.runtime.backends import open_predictor
@@ -181,8 +182,17 @@ def test_a_calibration_of_other_layers(bundles: Callable[..., Bundle], tmp_path:
 
 def test_no_bundle_at_all(tmp_path: Path) -> None:
     assert not is_bundle(tmp_path)
-    assert "manifest.json cannot be read" in error_of(tmp_path).what
-    assert "manifest.json cannot be read" in error_of(tmp_path / "nowhere").what
+    for path, told in ((tmp_path, "holds no manifest.json"), (tmp_path / "nowhere", "there is no ")):
+        with pytest.raises(ArtifactError, match=told) as caught:
+            open_bundle(path)
+        assert str(path) in caught.value.what
+        assert "floats-edge export" in caught.value.fix
+
+
+def test_a_run_is_no_bundle(digits_run: TrainingRun) -> None:
+    with pytest.raises(ArtifactError, match="is the folder of a training run") as caught:
+        open_bundle(digits_run.path)
+    assert f"floats-edge export {digits_run.path} -o" in caught.value.fix
 
 
 def test_an_engine_that_fits_is_listed(folder: Path) -> None:

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from floats_edge.artifacts.files import (
     FileEntry,
     FileName,
     FileSet,
+    check_writable,
     file_entry,
     pack_tensors,
     read_json,
@@ -85,6 +88,40 @@ class TestWriteAtomic:
         assert tree(tmp_path) == {}
         assert (tmp_path / "folder").is_dir()
 
+    @pytest.mark.parametrize("through_a_link", [False, True])
+    @pytest.mark.parametrize("kind", ["pipe", "socket", "loop"])
+    def test_over_what_is_no_regular_file(self, tmp_path: Path, kind: str, through_a_link: bool) -> None:
+        """Nor over a device, which root alone could put here, and which root alone could so destroy."""
+        special = tmp_path / "special"
+        if kind == "pipe":
+            os.mkfifo(special)
+        elif kind == "socket":
+            socket.socket(socket.AF_UNIX).bind(str(special))
+        else:
+            special.symlink_to(special)
+        before = special.lstat()
+        path = tmp_path / "link" if through_a_link else special
+        if through_a_link:
+            path.symlink_to(special)
+        for use in (lambda: write_atomic(path, b"new"), lambda: check_writable(path)):
+            with pytest.raises(OutputError, match="no regular file"):
+                use()
+        assert special.lstat() == before
+        assert {entry.name for entry in tmp_path.iterdir()} == {"special", path.name}
+
+    @pytest.mark.parametrize("there", [True, False], ids=["there", "not yet there"])
+    def test_a_link_leads_to_what_is_written(self, tmp_path: Path, there: bool) -> None:
+        (tmp_path / "far").mkdir()
+        target = tmp_path / "far" / "file"
+        if there:
+            target.write_bytes(b"old")
+        (tmp_path / "link").symlink_to("far/file")
+        check_writable(tmp_path / "link")
+        write_atomic(tmp_path / "link", b"new")
+        assert stat.S_ISLNK((tmp_path / "link").lstat().st_mode)
+        assert target.read_bytes() == b"new"
+        assert [entry.name for entry in target.parent.iterdir()] == ["file"]
+
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
     def test_where_writing_is_not_allowed(self, tmp_path: Path) -> None:
         tmp_path.chmod(0o555)
@@ -141,6 +178,11 @@ class TestStagedDirectory:
             pytest.fail("it must be refused before anything is made")
         assert tree(tmp_path) == {"photos/cat.jpg": b"cat"}
         assert [entry.name for entry in tmp_path.iterdir()] == ["photos"]
+
+    def test_refuses_a_link_without_an_end(self, tmp_path: Path) -> None:
+        (tmp_path / "made").symlink_to("made")
+        with pytest.raises(OutputError), staged_directory(tmp_path / "made", MARKER):
+            pytest.fail("it must be refused before anything is made")
 
     def test_refuses_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "made").write_bytes(b"file")

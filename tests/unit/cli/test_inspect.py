@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 from fixtures.tiny_bundle import CLASSES, IMAGE_SHAPE, add_engine, engine_entry, write_bundle
 
-from floats_edge.artifacts.bundle import Bundle
+from floats_edge.artifacts.bundle import Bundle, keep_verdict
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, save_run
-from floats_edge.artifacts.manifest import Engine, SparseTactics
+from floats_edge.artifacts.manifest import Engine, SparseTactics, Verdict, Withstood
 from floats_edge.artifacts.records import Evaluation, LambdaResult, Share, bundle_subject, save_record
 from floats_edge.cli.main import cli
 from floats_edge.models.spec import ModelSpec
@@ -37,6 +37,34 @@ def bundle(tmp_path: Path) -> Bundle:
         batch=(1, 8, 32),
     )
     return add_engine(write_bundle(tmp_path / "bundle", None), engine, b"not for loading")
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({}, "passed"),
+        ({"problems": ("It differs.", "It is slow.")}, "failed: It differs. It is slow."),
+        ({"problems": ("It differs.",), "let_pass": True}, "let pass: It differs."),
+        ({"problems": ("No numbers.",), "results": ()}, "failed: No numbers."),
+    ],
+)
+def test_says_what_verify_found(bundle: Bundle, fields: dict[str, Any], told: str) -> None:
+    found = {
+        "backend": "trt",
+        "library": "tensorrt 10.3.0 on sm_87",
+        "images": 8,
+        "attack": bundle.manifest.recipe.evaluate.attack,
+        "queries": 5,
+        "results": (Withstood(lam=0.25, clean=7, robust=2, square=5),),
+        "problems": (),
+    }
+    keep_verdict(bundle, Verdict.model_validate({**found, **fields}))
+    text = inspect(bundle.path).stdout
+    line = next(line for line in text.splitlines() if line.startswith("trt "))
+    assert told in line
+    assert "tensorrt 10.3.0 on sm_87" in line
+    if "results" not in fields:
+        assert line.split()[6:10] == ["0.25", "87.5", "25.0", "62.5"]
 
 
 @pytest.mark.parametrize(

@@ -261,7 +261,12 @@ def test_the_command_reports_what_each_layer_costs_and_keeps_the_worst(
 
 
 def test_the_options_of_int8_go_with_int8(bundles: Callable[..., Bundle], tmp_path: Path) -> None:
-    for words in (["--keep", "stem"], ["--keep-worst", "1"], ["--sensitivity", "--precision", "fp16"]):
+    for words in (
+        ["--calibration", "entropy"],
+        ["--keep", "stem"],
+        ["--keep-worst", "1"],
+        ["--sensitivity", "--precision", "fp16"],
+    ):
         result = CliRunner().invoke(cli, ["export", str(bundles("bound").path), "-o", str(tmp_path / "out"), *words])
         assert result.exit_code == 2
         assert "go with --precision int8" in result.stderr

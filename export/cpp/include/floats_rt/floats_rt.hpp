@@ -26,7 +26,7 @@ enum class ErrorCode {
   bundle_invalid,       // the bundle is damaged, altered, hostile, or made by a floats-edge this library does not know
   backend_unavailable,  // the backend's library is missing, too old, or was not compiled in
   no_device,            // there is no usable CUDA device
-  engine_incompatible,  // no engine of the bundle runs here, or it does not give the golden outputs
+  engine_incompatible,  // no engine runs here, it does not give the golden outputs, or floats-edge verify failed on it
   lambda_out_of_range,  // lambda is not a number in [0, 1]
   lambda_unsupported,   // the bundle does not serve this lambda, or in a mode that does not go with its precision
   bad_shape,            // a span does not have the size that the batch asks for
