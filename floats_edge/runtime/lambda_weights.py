@@ -26,8 +26,8 @@ _BITS: dict[Precision, type[np.generic]] = {
 """NumPy type of the weights and biases that are not quantised; bfloat16, which NumPy lacks, by its bits."""
 
 
-_BLOCK = 2**16
-"""Weights that are computed at once: few enough to be in a core's cache still when the base is added to them."""
+_BLOCK = 2**18
+"""Weights that are computed at once: few enough that what is to be added to the base is still in a core's cache."""
 _PER_THREAD = 2**20
 """Weights that are worth another thread."""
 
@@ -74,10 +74,11 @@ class Line:
         if lam == 0:
             self._buffer[start:end] = self._clean[start:end]
             return
+        scratch = np.empty(min(_BLOCK, end - start), dtype=np.float32)
         for first in range(start, end, _BLOCK):
             block = slice(first, min(first + _BLOCK, end))
-            np.multiply(self._slope[block], np.float32(lam), out=self._buffer[block])
-            self._buffer[block] += self._base[block]
+            scaled = np.multiply(self._slope[block], np.float32(lam), out=scratch[: block.stop - first])
+            np.add(self._base[block], scaled, out=self._buffer[block])
 
 
 class LambdaWeights(Line):
