@@ -280,9 +280,9 @@ TEST_CASE("a bundle that failed floats-edge verify is refused on that backend, u
                                 {"queries", 2},
                                 {"results", nlohmann::json::array()},
                                 {"let_pass", let_pass},
-                                {"problems", {"it differs."}}};
+                                {"problems", nlohmann::json::array({"it differs."})}};
       verdict["attack"] = manifest["recipe"]["attack"];
-      manifest["verdicts"] = {verdict};
+      manifest["verdicts"] = nlohmann::json::array({verdict});
     });
   };
   judge("ort-cpu", false);
