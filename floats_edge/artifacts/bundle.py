@@ -20,10 +20,10 @@ from floats_edge.artifacts.manifest import Manifest, Verdict
 from floats_edge.errors import ArtifactError, OutputError
 
 MANIFEST = "manifest.json"
-log = logging.getLogger("floats_edge.bundle")
-
 EXPORT_AGAIN = "export it again: floats-edge export CHECKPOINT -o DIR"
 """What mends a bundle that is not what was exported."""
+
+log = logging.getLogger("floats_edge.bundle")
 
 
 @dataclass(frozen=True)

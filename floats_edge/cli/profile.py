@@ -152,6 +152,7 @@ def profile(
     """
     from rich.console import Console
 
+    from floats_edge.artifacts.bundle import open_bundle
     from floats_edge.artifacts.files import check_writable
     from floats_edge.artifacts.records import Profile, save_record
     from floats_edge.profiling.bench import Timing
@@ -161,7 +162,7 @@ def profile(
     if cuda_graph and not {"auto", "trt"} & {*backends}:
         raise click.UsageError("--cuda-graph is for --backend trt")
     check_writable(out)
-    opened = [_open(path) for path in bundles]
+    opened = [open_bundle(path) for path in bundles]
     timing = Timing(warmup_s=warmup, duration_s=duration)
     options = _Options(
         backends=tuple(dict.fromkeys(backends)),
@@ -193,19 +194,6 @@ def _measure(bundles: "list[Bundle]", options: _Options) -> "Profile | Compariso
             return profile_bundle(bundles[0], plan, lambda step: status.update(f"measuring {step}"))
         _check_comparison(options)
         return _compare(bundles, options, lambda step: status.update(f"comparing: {step}"))
-
-
-def _open(path: Path) -> "Bundle":
-    from floats_edge.artifacts.bundle import is_bundle, open_bundle
-    from floats_edge.artifacts.checkpoint import is_run
-    from floats_edge.errors import ArtifactError
-
-    if is_run(path) and not is_bundle(path):
-        raise ArtifactError(
-            f"{path} is the run folder of a training; what is profiled is a bundle exported from it.",
-            fix=f"floats-edge export {path} -o DIR, then floats-edge profile DIR",
-        )
-    return open_bundle(path)
 
 
 def _check_comparison(options: _Options) -> None:

@@ -40,16 +40,17 @@ bf16 rounds by up to u = 2^-8. Where the reference's two best classes are closer
 how often they are is the network's doing: honest exports agreed on 97.7 to 100 % of images. The errors are the
 rounding's doing, and they are judged: within 2 u on 99 % of the images, none of which then changes class unless its
 two best are within 4 u. Agreement has only a floor, below which bf16 is not worth having. Measured with bf16 emulated,
-at most 512 validation images, the range over five lambdas; in the last column at lambda 0, the range over the layers:
+at most 512 validation images, the range over five lambdas (``tools/bench/int8_agreement``):
 
-    network                         agreement         p99 error         ... with one layer's weights 5 % too large
-    resnet8, CIFAR-10, 6 epochs     99.0 to 99.8 %    0.60 to 0.70 u    1.9 to 8.8 u
-    resnet8, CIFAR-10, 12 epochs    98.6 to 99.8 %    0.65 to 0.80 u    2.3 to 7.4 u
-    resnet8, digits, 20 epochs      99.2 to 100 %     0.72 to 0.94 u    2.9 to 7.7 u
+    network                         agreement         p99 error
+    resnet8, CIFAR-10, 6 epochs     99.0 to 99.8 %    0.60 to 0.70 u
+    resnet8, CIFAR-10, 12 epochs    98.6 to 99.8 %    0.65 to 0.80 u
+    resnet8, digits, 20 epochs      99.2 to 100 %     0.72 to 0.94 u
     resnet8, digits, 1 epoch        99.2 to 100 %     1.32 to 1.63 u    (500 test images)
-    resnet34, CIFAR-10, 2 epochs    97.7 to 99.2 %    0.66 to 1.11 u    1.4 to 7.7 u (8 of its layers)
-    wrn-40-2, CIFAR-10, 3 epochs    98.6 to 99.8 %    0.66 to 0.95 u    1.2 to 8.6 u (8 of its layers)
+    resnet34, CIFAR-10, 2 epochs    97.7 to 99.2 %    0.66 to 1.11 u
+    wrn-40-2, CIFAR-10, 3 epochs    98.6 to 99.8 %    0.66 to 0.95 u
 
+A layer whose weights are 5 % too large is found, whichever it is, in the network that a test tries it with.
 The largest errors leave room for deeper networks, and for engines that accumulate in half precision: what they find is
 a wrong graph or an overflow. For comparison (``tools/bench/int8_agreement``, cifar10-small, the worst of five lambdas):
 fp16 99.6 %, 5.6e-4; int8 98.2 %, 8.4e-3 (minmax).

@@ -102,8 +102,8 @@ def test_a_run_folder_is_told_with_the_command_that_exports_it(tmp_path: Path) -
     (tmp_path / "checkpoint.json").write_text("{}")
     result = invoke(tmp_path)
     assert result.exit_code == 1
-    assert f"{tmp_path} is the run folder of a training" in result.stderr
-    assert f"floats-edge export {tmp_path} -o DIR" in result.stderr
+    assert f"{tmp_path} is the folder of a training run" in result.stderr
+    assert f"floats-edge export {tmp_path} -o BUNDLE" in result.stderr
 
 
 def test_unwritable_output_is_told(bundle: Path, tmp_path: Path) -> None:

@@ -89,18 +89,24 @@ def test_of_equal_channels_the_first_is_kept() -> None:
     assert strongest(torch.tensor([1.0, 2.0, 1.0, 1.0]), 2).tolist() == [True, True, False, False]
 
 
+def make_stand_out(network: Residual, one: torch.nn.Module, another: torch.nn.Module) -> None:
+    """Channels 1 and 4 of the stream by a weight that writes it, 0 and 2 by BatchNorms."""
+    with torch.no_grad():
+        network.stem.weight.theta.fill_(0.01)
+        network.conv2.weight.theta.fill_(0.01)
+        network.stem.weight.theta[1] = 1.0
+        network.conv2.weight.theta[4] = 1.0
+        one.adv.weight[0] = -50.0
+        another.clean.weight[2] = 50.0
+
+
 def test_importance_of_the_stream_is_summed_over_what_writes_it(network: Residual) -> None:
     masks, optimizer = subject(network)
     with torch.no_grad():
         for conv in (network.stem, network.conv2):
             for norm in (conv.norm.clean, conv.norm.adv):
                 norm.weight.fill_(1.0)
-        network.stem.weight.theta.fill_(0.01)
-        network.conv2.weight.theta.fill_(0.01)
-        network.stem.weight.theta[1] = 1.0
-        network.conv2.weight.theta[4] = 1.0
-        network.stem.norm.adv.weight[0] = -50.0
-        network.conv2.norm.clean.weight[2] = 50.0
+    make_stand_out(network, network.stem.norm, network.conv2.norm)
     masks.cut(optimizer)
     rows = network.stem.weight.mask.flatten(1).any(1).nonzero().flatten()
     assert rows.tolist() == [0, 1, 2, 4]
@@ -206,13 +212,7 @@ def pre_activated() -> tuple[PreActivated, ChannelMasks, torch.optim.SGD]:
 
 def test_what_is_normalised_apart_counts_by_every_batchnorm_that_it_is_read_through() -> None:
     network, masks, optimizer = pre_activated()
-    with torch.no_grad():
-        network.stem.weight.theta.fill_(0.01)
-        network.conv2.weight.theta.fill_(0.01)
-        network.stem.weight.theta[1] = 1.0
-        network.conv2.weight.theta[4] = 1.0
-        network.norm.norm.adv.weight[0] = -50.0
-        network.last.norm.clean.weight[2] = 50.0
+    make_stand_out(network, network.norm.norm, network.last.norm)
     masks.cut(optimizer)
     assert network.stem.weight.mask.flatten(1).any(1).nonzero().flatten().tolist() == [0, 1, 2, 4]
     assert network.conv2.weight.mask.flatten(1).any(1).nonzero().flatten().tolist() == [0, 1, 2, 4]
