@@ -3,8 +3,8 @@
 Times of two processes differ by up to a few percent for no reason of the network's: where memory came to lie, what the
 caches hold. Inferences of one process are therefore no independent sample of that. Here a round is one observation: a
 fresh process for each bundle, of which short blocks of inferences alternate; which one starts alternates too. Between
-blocks the processes come to rest: ONNX Runtime's threads look out for work for 40 ms after an inference before they
-sleep (measured, ONNX Runtime 1.32), and would take a core from the bundle whose turn it is.
+blocks the processes come to rest: threads that look for work for a while before they sleep would take a core from the
+bundle whose turn it is.
 """
 
 import itertools

@@ -25,7 +25,8 @@ class Host:
     """How a predictor may use the machine it runs on.
 
     Attributes:
-        threads: of one inference on the host; None: the backend decides (ONNX Runtime: one per physical core).
+        threads: of one inference, and of one change of lambda, on the host; None: the backend decides (ONNX Runtime:
+            one per physical core), and a change of lambda takes every processor.
         trace_to: folder for traces, without which ONNX Runtime tells no ``kernels``; traced inferences are slower.
         cuda_graph: TensorRT only: an inference is one launch of a CUDA graph instead of one launch per kernel.
     """

@@ -1,10 +1,9 @@
 """The plain weights of an artifact at each lambda it serves."""
 
-import itertools
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +27,25 @@ _BITS: dict[Precision, type[np.generic]] = {
 
 _BLOCK = 2**18
 """Weights that are computed at once: few enough that what is to be added to the base is still in a core's cache."""
-_PER_THREAD = 2**20
+_PER_THREAD = 2**19
 """Weights that are worth another thread."""
+_FEW = 0.25
+"""Share of weights that change with lambda up to which setting these one by one takes less time than setting all."""
+
+
+class _Block(NamedTuple):
+    """Some of the weights: what they are at lambda = 0 and otherwise, and their places in the buffer."""
+
+    clean: Array
+    base: Array
+    slope: Array
+    places: slice | NDArray[np.intp]
 
 
 class Line:
     """Weights on a line over lambda, in one flat float32 buffer: switching is one pass over it, shared by threads.
+
+    Where few of the weights change (the others are pruned), only these are kept beside the buffer, and set.
 
     Args:
         clean: the weights at lambda = 0.
@@ -43,16 +55,13 @@ class Line:
     """
 
     def __init__(self, clean: Weights, base: Weights, slope: Weights, threads: int | None = None) -> None:
-        self._clean, self._base, self._slope = (
-            _flat({name: part[name] for name in base}) for part in (clean, base, slope)
-        )
-        if np.array_equal(self._clean, self._base):
-            self._clean = self._base
-        self._buffer = self._clean.copy()
-        count = min(threads or len(os.sched_getaffinity(0)), max(1, len(self._buffer) // _PER_THREAD))
-        bounds = np.linspace(0, len(self._buffer), count + 1, dtype=int).tolist()
-        self._shares = list(itertools.pairwise(bounds))
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="lambda") if count > 1 else None
+        parts = [_flat({name: part[name] for name in base}) for part in (clean, base, slope)]
+        self._buffer = parts[0].copy()
+        self._blocks = _blocks(*parts)
+        size = sum(len(block.slope) for block in self._blocks)
+        count = min(threads or len(os.sched_getaffinity(0)), max(1, size // _PER_THREAD))
+        self._scratches = [np.empty(min(_BLOCK, size), dtype=np.float32) for _ in range(count)]
+        self._helpers = ThreadPoolExecutor(count, thread_name_prefix="lambda")  # started when first asked for
         self._views: dict[str, Array] = {}
         self.varying: tuple[str, ...] = tuple(
             name for name in base if slope[name].any() or not np.array_equal(base[name], clean[name])
@@ -65,20 +74,38 @@ class Line:
 
     def at(self, lam: float) -> dict[str, Array]:
         """Set the buffer to ``lam`` in [0, 1] and return views of it: always the same, overwritten by the next call."""
-        each = map if self._pool is None else self._pool.map
-        list(each(lambda share: self._compute(lam, *share), self._shares))
+        blocks = iter(self._blocks)  # one for all threads: whoever is done takes the next
+        mine, *others = self._scratches
+        helpers = [self._helpers.submit(_set_blocks, self._buffer, blocks, lam, scratch) for scratch in others]
+        _set_blocks(self._buffer, blocks, lam, mine)
+        for helper in helpers:
+            helper.result()
         return self._views
 
-    def _compute(self, lam: float, start: int, end: int) -> None:
-        """Set a part of the buffer."""
+
+def _blocks(clean: Array, base: Array, slope: Array) -> list[_Block]:
+    """Weights ``[N]``, cut into blocks; without those that never change if that is most of them."""
+    changing = np.flatnonzero((slope != 0) | (base != clean))
+    few = len(changing) <= _FEW * len(clean)
+    if few:
+        clean, base, slope = clean[changing], base[changing], slope[changing]
+    if np.array_equal(clean, base):
+        clean = base
+    cuts = [slice(start, min(start + _BLOCK, len(base))) for start in range(0, len(base), _BLOCK)]
+    return [_Block(clean[cut], base[cut], slope[cut], changing[cut] if few else cut) for cut in cuts]
+
+
+def _set_blocks(buffer: Array, blocks: Iterator[_Block], lam: float, scratch: Array) -> None:
+    """Set blocks to ``lam`` until none is left; overwrites ``scratch``."""
+    for clean, base, slope, places in blocks:
         if lam == 0:
-            self._buffer[start:end] = self._clean[start:end]
-            return
-        scratch = np.empty(min(_BLOCK, end - start), dtype=np.float32)
-        for first in range(start, end, _BLOCK):
-            block = slice(first, min(first + _BLOCK, end))
-            scaled = np.multiply(self._slope[block], np.float32(lam), out=scratch[: block.stop - first])
-            np.add(self._base[block], scaled, out=self._buffer[block])
+            buffer[places] = clean
+            continue
+        values = np.multiply(slope, np.float32(lam), out=scratch[: len(slope)])
+        if isinstance(places, slice):
+            np.add(base, values, out=buffer[places])
+        else:
+            buffer[places] = np.add(base, values, out=values)
 
 
 class LambdaWeights(Line):

@@ -51,6 +51,8 @@ class OnnxRuntime {
   Handle<OrtSession> session(const Bytes& model, int threads) const {
     const auto options = make(api_->ReleaseSessionOptions, api_->CreateSessionOptions);
     check(api_->SetIntraOpNumThreads(options.get(), threads));
+    // As floats-edge does: idle threads that look for work for long keep cores from the rest of the application.
+    check(api_->AddSessionConfigEntry(options.get(), "session.intra_op.spin_duration_us", "300"));
     OrtSession* made = nullptr;
     check(api_->CreateSessionFromArray(environment_.get(), model.data(), model.size(), options.get(), &made),
           ErrorCode::engine_incompatible);

@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <ctime>
 #include <limits>
 #include <thread>
 
@@ -164,6 +166,16 @@ TEST_CASE("clones in two threads give, at lambdas of their own, what one thread 
     CHECK(right[0]);
     CHECK(right[1]);
   }
+}
+
+TEST_CASE("idle threads leave the cores to others") {
+  Options options = on_cpu();
+  options.threads = 2;
+  Model model = Model::load(bundle_path("fixed").string(), options);
+  logits_of(model, std::vector<float>(model.input().size()));
+  const std::clock_t start = std::clock();  // processor time of the whole process
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  CHECK(std::clock() - start < CLOCKS_PER_SEC * 3 / 100);  // they would look for work for more than 30 ms
 }
 
 TEST_CASE("a clone and a moved model outlive where they came from") {

@@ -1,4 +1,8 @@
-from collections.abc import Callable
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +13,7 @@ from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.method.fold import AffineLayer, Rule, weights_at
 from floats_edge.runtime import lambda_weights
-from floats_edge.runtime.lambda_weights import LambdaWeights, bundle_weights, graph_weights
+from floats_edge.runtime.lambda_weights import Array, LambdaWeights, Line, bundle_weights, graph_weights
 from floats_edge.runtime.torch import trained_layers
 
 Layers = dict[str, AffineLayer]
@@ -61,6 +65,51 @@ def test_threads_and_blocks_change_nothing(layers: Layers, monkeypatch: pytest.M
         wanted = whole.at(lam)
         for name, array in shared.at(lam).items():
             np.testing.assert_array_equal(array, wanted[name], err_msg=f"{name} at {lam}")
+
+
+def check_threads(density: float = 1.0) -> None:
+    """Weights that four threads compute are those of one expression."""
+    generator = np.random.default_rng(0)
+    mask = generator.random((5, 1_000_001)) < density
+    clean, base, slope = (mask * generator.standard_normal(mask.shape, dtype=np.float32) for _ in range(3))
+    line = Line({"weight": clean}, {"weight": base}, {"weight": slope}, threads=4)
+    for lam in (0.3, 0.9, 0.0, 0.5, 0.1, 0.8):
+        wanted = base + np.float32(lam) * slope if lam else clean
+        np.testing.assert_array_equal(line.at(lam)["weight"], wanted, err_msg=f"at {lam}")
+
+
+@pytest.mark.parametrize("density", [1.0, 0.5, 0.2, 0.0])
+def test_threads_do_not_meet(density: float) -> None:
+    check_threads(density)
+
+
+def test_slow_threads_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_blocks = lambda_weights._set_blocks
+
+    def set_one_block_late(buffer: Array, blocks: Iterator[Any], lam: float, scratch: Array) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            blocks = iter(list(itertools.islice(blocks, 1)))
+            time.sleep(0.1)
+        set_blocks(buffer, blocks, lam, scratch)
+
+    monkeypatch.setattr(lambda_weights, "_set_blocks", set_one_block_late)
+    check_threads()
+
+
+def test_of_a_sparse_network_only_what_changes_is_kept_and_set() -> None:
+    clean, slope = np.zeros(100_000, dtype=np.float32), np.zeros(100_000, dtype=np.float32)
+    base = clean.copy()
+    slope[[3, 70_000]], base[5], clean[6:9] = 1, 2, 1  # an unchanging weight is not pruned, or is
+    base[6:9] = 1
+    line = Line({"weight": clean}, {"weight": base}, {"weight": slope})
+    assert sum(len(block.slope) for block in line._blocks) == 3
+    weight = line.at(0.5)["weight"]
+    np.testing.assert_array_equal(weight, base + np.float32(0.5) * slope)
+    weight[10] = 7
+    line.at(0.0)
+    assert weight[10] == 7, "a weight that never changes was set"
+    weight[10] = 0
+    np.testing.assert_array_equal(weight, clean)
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.4, 1.0])

@@ -1,12 +1,14 @@
 """A session with bound buffers: on the CPU for real, on a GPU by a stand-in that copies what it is given when bound."""
 
+import time
+
 import numpy as np
 import onnxruntime
 import pytest
 from fixtures.tiny_bundle import images, write_bundle
 
 from floats_edge.runtime import ort_session
-from floats_edge.runtime.base import DEFAULT_HOST
+from floats_edge.runtime.base import DEFAULT_HOST, Host
 from floats_edge.runtime.ort_session import BoundSession
 
 
@@ -72,3 +74,11 @@ def test_on_the_cpu_inputs_are_bound_once_for_a_batch(on_cpu, monkeypatch):
     assert bound == ["images"]
     on_cpu.infer(images(3))
     assert bound == ["images", "images"]
+
+
+def test_idle_threads_leave_the_cores_to_others(bundle):
+    session = BoundSession(bundle.read(bundle.manifest.graphs[0].file), bundle, "ort-cpu", Host(threads=2))
+    session.infer(images(2))
+    start = time.process_time()
+    time.sleep(0.2)
+    assert time.process_time() - start < 0.01
