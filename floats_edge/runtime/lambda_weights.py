@@ -1,9 +1,10 @@
 """The plain weights of an artifact at each lambda it serves."""
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +28,33 @@ _BITS: dict[Precision, type[np.generic]] = {
 
 _BLOCK = 2**18
 """Weights that are computed at once: few enough that what is to be added to the base is still in a core's cache."""
-_PER_THREAD = 2**19
+_PER_THREAD = 2**20
 """Weights that are worth another thread."""
 _FEW = 0.25
 """Share of weights that change with lambda up to which setting these one by one takes less time than setting all."""
+
+
+Piece = TypeVar("Piece")
+
+
+class _Threads:
+    """Threads that share work: each takes the next piece as soon as it is done with one.
+
+    Args:
+        count: of threads, with the one that asks.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._helpers = ThreadPoolExecutor(count, thread_name_prefix="lambda")  # started when first asked for
+
+    def share(self, work: Callable[[Iterator[Piece]], None], pieces: Iterable[Piece]) -> None:
+        """Return when ``work``, which every thread calls with the one iterator, has been through all pieces."""
+        remaining = iter(pieces)
+        helpers = [self._helpers.submit(work, remaining) for _ in range(self._count - 1)]
+        work(remaining)
+        for helper in helpers:
+            helper.result()
 
 
 class _Block(NamedTuple):
@@ -58,10 +82,8 @@ class Line:
         parts = [_flat({name: part[name] for name in base}) for part in (clean, base, slope)]
         self._buffer = parts[0].copy()
         self._blocks = _blocks(*parts)
-        size = sum(len(block.slope) for block in self._blocks)
-        count = min(threads or len(os.sched_getaffinity(0)), max(1, size // _PER_THREAD))
-        self._scratches = [np.empty(min(_BLOCK, size), dtype=np.float32) for _ in range(count)]
-        self._helpers = ThreadPoolExecutor(count, thread_name_prefix="lambda")  # started when first asked for
+        available = threads or len(os.sched_getaffinity(0))
+        self.threads = _Threads(min(available, max(1, len(self._buffer) // _PER_THREAD)))
         self._views: dict[str, Array] = {}
         self.varying: tuple[str, ...] = tuple(
             name for name in base if slope[name].any() or not np.array_equal(base[name], clean[name])
@@ -74,12 +96,7 @@ class Line:
 
     def at(self, lam: float) -> dict[str, Array]:
         """Set the buffer to ``lam`` in [0, 1] and return views of it: always the same, overwritten by the next call."""
-        blocks = iter(self._blocks)  # one for all threads: whoever is done takes the next
-        mine, *others = self._scratches
-        helpers = [self._helpers.submit(_set_blocks, self._buffer, blocks, lam, scratch) for scratch in others]
-        _set_blocks(self._buffer, blocks, lam, mine)
-        for helper in helpers:
-            helper.result()
+        self.threads.share(partial(_set_blocks, self._buffer, lam), self._blocks)
         return self._views
 
 
@@ -95,8 +112,9 @@ def _blocks(clean: Array, base: Array, slope: Array) -> list[_Block]:
     return [_Block(clean[cut], base[cut], slope[cut], changing[cut] if few else cut) for cut in cuts]
 
 
-def _set_blocks(buffer: Array, blocks: Iterator[_Block], lam: float, scratch: Array) -> None:
-    """Set blocks to ``lam`` until none is left; overwrites ``scratch``."""
+def _set_blocks(buffer: Array, lam: float, blocks: Iterator[_Block]) -> None:
+    """Set blocks of the buffer to ``lam``."""
+    scratch = np.empty(_BLOCK, dtype=np.float32)
     for clean, base, slope, places in blocks:
         if lam == 0:
             buffer[places] = clean
@@ -139,26 +157,52 @@ class InputWeights:
         halves: Collection[str] = (),
     ) -> None:
         self._weights = weights
-        self._scales = scales
         self._buffers: dict[str, NDArray[Any]] = {}
+        self._varying: list[_Typed] = []
+        self.varying = weights.varying
         for name, array in weights.at(0.0).items():
             kept = np.float16 if name.rpartition(".")[0] in halves else _BITS[precision]
             dtype = np.int8 if name in scales else kept
-            self._buffers[name] = array if dtype == np.float32 else np.empty(array.shape, dtype)
-        self.varying = weights.varying
-        self.at(0.0)
+            if dtype == np.float32:
+                self._buffers[name] = array
+                continue
+            self._buffers[name] = np.empty(array.shape, dtype)
+            pieces = _typed(array, self._buffers[name], scales.get(name))
+            _convert(iter(pieces))
+            if name in self.varying:
+                self._varying += pieces
 
     def at(self, lam: float) -> Mapping[str, NDArray[Any]]:
         """Set the buffers to ``lam`` in [0, 1] and return them: always the same arrays. bfloat16 comes as its bits."""
-        for name, array in self._weights.at(lam).items():
-            buffer = self._buffers[name]
-            if buffer.dtype == np.int8:
-                buffer[:] = quantized(array, self._scales[name])
-            elif buffer.dtype == np.uint16:
-                buffer[:] = bfloat16_bits(array)
-            elif buffer.dtype == np.float16:
-                buffer[:] = array
+        self._weights.at(lam)
+        self._weights.threads.share(_convert, self._varying)
         return self._buffers
+
+
+class _Typed(NamedTuple):
+    """Some output channels of a weight, in float32 and where they go in another type; ``scale`` is int8's."""
+
+    weight: Array
+    target: NDArray[Any]
+    scale: Array | None
+
+
+def _typed(weight: Array, target: NDArray[Any], scale: Array | None) -> list[_Typed]:
+    """A weight cut into pieces that stay in a core's cache while they are converted."""
+    rows = max(1, _BLOCK * len(weight) // weight.size)
+    cuts = [slice(start, start + rows) for start in range(0, len(weight), rows)]
+    return [_Typed(weight[cut], target[cut], None if scale is None else scale[cut]) for cut in cuts]
+
+
+def _convert(pieces: Iterator[_Typed]) -> None:
+    """Round weights to the type they have in the graph."""
+    for weight, target, scale in pieces:
+        if scale is not None:
+            target[...] = quantized(weight, scale)
+        elif target.dtype == np.uint16:
+            target[...] = bfloat16_bits(weight)
+        else:
+            target[...] = weight
 
 
 def quantized(weight: Array, scale: Array) -> NDArray[np.int8]:

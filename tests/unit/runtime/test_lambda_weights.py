@@ -11,9 +11,19 @@ from hypothesis import strategies as st
 
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
+from floats_edge.artifacts.manifest import Precision
 from floats_edge.method.fold import AffineLayer, Rule, weights_at
 from floats_edge.runtime import lambda_weights
-from floats_edge.runtime.lambda_weights import Array, LambdaWeights, Line, bundle_weights, graph_weights
+from floats_edge.runtime.lambda_weights import (
+    Array,
+    InputWeights,
+    LambdaWeights,
+    Line,
+    bfloat16_bits,
+    bundle_weights,
+    graph_weights,
+    quantized,
+)
 from floats_edge.runtime.torch import trained_layers
 
 Layers = dict[str, AffineLayer]
@@ -57,14 +67,15 @@ def test_switching_writes_into_the_same_buffer(layers: Layers) -> None:
 
 
 def test_threads_and_blocks_change_nothing(layers: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
+    lambdas = (0.3, 0.0, 1e-50, 1.0)
     whole = LambdaWeights(layers, "paper", threads=1)
+    wanted = {lam: {name: array.copy() for name, array in whole.at(lam).items()} for lam in lambdas}
     monkeypatch.setattr(lambda_weights, "_PER_THREAD", 10_000)
     monkeypatch.setattr(lambda_weights, "_BLOCK", 777)
     shared = LambdaWeights(layers, "paper", threads=3)
-    for lam in (0.3, 0.0, 1e-50, 1.0):
-        wanted = whole.at(lam)
+    for lam in lambdas:
         for name, array in shared.at(lam).items():
-            np.testing.assert_array_equal(array, wanted[name], err_msg=f"{name} at {lam}")
+            np.testing.assert_array_equal(array, wanted[lam][name], err_msg=f"{name} at {lam}")
 
 
 def check_threads(density: float = 1.0) -> None:
@@ -86,11 +97,11 @@ def test_threads_do_not_meet(density: float) -> None:
 def test_slow_threads_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     set_blocks = lambda_weights._set_blocks
 
-    def set_one_block_late(buffer: Array, blocks: Iterator[Any], lam: float, scratch: Array) -> None:
+    def set_one_block_late(buffer: Array, lam: float, blocks: Iterator[Any]) -> None:
         if threading.current_thread() is not threading.main_thread():
             blocks = iter(list(itertools.islice(blocks, 1)))
             time.sleep(0.1)
-        set_blocks(buffer, blocks, lam, scratch)
+        set_blocks(buffer, lam, blocks)
 
     monkeypatch.setattr(lambda_weights, "_set_blocks", set_one_block_late)
     check_threads()
@@ -110,6 +121,30 @@ def test_of_a_sparse_network_only_what_changes_is_kept_and_set() -> None:
     assert weight[10] == 7, "a weight that never changes was set"
     weight[10] = 0
     np.testing.assert_array_equal(weight, clean)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_threads_round_to_other_types_piece_by_piece(
+    layers: Layers, precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lambda_weights, "_PER_THREAD", 10_000)
+    monkeypatch.setattr(lambda_weights, "_BLOCK", 777)
+    floats = LambdaWeights(layers, "interpolate", threads=3)
+    scales = {
+        f"{name}.weight": np.linspace(0.01, 0.02, len(layer.theta), dtype=np.float32) for name, layer in layers.items()
+    }
+    typed = InputWeights(floats, precision, scales if precision == "int8" else {})
+    for lam in (0.0, 0.3, 1.0, 0.0):
+        got = typed.at(lam)
+        for name, wanted in floats.at(lam).items():
+            if precision == "fp16":
+                wanted = wanted.astype(np.float16)
+            elif precision == "bf16":
+                wanted = bfloat16_bits(wanted)
+            elif name in scales:
+                wanted = quantized(wanted, scales[name])
+            assert got[name].dtype == wanted.dtype
+            np.testing.assert_array_equal(got[name], wanted, err_msg=f"{name} at {lam}")
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.4, 1.0])
