@@ -1,7 +1,7 @@
 """The plain weights of an artifact at each lambda it serves."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -33,8 +33,7 @@ _PER_THREAD = 2**20
 _FEW = 0.25
 """Share of weights that change with lambda up to which setting these one by one takes less time than setting all."""
 
-
-Piece = TypeVar("Piece")
+_Piece = TypeVar("_Piece")
 
 
 class _Threads:
@@ -48,10 +47,10 @@ class _Threads:
         self._count = count
         self._helpers = ThreadPoolExecutor(count, thread_name_prefix="lambda")  # started when first asked for
 
-    def share(self, work: Callable[[Iterator[Piece]], None], pieces: Iterable[Piece]) -> None:
+    def share(self, work: Callable[[Iterator[_Piece]], None], pieces: Sequence[_Piece]) -> None:
         """Return when ``work``, which every thread calls with the one iterator, has been through all pieces."""
         remaining = iter(pieces)
-        helpers = [self._helpers.submit(work, remaining) for _ in range(self._count - 1)]
+        helpers = [self._helpers.submit(work, remaining) for _ in range(min(self._count, len(pieces)) - 1)]
         work(remaining)
         for helper in helpers:
             helper.result()
@@ -158,7 +157,7 @@ class InputWeights:
     ) -> None:
         self._weights = weights
         self._buffers: dict[str, NDArray[Any]] = {}
-        self._varying: list[_Typed] = []
+        self._pieces: list[_Typed] = []
         self.varying = weights.varying
         for name, array in weights.at(0.0).items():
             kept = np.float16 if name.rpartition(".")[0] in halves else _BITS[precision]
@@ -170,12 +169,12 @@ class InputWeights:
             pieces = _typed(array, self._buffers[name], scales.get(name))
             _convert(iter(pieces))
             if name in self.varying:
-                self._varying += pieces
+                self._pieces += pieces
 
     def at(self, lam: float) -> Mapping[str, NDArray[Any]]:
         """Set the buffers to ``lam`` in [0, 1] and return them: always the same arrays. bfloat16 comes as its bits."""
         self._weights.at(lam)
-        self._weights.threads.share(_convert, self._varying)
+        self._weights.threads.share(_convert, self._pieces)
         return self._buffers
 
 
