@@ -101,14 +101,17 @@ class Line:
 
 def _blocks(clean: Array, base: Array, slope: Array) -> list[_Block]:
     """Weights ``[N]``, cut into blocks; without those that never change if that is most of them."""
-    changing = np.flatnonzero((slope != 0) | (base != clean))
-    few = len(changing) <= _FEW * len(clean)
+    changing = (slope != 0) | (base != clean)
+    few = np.count_nonzero(changing) <= _FEW * len(changing)
     if few:
         clean, base, slope = clean[changing], base[changing], slope[changing]
     if np.array_equal(clean, base):
         clean = base
     cuts = [slice(start, min(start + _BLOCK, len(base))) for start in range(0, len(base), _BLOCK)]
-    return [_Block(clean[cut], base[cut], slope[cut], changing[cut] if few else cut) for cut in cuts]
+    if not few:
+        return [_Block(clean[cut], base[cut], slope[cut], cut) for cut in cuts]
+    places = np.flatnonzero(changing)
+    return [_Block(clean[cut], base[cut], slope[cut], places[cut]) for cut in cuts]
 
 
 def _set_blocks(buffer: Array, lam: float, blocks: Iterator[_Block]) -> None:

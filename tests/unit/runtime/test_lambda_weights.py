@@ -108,10 +108,10 @@ def test_slow_threads_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_of_a_sparse_network_only_what_changes_is_kept_and_set() -> None:
-    clean, slope = np.zeros(100_000, dtype=np.float32), np.zeros(100_000, dtype=np.float32)
-    base = clean.copy()
-    slope[[3, 70_000]], base[5], clean[6:9] = 1, 2, 1  # an unchanging weight is not pruned, or is
-    base[6:9] = 1
+    clean, base, slope = (np.zeros(100_000, dtype=np.float32) for _ in range(3))
+    clean[6:9] = base[6:9] = 1  # kept, but the same at every lambda
+    slope[[3, 70_000]] = 1
+    base[5] = 2
     line = Line({"weight": clean}, {"weight": base}, {"weight": slope})
     assert sum(len(block.slope) for block in line._blocks) == 3
     weight = line.at(0.5)["weight"]
