@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from safetensors import SafetensorError
 
+from floats_edge.artifacts.memory import check_bytes
 from floats_edge.errors import ArtifactError, OutputError
 from floats_edge.recipe import Section
 
 Tensors = dict[str, NDArray[Any]]
 Schema = TypeVar("Schema", bound=BaseModel)
+
+_LARGEST_JSON = 16 * 2**20
+"""Bytes of a JSON file; the C++ kit reads no larger manifest either."""
 
 
 def _stays_inside(name: str) -> str:
@@ -97,9 +101,10 @@ class FileSet:
         """The bytes of one file, of the stated hash: call before anything deserialises them.
 
         Raises:
-            ArtifactError: the file cannot be read, or its bytes are not those that were written.
+            ArtifactError: it cannot be read, is larger than allowed, or its bytes are not those that were written.
         """
         entry, remedy = self.entries[name], self._remedy(name)
+        check_bytes(entry.bytes, self.root / name)
         try:
             with (self.root / name).open("rb") as file:
                 data = file.read(entry.bytes + 1)  # it may have grown since it was checked
@@ -141,12 +146,16 @@ def read_json(path: Path, schema: type[Schema], remedy: str) -> Schema:
     """A JSON file as a value of ``schema``.
 
     Raises:
-        ArtifactError: no such file, or not valid.
+        ArtifactError: no such file, too large, or not valid.
     """
     try:
         if path.exists() and not path.is_file():  # a device or a pipe may have no end
             raise ArtifactError(f"{path} cannot be read: it is no regular file.", fix=remedy)
-        return schema.model_validate_json(path.read_bytes())
+        with path.open("rb") as file:
+            data = file.read(_LARGEST_JSON + 1)
+        if len(data) > _LARGEST_JSON:
+            raise ArtifactError(f"{path} is larger than any that floats-edge writes.", fix=remedy)
+        return schema.model_validate_json(data)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.", fix=remedy) from None
     except ValidationError as error:
