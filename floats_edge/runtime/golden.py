@@ -13,7 +13,7 @@ from floats_edge.runtime.base import Images, Logits, Predictor
 
 @dataclass(frozen=True, eq=False)
 class GoldenOutputs:
-    """Real images and the logits that the trained network gives for them.
+    """Real images and the logits that the trained network gives for them, or in int8 the graph, on ONNX Runtime's CPU.
 
     Attributes:
         images: float32 ``[N, C, H, W]``.
