@@ -17,6 +17,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "floats_rt/export.hpp"
+
 struct CUstream_st;  // what cudaStream_t points to
 
 namespace floats_rt {
@@ -34,10 +36,10 @@ enum class ErrorCode {
 };
 
 // The name of a code, for example "bundle_invalid".
-const char* to_string(ErrorCode code) noexcept;
+FLOATS_RT_API const char* to_string(ErrorCode code) noexcept;
 
 // What happened, and how to mend it: what() holds both.
-class Error : public std::runtime_error {
+class FLOATS_RT_API Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& what, const std::string& remedy);
   ErrorCode code() const noexcept { return code_; }
@@ -46,15 +48,19 @@ class Error : public std::runtime_error {
   ErrorCode code_;
 };
 
-// A view of contiguous elements that someone else owns.
+// A view of contiguous elements that someone else owns: an array, a std::array, a std::vector, another Span.
 template <typename T>
 class Span {
  public:
   constexpr Span() noexcept = default;
   constexpr Span(T* data, std::size_t size) noexcept : data_(data), size_(size) {}
-  template <typename Container,
-            typename = std::enable_if_t<std::is_convertible_v<decltype(std::declval<Container&>().data()), T*>>>
+  template <std::size_t N>
+  constexpr Span(T (&array)[N]) noexcept : data_(array), size_(N) {}
+  template <typename Container, typename Element = std::remove_pointer_t<decltype(std::declval<Container&>().data())>,
+            typename = std::enable_if_t<std::is_convertible_v<Element (*)[], T (*)[]>>>  // const may be added, no more
   constexpr Span(Container& container) noexcept : data_(container.data()), size_(container.size()) {}
+  template <typename U, typename = std::enable_if_t<std::is_convertible_v<U (*)[], T (*)[]>>>
+  constexpr Span(const Span<U>& other) noexcept : data_(other.data()), size_(other.size()) {}
 
   constexpr T* data() const noexcept { return data_; }
   constexpr std::size_t size() const noexcept { return size_; }
@@ -119,10 +125,10 @@ struct LambdaRange {
 
 // Why Model::load would throw for this bundle and these options, as far as can be told without deserialising an engine
 // or a graph; nothing if there is no reason.
-std::optional<Error> check_compatibility(const std::string& directory, const Options& options = {});
+FLOATS_RT_API std::optional<Error> check_compatibility(const std::string& directory, const Options& options = {});
 
 // A bundle, loaded and ready to run. Movable, not copyable; a moved-from model may only be destroyed or assigned to.
-class Model {
+class FLOATS_RT_API Model {
  public:
   // Loads a bundle at the first lambda that it serves (0 if it serves any). Nothing is deserialised before its sha256
   // has been checked.
