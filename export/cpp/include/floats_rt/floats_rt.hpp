@@ -4,11 +4,13 @@
 // Lambda is the knob: 0 is the most accurate on clean images, 1 the most robust against attacked ones.
 //
 // Threads: a Model belongs to one thread at a time. For several threads give each its own clone(); clones share the
-// loaded engines and weights, which are never written to, and nothing else. Everything here that fails throws Error.
+// loaded engines and weights, which are never written to, and nothing else. Everything here that fails throws Error,
+// also where memory runs out.
 #ifndef FLOATS_RT_FLOATS_RT_HPP
 #define FLOATS_RT_FLOATS_RT_HPP
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -33,6 +35,7 @@ enum class ErrorCode {
   lambda_unsupported,   // the bundle does not serve this lambda, or in a mode that does not go with its precision
   bad_shape,            // a span does not have the size that the batch asks for
   runtime,              // the backend failed, or an earlier failure left the model broken
+  out_of_memory,        // there is not enough memory, or the bundle asks for more than Options::max_bytes
 };
 
 // The name of a code, for example "bundle_invalid".
@@ -89,6 +92,11 @@ struct Options {
 
   // CPU threads for ONNX Runtime and for computing W(lambda); 0: as many as there are cores.
   int threads = 0;
+
+  // Most memory, in bytes, that the manifest of a bundle may ask this library for: for its files and for the weights
+  // that are computed from them. Refused beyond that (out_of_memory), before it is allocated. What the backend makes of
+  // it comes on top, and so do clones.
+  std::uint64_t max_bytes = std::uint64_t{4} << 30;
 
   // CUDA device of TensorRT.
   int device = 0;
