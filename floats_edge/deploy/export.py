@@ -64,7 +64,9 @@ _INT8_GOLDEN_TOLERANCE = 1e-2
 """Of the range of the logits that an int8 graph itself gives: parity judges what quantising costs (up to 2.1e-2 of a
 ResNet-8 on digits), which would hide what an engine gets wrong. One graph gave logits that differed by up to 3.8e-3 on
 ONNX Runtime 1.20, 1.22 and 1.32, optimised or not, on AVX2 and SSE4.2; weights cut off instead of rounded made a
-difference of 1.7e-2 to 3.5e-2 (ResNet-8 on digits, 1 and 20 epochs; modes bound, fixed and bank; 8 images).
+difference of 1.7e-2 to 3.5e-2 (ResNet-8 on digits, 1 and 20 epochs; modes bound, fixed and bank; 8 images). On 64-bit
+Arm (qemu, ONNX Runtime 1.23.2) bound and bank stayed within 1e-5; with layers kept in fp16, which Arm computes in half
+precision, one differed by more than 1e-2, so there int8's gate stays the tolerance.
 """
 
 WEIGHTS = "weights.safetensors"
@@ -209,8 +211,10 @@ def _export(source: _Source, out: Path, request: ExportRequest, data_dir: Path |
                 parity = measure_parity(engine, source.reference, images, lambdas)
             except ParityError as error:  # no figures to let pass
                 raise _refused(error) from None
-            if manifest.precision == "int8":
-                golden = _write_golden(engine, folder, manifest.lam, _INT8_GOLDEN_TOLERANCE, images[:GOLDEN_IMAGES])
+            if manifest.calibration is not None:
+                halves = manifest.calibration.kept_in_fp16
+                tolerance = GATES["int8"].max_error if halves else _INT8_GOLDEN_TOLERANCE
+                golden = _write_golden(engine, folder, manifest.lam, tolerance, images[:GOLDEN_IMAGES])
                 manifest = manifest.model_copy(update={"golden": golden})
         found = (source.mismatch, _gate(lambda: check_parity(parity, manifest.precision), request))
         mismatch = " ".join(filter(None, found)) or None
