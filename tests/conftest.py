@@ -4,6 +4,7 @@ import functools
 import hashlib
 import importlib
 import os
+import signal
 import sys
 import tempfile
 import zipfile
@@ -46,6 +47,17 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyError(uid)
 
     monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts this process, and those that a test starts, also where it is ignored by inheritance.
+
+    A shell lets what it starts in the background ignore it: ``nohup ./tools/test &``.
+    """
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
 
 
 @pytest.fixture(scope="session")

@@ -171,6 +171,7 @@ def test_a_comparison_has_one_of_each(options: list[str], told: str, bundle: Pat
     assert not (tmp_path / "comparison.json").exists()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt_keeps_the_runs_that_were_measured(bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "profile.json"
     timing = ("--duration", "2", "--warmup", "0")
@@ -191,6 +192,7 @@ def test_interrupt_keeps_the_runs_that_were_measured(bundle: Path, tmp_path: Pat
     assert b"incomplete" in output
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("delay", [0.0, 1.0], ids=["while the process starts", "while it measures"])
 def test_interrupt_leaves_what_was_there(bundle: Path, tmp_path: Path, delay: float) -> None:
     out = tmp_path / "profile.json"
