@@ -51,13 +51,17 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Ctrl-C interrupts this process, and those that a test starts, also where it is ignored by inheritance.
+    """Ctrl-C and a closed terminal end what a test starts, and Ctrl-C this process, also where both are ignored.
 
-    A shell lets what it starts in the background ignore it: ``nohup ./tools/test &``.
+    Processes inherit that: ``nohup ./tools/test &``.
     """
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    inherited = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
     yield
-    signal.signal(signal.SIGINT, inherited)
+    for number, handler in inherited.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -211,6 +211,21 @@ def test_interrupt_leaves_what_was_there(bundle: Path, tmp_path: Path, delay: fl
     assert not psutil.wait_procs(workers, timeout=5)[1]
 
 
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_kill_leaves_nothing_running(bundle: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """As ``kill`` and a terminal that closes: the signal goes to the command alone."""
+    command = [*COMMAND, str(bundle), "--backend", "ort-cpu", "--duration", "60", "-o", str(tmp_path / "profile.json")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    workers = wait_for_worker(process.pid)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert b"Interrupted" in output
+    assert b"Traceback" not in output
+    assert not psutil.wait_procs(workers, timeout=5)[1]
+
+
 def test_needs_no_torch(bundle: Path, tmp_path: Path) -> None:
     blocked = f"import sys; sys.modules['torch'] = None; {COMMAND[2]}"
     command = [sys.executable, "-c", blocked, "profile", str(bundle), *BRIEF, "-o", str(tmp_path / "profile.json")]
