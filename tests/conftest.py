@@ -4,6 +4,7 @@ import functools
 import hashlib
 import importlib
 import os
+import signal
 import sys
 import tempfile
 import zipfile
@@ -46,6 +47,21 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyError(uid)
 
     monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C and a closed terminal end what a test starts, and Ctrl-C this process, also where both are ignored.
+
+    Processes inherit that: ``nohup ./tools/test &``.
+    """
+    inherited = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
+    yield
+    for number, handler in inherited.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

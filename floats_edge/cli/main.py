@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import signal
+from typing import NoReturn
 
 import click
 
@@ -81,4 +83,12 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored
+            signal.signal(number, _interrupt)
     cli(prog_name="floats-edge")
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """End as after Ctrl-C, with nothing half-written or still running, where it is ``kill`` or a closed terminal."""
+    raise KeyboardInterrupt

@@ -29,7 +29,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        x = input.float()
+        x = input.to(self.weight.dtype)  # half precision is summed in float32, as nn.BatchNorm2d does
         mean, variance, count = self._moments(x)
         self._track(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight * torch.rsqrt(variance + self.eps)

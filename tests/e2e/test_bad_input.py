@@ -358,6 +358,7 @@ class TestStopped:
         assert 1 <= len(open_run(run).checkpoint.history) < 5, "it was to be stopped in its midst"
         return process.returncode, stderr
 
+    @pytest.mark.usefixtures("interruptible")
     def test_by_ctrl_c(self, recipe: Recipe, tmp_path: Path) -> None:
         code, stderr = self.stop(recipe, tmp_path / "run", signal.SIGINT)
         assert code == 130

@@ -154,6 +154,7 @@ def test_full_tensorrt_needs_a_gpu(full_tensorrt, request_at, monkeypatch):
         build_engine(request_at())
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_the_build_and_leaves_nothing(full_tensorrt, request_at, tmp_path, monkeypatch):
     full_tensorrt("hang")
     pid_file = tmp_path / "pid"

@@ -66,6 +66,7 @@ def test_interrupt_is_blocked_in_the_process_and_not_here() -> None:
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt_while_a_process_starts_comes_after_the_start() -> None:
     done = threading.Event()
     thread = threading.Thread(target=done.wait)  # does not block the signal, as a progress display does not

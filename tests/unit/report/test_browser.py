@@ -32,7 +32,9 @@ document.title = JSON.stringify(report);
 def browser() -> str:
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
-        pytest.skip(f"no browser to show the page in: none of {', '.join(BROWSERS)} is installed")
+        pytest.skip(
+            f"no browser to show the page in: none of {', '.join(BROWSERS)} is there (apt-get install chromium)"
+        )
     return found
 
 

@@ -1,6 +1,7 @@
 """Two processes that train together on real digits, over gloo: what one process does, and what when one is lost."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from floats_edge.train.loop import Observer, Trainer, train
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 TIMES = {"seconds", "images_per_s"}
+WORDS = {"alpha", "remarks"}
 
 
 def torchrun(*words: str | Path) -> subprocess.Popen[str]:
@@ -47,25 +49,24 @@ def together(digits_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) ->
     return out
 
 
+def metrics(epoch: dict) -> dict[str, float]:
+    """Of an epoch, alphas included but not what takes time; NaN where its method has none."""
+    values = {**epoch, **epoch["alpha"]}
+    return {name: math.nan if values[name] is None else values[name] for name in values.keys() - TIMES - WORDS}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_two_workers_take_the_steps_of_one(method: str, together: Path) -> None:
-    """Losses, accuracies and weights, over mask updates, augmentation, random starts and resampled noise.
-
-    Up to rounding: no ReLU's input may come so near to 0 that rounding decides its sign, as it would with seed 0.
-    """
+    """Metrics and weights, over mask updates, augmentation, random starts and resampled noise."""
     recipe = load_recipe(together / "recipe.yaml")
     epochs, weights = train_epochs(override_recipe(recipe, METHODS[method]), few_digits(recipe), ALONE)
     theirs = json.loads((together / f"{method}-0.json").read_text())
     for mine, other in zip(epochs, theirs, strict=True):
-        for loss in ("loss", "clean_loss", "robust_loss"):
-            assert (mine[loss] is None) == (other[loss] is None)
-            assert mine[loss] is None or other[loss] == pytest.approx(mine[loss], rel=1e-5), loss
-        assert other["swapped"] == mine["swapped"]
-        assert other["clean_accuracy"] == pytest.approx(mine["clean_accuracy"], abs=2.6)
+        assert metrics(other) == pytest.approx(metrics(mine), rel=1e-9, nan_ok=True)
     with np.load(together / f"{method}-0.npz") as first:
         assert first.keys() == weights.keys()
         for name, tensor in weights.items():
-            np.testing.assert_allclose(first[name], tensor, rtol=1e-3, atol=1e-4, err_msg=name)
+            np.testing.assert_allclose(first[name], tensor, rtol=1e-9, atol=1e-9, err_msg=name)
 
 
 @pytest.mark.parametrize("method", METHODS)
