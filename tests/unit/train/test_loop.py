@@ -15,6 +15,7 @@ from floats_edge.errors import ArtifactError, OutputError, RecipeError
 from floats_edge.method.fold import fold_network, weights_at
 from floats_edge.recipe import Recipe, override_recipe
 from floats_edge.train import loop, steps
+from floats_edge.train.distributed import Workers
 from floats_edge.train.loop import Observer, Trainer, train
 
 SHORT = ("train.epochs=4", "sparsity.update_every=0.4", "data.crop=1", "data.flip=true")
@@ -224,6 +225,27 @@ class TestStep:
                 image.tobytes() for image in few.train.as_float()
             )
 
+    @pytest.mark.parametrize("size", [2, 4])
+    def test_a_worker_augments_its_share_and_nothing_else(self, recipe: Recipe, few: Splits, size: int) -> None:
+        """What it reads is its share of every batch, and what it gets are the bits of one process that trains alone."""
+
+        class Recorded(np.ndarray):
+            def __getitem__(self, key: Any) -> Any:
+                read.append(len(key))
+                return super().__getitem__(key).view(np.ndarray)
+
+        recipe = override_recipe(recipe, ("data.flip=true", "data.crop=2"))
+        whole = list(Trainer(recipe, few, torch.device("cpu"))._batches(0))
+        for rank in range(size):
+            read: list[int] = []
+            worker = Trainer(recipe, few, torch.device("cpu"), Workers(rank, size))
+            worker.images = replace(few.train)
+            worker.images.__dict__["pixels"] = few.train.pixels.view(Recorded)
+            for (images, labels), (mine, truths) in zip(whole, worker._batches(0), strict=True):
+                assert torch.equal(mine, images[rank::size])
+                assert torch.equal(truths, labels[rank::size])
+            assert read == [16 // size] * 5
+
     def test_crops_and_flips(self, few: Splits) -> None:
         """Every augmented image is a window of the padded original or of its mirror image, and many windows occur."""
         pixels = few.train.pixels[:40]
@@ -266,6 +288,25 @@ class TestStep:
         assert {name for name, value in decay.items() if value > 0} == {
             name for name in names.values() if name.endswith("theta") or name == "head.bias"
         }
+
+
+class TestGlobalGenerator:
+    """Torch's global generator is the caller's: training neither reads nor moves it."""
+
+    def test_it_is_left_alone(self, recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path) -> None:
+        torch.manual_seed(31)
+        before = torch.get_rng_state()
+        train(override_recipe(recipe, ("train.epochs=1",)), few, tmp_path / "run", silent)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_initial_weights_are_a_function_of_the_recipes_seed(self, recipe: Recipe, few: Splits) -> None:
+        def weights(seed: int, of_caller: int) -> dict[str, bytes]:
+            torch.manual_seed(of_caller)
+            start = Trainer(override_recipe(recipe, (f"seed={seed}",)), few, torch.device("cpu")).weights()
+            return {name: array.tobytes() for name, array in start.items()}
+
+        assert weights(3, of_caller=0) == weights(3, of_caller=1)
+        assert weights(3, of_caller=0)["stem.weight.theta"] != weights(4, of_caller=0)["stem.weight.theta"]
 
 
 class TestResult:
