@@ -176,7 +176,7 @@ class Trainer:
         """Train one epoch, then measure accuracy on validation images.
 
         Raises:
-            RecipeError: the loss is no longer a number.
+            RecipeError: the loss, a parameter or a logit is no longer a number.
         """
         generator = torch.Generator(self.device).manual_seed(_seed(self.recipe.seed, epoch))
         total = self.recipe.train.epochs * self.steps_per_epoch
@@ -187,10 +187,7 @@ class Trainer:
             learning_rate = self._set_learning_rate(step / total)
             loss = losses.add(self.update(images, labels, generator).of_all(self.workers))
             if not math.isfinite(loss):
-                raise RecipeError(
-                    f"training diverged: the loss of step {step + 1} is {loss:g}.",
-                    fix="lower train.lr or raise train.warmup; the last epoch that was saved is kept",
-                )
+                raise check.diverged(f"the loss of step {step + 1} is {loss:g}")
             swapped += self.updater.after_step(step + 1, self.optimizer)
             speed = losses.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
             observer.on_step(step + 1, total, loss, speed)
@@ -198,6 +195,7 @@ class Trainer:
             self.step.settle(self._batches(epoch), self.attack, generator)
         seconds = time.perf_counter() - start
         self.check_alike()
+        check.check_numbers(self.network)
         result = self._check(generator)
         mean, clean, robust = losses.means()
         alpha = {name: weight.alpha.item() for name, weight in self.weights_by_layer.items()}

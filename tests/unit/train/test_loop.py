@@ -82,6 +82,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def weights_after_an_epoch(recipe: Recipe, few: Splits, folder: Path) -> dict[str, bytes]:
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, few, folder, StopAt(epoch=1))
+    return {name: array.tobytes() for name, array in open_run(folder).weights().items()}
+
+
 class TestResume:
     @pytest.mark.parametrize(
         "stop", [StopAt(epoch=1), StopAt(epoch=2), StopAt(step=1), StopAt(step=13)], ids=lambda s: str(vars(s))
@@ -167,6 +173,39 @@ class TestRefused:
         with pytest.raises(RecipeError, match="training diverged: the loss of step") as caught:
             train(wild, few, tmp_path / "run", silent)
         assert "train.lr" in caught.value.fix
+
+    @pytest.mark.parametrize("method", ["float", "standard", "oat"])
+    def test_a_network_destroyed_by_the_last_step(
+        self, recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path, method: str
+    ) -> None:
+        """Every loss is a number, for it is computed before the update; the epoch before that one is kept."""
+        options = ("train.batch_size=80", "train.epochs=2", "train.warmup=0.5", "sparsity={}", f"method={method}")
+        serves = ("evaluate.lambdas=[0,1]",)
+        gentle = override_recipe(recipe, (*options, *serves, "train.lr=0.01"))
+        kept = weights_after_an_epoch(gentle, few, tmp_path / "gentle")
+        wild = override_recipe(recipe, (*options, *serves, "train.lr=1e38"))
+        with pytest.raises(RecipeError, match="training diverged: .* no numbers") as caught:
+            train(wild, few, tmp_path / "run", silent)
+        assert "train.lr" in caught.value.fix
+        run = open_run(tmp_path / "run")
+        assert len(run.checkpoint.history) == 1
+        assert {name: array.tobytes() for name, array in run.weights().items()} == kept
+
+    def test_statistics_that_are_no_numbers(self, recipe: Recipe, few: Splits, silent: Observer) -> None:
+        trainer = Trainer(recipe, few, torch.device("cpu"))
+        trainer.weights_by_layer["stem"].alpha.data.fill_(float("inf"))
+        trainer.update = lambda *_: steps.Losses(torch.tensor(1.0), None, None)  # type: ignore[method-assign]
+        with pytest.raises(RecipeError, match=r"stem\.weight\.alpha holds values that are no numbers"):
+            trainer.run_epoch(0, silent)
+
+    def test_logits_that_are_no_numbers(self, recipe: Recipe, few: Splits, silent: Observer) -> None:
+        """Though all parameters are."""
+        trainer = Trainer(recipe, few, torch.device("cpu"))
+        trainer.update = lambda *_: steps.Losses(torch.tensor(1.0), None, None)  # type: ignore[method-assign]
+        for weight in trainer.weights_by_layer.values():
+            weight.theta.data.mul_(1e30)
+        with pytest.raises(RecipeError, match="gives logits that are no numbers"):
+            trainer.run_epoch(0, silent)
 
     def test_output_that_cannot_be_written(self, recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("mine")
