@@ -86,7 +86,8 @@ def train(
         path: run folder; created if need be.
         observer: told of every step and epoch.
         device: a torch device, for example ``cpu`` or ``cuda``.
-        resume: continue the run in ``path`` if there is one; the result equals an uninterrupted run's.
+        resume: continue the run in ``path`` if there is one; the result equals an uninterrupted run's. What training
+            does not read of the recipe (how the network is evaluated) may have changed, and is written into the run.
         workers: who train together, each calling this with the same arguments; the first one writes. Resuming with as
             many gives the same bits.
 
@@ -124,6 +125,8 @@ def _train(
             history = previous.checkpoint.history
             trainer.restore(previous.weights(), previous.state())
     trainer.check_alike()
+    if previous is not None and previous.checkpoint.recipe != recipe and workers.rank == 0:
+        save_run(path, recipe, trainer.spec, splits.labels, history, trainer.weights(), trainer.state())
     for epoch in range(len(history), recipe.train.epochs):
         trainer.fall_back(history)
         history = (*history, trainer.run_epoch(epoch, observer))

@@ -13,7 +13,7 @@ from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run
 from floats_edge.data import Splits
 from floats_edge.errors import ArtifactError, OutputError, RecipeError
 from floats_edge.method.fold import fold_network, weights_at
-from floats_edge.recipe import Recipe, override_recipe
+from floats_edge.recipe import Recipe, load_recipe, override_recipe
 from floats_edge.train import loop, steps
 from floats_edge.train.distributed import Workers
 from floats_edge.train.loop import Observer, Trainer, train
@@ -134,6 +134,45 @@ class TestResume:
             train(override_recipe(recipe, ("train.epochs=9",)), few, uninterrupted.path, silent, resume=True)
         assert contents(uninterrupted.path) == before
 
+    def test_names_what_differs(
+        self, recipe: Recipe, few: Splits, silent: Observer, uninterrupted: TrainingRun
+    ) -> None:
+        other = override_recipe(recipe, ("seed=5", "train.lr=0.01", "sparsity.density=0.5", "evaluate.images=7"))
+        with pytest.raises(ArtifactError, match=r"another recipe: seed, sparsity\.density, train\.lr differ"):
+            train(other, few, uninterrupted.path, silent, resume=True)
+
+    @pytest.mark.parametrize(
+        ("option", "epochs"),
+        [
+            ("evaluate.images=7", 1),
+            ("evaluate.lambdas=[0,1]", 4),
+            ("evaluate.attack={kind: pgd, epsilon: 2/255, steps: 3}", 4),
+            ("name=another", 4),
+            ("data.root=/elsewhere", 4),
+        ],
+    )
+    def test_what_training_does_not_read_may_have_changed(
+        self,
+        recipe: Recipe,
+        few: Splits,
+        silent: Observer,
+        uninterrupted: TrainingRun,
+        tmp_path: Path,
+        option: str,
+        epochs: int,
+    ) -> None:
+        """The run is then one of the recipe that was asked for, its bits those of the recipe before."""
+        folder = Path(shutil.copytree(uninterrupted.path, tmp_path / "run"))
+        if epochs < 4:
+            shutil.rmtree(folder)
+            with pytest.raises(KeyboardInterrupt):
+                train(recipe, few, folder, StopAt(epoch=epochs))
+        changed = override_recipe(recipe, (option,))
+        run = train(changed, few, folder, silent, resume=True)
+        assert_same_bits(run, uninterrupted)
+        assert run.weights_sha256 == uninterrupted.weights_sha256
+        assert open_run(folder).checkpoint.recipe == changed == load_recipe(folder / "recipe.yaml")
+
     def test_on_other_images_is_refused(
         self, recipe: Recipe, few: Splits, silent: Observer, uninterrupted: TrainingRun
     ) -> None:
@@ -184,7 +223,7 @@ class TestRefused:
         gentle = override_recipe(recipe, (*options, *serves, "train.lr=0.01"))
         kept = weights_after_an_epoch(gentle, few, tmp_path / "gentle")
         wild = override_recipe(recipe, (*options, *serves, "train.lr=1e38"))
-        with pytest.raises(RecipeError, match="training diverged: .* no numbers") as caught:
+        with pytest.raises(RecipeError, match=r"training diverged: .* no numbers") as caught:
             train(wild, few, tmp_path / "run", silent)
         assert "train.lr" in caught.value.fix
         run = open_run(tmp_path / "run")
