@@ -13,9 +13,9 @@ import torch
 
 from floats_edge.artifacts.records import LambdaResult, Share
 from floats_edge.attacks import Network, attack, square
-from floats_edge.data import Images
 from floats_edge.errors import ArtifactError
 from floats_edge.evaluate.autoattack import autoattack
+from floats_edge.images import Images
 from floats_edge.method.batchnorm import SETTLING
 from floats_edge.recipe import Attack
 from floats_edge.runtime.base import Predictor

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run, save_run
 from floats_edge.artifacts.files import Tensors
-from floats_edge.data import Images, Splits, channel_statistics
+from floats_edge.data import Splits, channel_statistics
 from floats_edge.errors import ArtifactError, RecipeError
+from floats_edge.images import Images
 from floats_edge.method.conditioning import conditioned_weights, draw_noise, fix_alpha
 from floats_edge.models.build import build_method
 from floats_edge.models.spec import ModelSpec
@@ -121,7 +122,7 @@ def _train(
         previous = previous_run(path, recipe, resume)
         trainer = Trainer(recipe, splits, device, workers)
         if previous is not None:
-            check_same_images(previous, trainer.spec, splits.labels)
+            check_same_images(previous, trainer.spec, splits)
             history = previous.checkpoint.history
             trainer.restore(previous.weights(), previous.state())
     trainer.check_alike()

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from floats_edge.artifacts.checkpoint import TrainingRun, is_run, open_run
-from floats_edge.errors import ArtifactError, OutputError
+from floats_edge.data import Splits
+from floats_edge.errors import ArtifactError, DataError, OutputError
+from floats_edge.images import ImageKind
 from floats_edge.models.spec import ModelSpec
 from floats_edge.recipe import Recipe
 
@@ -55,14 +57,16 @@ def _check_no_foreign_files(path: Path) -> None:
         raise OutputError(f"{path} holds no run, but {foreign[0]}.", fix="choose an empty or new folder with --out")
 
 
-def check_same_images(run: TrainingRun, spec: ModelSpec, labels: tuple[str, ...]) -> None:
-    """Check that a run to continue was trained on images of this size, these statistics and classes.
+def check_same_images(run: TrainingRun, spec: ModelSpec, splits: Splits) -> None:
+    """Check that a run to continue was trained on images of this kind and these statistics.
 
     Raises:
         ArtifactError: it was not.
     """
-    if (run.checkpoint.model, run.checkpoint.labels) != (spec, labels):
-        raise ArtifactError(
-            f"{run.path} was trained on other images: their size, statistics or classes differ.",
-            fix="resume with the --data-dir it was trained with, or choose another --out",
-        )
+    remedy = "resume with the --data-dir it was trained with, or choose another --out"
+    try:
+        ImageKind(run.checkpoint.labels, run.checkpoint.model.image_shape).check(splits.labels, splits.train)
+    except DataError as error:
+        raise ArtifactError(f"{run.path} was trained on other images: {error.what}", fix=remedy) from None
+    if run.checkpoint.model != spec:
+        raise ArtifactError(f"{run.path} was trained on other images: their statistics differ.", fix=remedy)
