@@ -4,69 +4,24 @@ Every order is a pure function of a seed, so one recipe gives the same arrays ev
 with a fixed seed: the first n of them are the same random n in every evaluation, whatever the recipe says.
 """
 
-import math
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from floats_edge.errors import DataError
 from floats_edge.folders import cache_folder
+from floats_edge.images import ImageKind, Images, Indices, Labels, Pixels, Shape, array_images, drawn
 from floats_edge.recipe import Data
-
-Pixels = NDArray[np.uint8]
-Labels = NDArray[np.int64]
-Indices = NDArray[np.intp]
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 TEST_SEED = 0
 DIGITS_TEST_IMAGES = 500
 _CHUNK = 256
 _LAYOUT = "an image folder holds train/<class>/*.jpg|jpeg|png and test/<class>/…; point --data-dir or data.root at it"
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """Labelled images, which are read when their pixels are first asked for, and then stay in memory.
-
-    Attributes:
-        labels: int64 ``[N]``.
-        read: gives uint8 ``[n, C, H, W]`` of the images at n positions.
-    """
-
-    labels: Labels
-    read: Callable[[Indices], Pixels]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @cached_property
-    def pixels(self) -> Pixels:
-        """All of them, uint8 ``[N, C, H, W]``.
-
-        Raises:
-            DataError: an image is damaged or of another size than the others, or they are too many for the memory.
-        """
-        return self.read(np.arange(len(self)))
-
-    def as_float(self, indices: slice | Indices = slice(None)) -> NDArray[np.float32]:
-        """The images at ``indices`` as a network takes them: float32 ``[n, C, H, W]`` in [0, 1]; all are read."""
-        return np.divide(self.pixels[indices], 255, dtype=np.float32)
-
-    def take(self, indices: Indices) -> "Images":
-        """The images at ``indices``, to be read apart from the others."""
-        return Images(self.labels[indices], lambda chosen: self.read(indices[chosen]))
-
-    def first(self, count: int | None) -> "Images":
-        """The first ``count`` images, to be read apart from the others; None: all."""
-        return self if count is None else self.take(np.arange(len(self))[:count])
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,35 +36,72 @@ class Splits:
 
 @dataclass(frozen=True, eq=False)
 class _Source:
-    """A data set: images to train on, images to test on, and the names of the classes."""
+    """A data set, whose halves are looked for when they are asked for.
 
-    train: Images
-    test: Images
+    Attributes:
+        names: of the classes.
+        train: gives the images to train on.
+        test: gives the images to test on; told the shape they must have, None for any that all of them have.
+    """
+
     names: tuple[str, ...]
+    train: Callable[[], Images]
+    test: Callable[[Shape | None], Images]
 
 
-def load_data(data: Data, seed: int, data_dir: Path | None = None) -> Splits:
+def load_data(data: Data, seed: int, data_dir: Path | None = None, kind: ImageKind | None = None) -> Splits:
     """Find the images of a data set and split them.
 
     Args:
         data: the recipe's choice of images.
         seed: decides which training images are held out and which are left out; the test images do not depend on it.
         data_dir: the image folder, or where a data set is downloaded to; it stands in for ``data.root``.
+        kind: what the network takes that the images are for; None: it is yet to be trained on them.
 
     Raises:
-        DataError: the images are missing or too few to split; what is wrong with a single one of a folder is found
-            when it is read.
+        DataError: the images are missing, too few to split, or not of that kind; what is wrong with a single one of a
+            folder is found when it is read.
     """
-    root = data_dir or data.root
-    source = _SOURCES[data.dataset](data, None if root is None else root.expanduser())
-    order = _permutation(len(source.train), seed)
+    source = _source(data, data_dir)
+    train = source.train()
+    if kind is not None:
+        kind.check(source.names, train)
+    order = _permutation(len(train), seed)
     held_out, kept = _split_sizes(len(order), data)
     return Splits(
-        train=source.train.take(order[held_out : held_out + kept]),
-        validation=source.train.take(order[:held_out]),
-        test=source.test.take(_permutation(len(source.test), TEST_SEED)),
+        train=train.take(order[held_out : held_out + kept]),
+        validation=train.take(order[:held_out]),
+        test=_shuffled(source.test(train.shape)),
         labels=source.names,
     )
+
+
+def load_test(data: Data, kind: ImageKind, data_dir: Path | None = None) -> Images:
+    """Find the test images of a data set, for a network that takes images of ``kind``; no others need be there.
+
+    They are those of :func:`load_data`, in the same order.
+
+    Args:
+        data: the recipe's choice of images.
+        kind: what the network takes.
+        data_dir: as for :func:`load_data`.
+
+    Raises:
+        DataError: the images are missing or not of that kind.
+    """
+    source = _source(data, data_dir)
+    images = source.test(None)
+    kind.check(source.names, images)
+    return _shuffled(images)
+
+
+def _source(data: Data, data_dir: Path | None) -> _Source:
+    root = data_dir or data.root
+    return _SOURCES[data.dataset](data, None if root is None else root.expanduser())
+
+
+def _shuffled(test: Images) -> Images:
+    return test.take(_permutation(len(test), TEST_SEED))
 
 
 def _permutation(count: int, seed: int) -> Indices:
@@ -170,9 +162,9 @@ def _digits(data: Data, root: Path | None) -> _Source:
     order = _permutation(len(labels), TEST_SEED)
     test, train = order[:DIGITS_TEST_IMAGES], order[DIGITS_TEST_IMAGES:]
     return _Source(
-        train=_array_images(pixels[train], labels[train], data.image_size),
-        test=_array_images(pixels[test], labels[test], data.image_size),
         names=tuple(str(digit) for digit in range(10)),
+        train=lambda: array_images(pixels[train], labels[train], data.image_size),
+        test=lambda _: array_images(pixels[test], labels[test], data.image_size),
     )
 
 
@@ -188,21 +180,23 @@ def _torchvision(data: Data, root: Path | None) -> _Source:
     }
     kind, train_split, test_split = kinds[data.dataset]
     folder = root or _download_folder(data.dataset)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        train = kind(folder, download=True, **train_split)
-        test = kind(folder, download=True, **test_split)
-    except (OSError, RuntimeError, EOFError) as error:  # no network, no room, a damaged or half-downloaded archive
-        raise DataError(
-            f"{data.dataset} is not in {folder} and could not be brought there: {error}",
-            fix=f"connect to the network and run again, empty {folder} if a file there is damaged, "
-            f"or name the place where the data set is with --data-dir",
-        ) from None
-    names = getattr(train, "classes", None) or [str(digit) for digit in range(10)]
+
+    def opened(split: dict[str, Any]) -> Any:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return kind(folder, download=True, **split)
+        except (OSError, RuntimeError, EOFError) as error:  # no network, no room, a damaged or half-downloaded archive
+            raise DataError(
+                f"{data.dataset} is not in {folder} and could not be brought there: {error}",
+                fix=f"connect to the network and run again, empty {folder} if a file there is damaged, "
+                f"or name the place where the data set is with --data-dir",
+            ) from None
+
+    test = opened(test_split)
     return _Source(
-        train=_array_images(*_torchvision_arrays(train), data.image_size),
-        test=_array_images(*_torchvision_arrays(test), data.image_size),
-        names=tuple(names),
+        names=tuple(getattr(test, "classes", None) or map(str, range(10))),
+        train=lambda: array_images(*_torchvision_arrays(opened(train_split)), data.image_size),
+        test=lambda _: array_images(*_torchvision_arrays(test), data.image_size),
     )
 
 
@@ -223,55 +217,48 @@ def _torchvision_arrays(dataset: Any) -> tuple[Pixels, Labels]:
     return dataset.data, np.asarray(dataset.labels, dtype=np.int64)
 
 
-def _array_images(pixels: Pixels, labels: Labels, size: int | None) -> Images:
-    """Images ``[N, C, H, W]`` in memory, resized bilinearly to ``size`` where that differs."""
-    shape = (pixels.shape[1], size or pixels.shape[2], size or pixels.shape[3])
-
-    def read(indices: Indices) -> Pixels:
-        chosen = pixels[indices]
-        if chosen.shape[1:] == shape:
-            return np.ascontiguousarray(chosen)
-        return _drawn(len(indices), shape, lambda i: _resized(chosen[i], shape[1:]))
-
-    return Images(labels, read)
-
-
-def _resized(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """One image ``[C, H, W]`` at another ``(height, width)``, bilinearly, channel by channel."""
-    from PIL import Image
-
-    height, width = size
-    planes = (Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR) for plane in image)
-    return np.stack([np.asarray(plane) for plane in planes])
-
-
 def _folder(data: Data, root: Path | None) -> _Source:
-    """``root/train/<class>/*.jpg|jpeg|png`` and the same under ``root/test`` or ``root/val``; grey becomes RGB."""
+    """``root/train/<class>/*.jpg|jpeg|png`` and the same under ``root/test`` or ``root/val``; grey becomes RGB.
+
+    Either half may be missing as long as nobody asks for it; the classes are those to train on, if these are there.
+    """
     if root is None:
         raise DataError("the recipe names no image folder.", fix="add --data-dir FOLDER or -o data.root=FOLDER")
-    train_folder = root / "train"
-    test_folder = root / "val" if not (root / "test").is_dir() and (root / "val").is_dir() else root / "test"
-    names = _class_names(train_folder)
-    test_names = _class_names(test_folder)
-    unknown = sorted(set(test_names) - set(names))
-    if unknown:
-        raise DataError(
-            f"{test_folder} holds a class that {train_folder} does not: {', '.join(unknown)}.",
-            fix="give every class images to train on, or remove it from the test images",
-        )
-    if len(names) < 2:
-        raise DataError(f"{train_folder} holds one class only: {', '.join(names)}.", fix=_LAYOUT)
+    train = root / "train"
+    test = root / "val" if not (root / "test").is_dir() and (root / "val").is_dir() else root / "test"
+    names = _class_names(train if train.is_dir() else test)
+    size = None if data.image_size is None else (data.image_size, data.image_size)
     with _train_extra():
         from PIL import Image  # noqa: F401 - so that the readers below cannot fail for want of it
-    train_files, train_labels = _class_files(train_folder, names)
-    test_files, test_labels = _class_files(test_folder, test_names)
-    size = None if data.image_size is None else (data.image_size, data.image_size)
-    shape = _decode(train_files[0], size).shape
     return _Source(
-        train=_file_images(train_files, train_labels, shape, size),
-        test=_file_images(test_files, np.array([names.index(n) for n in test_names])[test_labels], shape, size),
         names=names,
+        train=lambda: _folder_to_train_on(train, size),
+        test=lambda shape: _folder_to_test_on(test, names, size, shape),
     )
+
+
+def _folder_to_train_on(folder: Path, size: tuple[int, int] | None) -> Images:
+    names = _class_names(folder)
+    if len(names) < 2:
+        raise DataError(f"{folder} holds one class only: {', '.join(names)}.", fix=_LAYOUT)
+    files, labels = _class_files(folder, names)
+    return _file_images(files, labels, _decode(files[0], size).shape, size)
+
+
+def _folder_to_test_on(
+    folder: Path, names: tuple[str, ...], size: tuple[int, int] | None, shape: Shape | None
+) -> Images:
+    """The images of those classes among ``names`` that are there."""
+    found = _class_names(folder)
+    unknown = sorted(set(found) - set(names))
+    if unknown:
+        raise DataError(
+            f"{folder} holds a class that {folder.with_name('train')} does not: {', '.join(unknown)}.",
+            fix="give every class images to train on, or remove it from the test images",
+        )
+    files, labels = _class_files(folder, found)
+    labels = np.array([names.index(name) for name in found])[labels]
+    return _file_images(files, labels, shape or _decode(files[0], size).shape, size)
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
@@ -311,7 +298,7 @@ def _file_images(files: list[Path], labels: Labels, shape: tuple[int, ...], size
             )
         return image
 
-    return Images(labels, lambda indices: _drawn(len(indices), shape, lambda i: draw(files[indices[i]])))
+    return Images(labels, lambda indices: drawn(len(indices), shape, lambda i: draw(files[indices[i]])))
 
 
 def _decode(file: Path, size: tuple[int, int] | None) -> Pixels:
@@ -328,31 +315,6 @@ def _decode(file: Path, size: tuple[int, int] | None) -> Pixels:
     if size is not None and (rgb.height, rgb.width) != size:
         rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(rgb).transpose(2, 0, 1)
-
-
-def _drawn(count: int, shape: tuple[int, ...], draw: Callable[[int], Pixels]) -> Pixels:
-    """``[count, *shape]`` whose i-th image is ``draw(i)``; PIL releases the interpreter lock, so threads help."""
-    import psutil
-
-    wanted = count * math.prod(shape)
-    available = psutil.virtual_memory().available
-    if wanted > available:
-        raise DataError(
-            f"{count} images of {shape[2]}x{shape[1]} pixels take {wanted / 2**20:.0f} MiB, "
-            f"but {available / 2**20:.0f} MiB of memory are available.",
-            fix="make them smaller or fewer: train with -o data.image_size=PIXELS -o data.train_images=NUMBER, "
-            "evaluate with --images NUMBER",
-        )
-    images = np.empty((count, *shape), dtype=np.uint8)
-
-    def fill(start: int) -> None:
-        for i in range(start, min(start + _CHUNK, count)):
-            images[i] = draw(i)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(fill, range(0, count, _CHUNK)):
-            pass  # collecting the results raises what a thread raised, the earliest image first
-    return images
 
 
 @contextmanager

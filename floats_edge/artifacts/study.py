@@ -8,7 +8,7 @@ from pydantic import Field
 
 from floats_edge.artifacts.files import read_json, write_atomic
 from floats_edge.artifacts.records import LambdaResult
-from floats_edge.recipe import Attack, Section
+from floats_edge.recipe import Attack, Evaluate, Section
 
 STUDY = "study.json"
 TRIAL = "trial.json"
@@ -34,6 +34,7 @@ class Trial(Section):
     train_attack: Attack
     seed: int
     weights_sha256: str
+    evaluation: Evaluate | None = Field(default=None, description="how it was evaluated; None: that was not kept yet")
     results: tuple[LambdaResult, ...]
     complexity: Complexity
     steps: int = Field(gt=0)

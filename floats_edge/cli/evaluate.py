@@ -9,6 +9,7 @@ from floats_edge.cli.parameters import LambdaValue
 
 if TYPE_CHECKING:
     from floats_edge.artifacts.records import Subject
+    from floats_edge.images import ImageKind
     from floats_edge.recipe import Attack, Noise, Recipe
     from floats_edge.runtime.base import Predictor
     from floats_edge.runtime.torch import OatPredictor, ResampledPredictor, TorchPredictor
@@ -83,7 +84,7 @@ def evaluate(
     from floats_edge.artifacts.records import Evaluation, save_record
     from floats_edge.cli.console import progress_bar
     from floats_edge.cli.devices import torch_device
-    from floats_edge.data import load_data
+    from floats_edge.data import load_data, load_test
     from floats_edge.report.console import print_records
 
     torch_name = torch_device(device)
@@ -92,15 +93,19 @@ def evaluate(
 
     if noise == "frozen" and eot is not None:
         raise click.UsageError("--eot averages over draws of noise: it goes with --noise resample")
-    subject, recipe, engine, twin = _open(path, backend, torch_name, noise, seed)
+    subject, recipe, kind, engine, twin = _open(path, backend, torch_name, noise, seed)
     config = _attack(recipe, {"kind": attack, "epsilon": epsilon, "steps": steps, "restarts": restarts})
     if noise == "resample" and config.kind != "pgd":
         raise click.UsageError(f"--noise resample goes with PGD, not with {config.kind}: add --attack pgd")
     draws = 1 if noise == "frozen" else eot or EOT
-    splits = load_data(recipe.data, recipe.seed, data_dir)
     if isinstance(engine, ResampledPredictor):
+        splits = load_data(recipe.data, recipe.seed, data_dir, kind)
         robustness.settle(engine, splits.train, recipe.attack, seed)
-    chosen = (splits.test if split == "test" else splits.validation).first(images or recipe.evaluate.images)
+    if split == "test":
+        chosen = load_test(recipe.data, kind, data_dir)
+    else:
+        chosen = load_data(recipe.data, recipe.seed, data_dir, kind).validation
+    chosen = chosen.first(images or recipe.evaluate.images)
     values = lambdas or engine.lambdas or recipe.evaluate.lambdas
     with engine, progress_bar("images") as bar:
         task = bar.add_task(f"evaluate {path}", total=len(chosen) * len(values))
@@ -142,12 +147,13 @@ def _attack(recipe: "Recipe", given: dict[str, object]) -> "Attack":
 
 def _open(
     path: Path, backend: str, device: str, noise: "Noise", seed: int
-) -> "tuple[Subject, Recipe, Predictor, TorchPredictor | OatPredictor | ResampledPredictor]":
-    """What to evaluate, its recipe, what runs it, and where gradients come from."""
+) -> "tuple[Subject, Recipe, ImageKind, Predictor, TorchPredictor | OatPredictor | ResampledPredictor]":
+    """What to evaluate, its recipe, which images it takes, what runs it, and where gradients come from."""
     from floats_edge.artifacts.bundle import is_bundle, open_bundle
     from floats_edge.artifacts.checkpoint import open_run
     from floats_edge.artifacts.records import bundle_subject, run_subject
     from floats_edge.errors import ArtifactError
+    from floats_edge.images import ImageKind
     from floats_edge.runtime.backends import open_predictor
     from floats_edge.runtime.torch import bundle_twin, resampled_predictor, trained_predictor
 
@@ -160,10 +166,12 @@ def _open(
         bundle = open_bundle(path)
         lam = (bundle.manifest.lam.values or (0.0,))[0]
         engine = open_predictor(bundle, backend, lam)
-        return bundle_subject(bundle), bundle.manifest.recipe, engine, bundle_twin(bundle, device)
+        kind = ImageKind(bundle.manifest.output.labels, bundle.manifest.model.image_shape)
+        return bundle_subject(bundle), bundle.manifest.recipe, kind, engine, bundle_twin(bundle, device)
     run = open_run(path)
     network = resampled_predictor(run, seed, device) if noise == "resample" else trained_predictor(run, device)
-    return run_subject(run), run.checkpoint.recipe, network, network
+    kind = ImageKind(run.checkpoint.labels, run.checkpoint.model.image_shape)
+    return run_subject(run), run.checkpoint.recipe, kind, network, network
 
 
 def _versions() -> dict[str, str]:

@@ -84,13 +84,12 @@ def compare(
 
 
 def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: str) -> Trial:
-    """Evaluate a finished run, unless that was done."""
-    folder = run.path / split
+    """Evaluate a finished run, unless that was done in the way of its recipe."""
+    folder, checkpoint, recipe = run.path / split, run.checkpoint, run.checkpoint.recipe
     if (folder / TRIAL).is_file():
         trial = load_trial(folder)
-        if trial.weights_sha256 == run.weights_sha256:
+        if (trial.weights_sha256, trial.evaluation) == (run.weights_sha256, recipe.evaluate):
             return trial
-    checkpoint, recipe = run.checkpoint, run.checkpoint.recipe
     images = (splits.test if split == "test" else splits.validation).first(recipe.evaluate.images)
     network = trained_predictor(run, device)
     results = evaluate(network, network, images, recipe.evaluate.lambdas, recipe.evaluate.attack, recipe.seed)
@@ -102,6 +101,7 @@ def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: st
         train_attack=recipe.attack,
         seed=recipe.seed,
         weights_sha256=run.weights_sha256,
+        evaluation=recipe.evaluate,
         results=results,
         complexity=complexity(run),
         steps=recipe.train.epochs * (len(splits.train) // recipe.train.batch_size),

@@ -19,11 +19,12 @@ from floats_edge import __version__
 from floats_edge.artifacts.cache import cache_file, read_cache, write_cache
 from floats_edge.artifacts.manifest import Calibration, CalibrationMethod, KeptPrecision
 from floats_edge.artifacts.sensitivity import Sensitivity
-from floats_edge.data import Images, Splits
+from floats_edge.data import Splits
 from floats_edge.deploy.lambda_graph import Network
 from floats_edge.deploy.quantize import calibrate, conv_inputs
 from floats_edge.deploy.sensitivity import measure_sensitivity
 from floats_edge.errors import ArtifactError
+from floats_edge.images import Images
 from floats_edge.recipe import Recipe, Section
 
 if TYPE_CHECKING:

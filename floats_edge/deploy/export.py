@@ -38,14 +38,15 @@ from floats_edge.artifacts.manifest import (
 )
 from floats_edge.artifacts.sensitivity import SENSITIVITY
 from floats_edge.artifacts.weights import layer_specs, pack_scales, pack_weights, unpack_weights
-from floats_edge.data import Splits, load_data
+from floats_edge.data import load_data, load_test
 from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.calibrate import Int8Request, Quantisation, quantisation
 from floats_edge.deploy.engine_request import EngineOptions
 from floats_edge.deploy.engines import check_engines, check_options, with_engines, with_mismatch
 from floats_edge.deploy.lambda_graph import Network
 from floats_edge.errors import ArtifactError, BackendError, ParityError
-from floats_edge.evaluate.parity import GATES, check_parity, measure_parity
+from floats_edge.evaluate.parity import GATES, check_parity, check_reference, measure_parity
+from floats_edge.images import ImageKind
 from floats_edge.method.fold import check_lambda
 from floats_edge.models.spec import ModelSpec
 from floats_edge.recipe import Recipe
@@ -145,6 +146,11 @@ class _Source:
     checkpoint_sha256: str
     mismatch: str | None = None
 
+    @property
+    def kind(self) -> ImageKind:
+        """Which images the network takes."""
+        return ImageKind(self.labels, self.model.image_shape)
+
 
 def export(
     path: Path, out: Path, request: ExportRequest, data_dir: Path | None = None, say: Say = lambda _: None
@@ -161,7 +167,8 @@ def export(
 
     Raises:
         ArtifactError: ``path`` is no valid run or bundle, or the bundle cannot become what is asked.
-        DataError: the images to compare on cannot be read.
+        DataError: the images to compare on, or for int8 those to calibrate on, cannot be read, or are not of the
+            network's classes and shape.
         ParityError: the exported network does not compute what the trained one does.
         BackendError: TensorRT is missing or cannot build the engine.
         OutputError: ``out`` cannot be written or holds something else.
@@ -197,15 +204,18 @@ def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = la
 def _export(source: _Source, out: Path, request: ExportRequest, data_dir: Path | None, say: Say) -> Bundle:
     if request.trt:
         check_options(request.engine, request.mode, request.precision or "fp32")
-    splits = load_data(source.recipe.data, source.recipe.seed, data_dir)
-    images = splits.test.first(PARITY_IMAGES).as_float()
+    images = load_test(source.recipe.data, source.kind, data_dir).first(PARITY_IMAGES).as_float()
+    lambdas = request.lambdas if isinstance(request.lambdas, tuple) else source.recipe.evaluate.lambdas
+    try:
+        check_reference(source.reference, images[:GOLDEN_IMAGES], lambdas)
+    except ParityError as error:
+        raise _refused(error) from None
     with staged_bundle(out) as folder:
-        int8 = _quantisation(source, folder, request, splits, say) if request.precision == "int8" else None
+        int8 = _quantisation(source, folder, request, data_dir, say) if request.precision == "int8" else None
         say("writing ONNX")
         manifest = _write_graphs(source, folder, request, images, int8)
         write_manifest(folder, manifest)
         say(f"comparing with the trained network on {len(images)} images")
-        lambdas = manifest.lam.values or source.recipe.evaluate.lambdas
         with open_predictor(open_bundle(folder), "ort-cpu", lambdas[0]) as engine:
             try:
                 parity = measure_parity(engine, source.reference, images, lambdas)
@@ -237,9 +247,12 @@ def _refused(error: ParityError) -> ParityError:
     return ParityError(f"{error.what} Nothing was exported.", fix=error.fix)
 
 
-def _quantisation(source: _Source, folder: Path, request: ExportRequest, splits: Splits, say: Say) -> Quantisation:
+def _quantisation(
+    source: _Source, folder: Path, request: ExportRequest, data_dir: Path | None, say: Say
+) -> Quantisation:
     """How the graphs become int8; what each layer costs is written into ``folder`` if it was measured."""
     lambdas = request.lambdas if isinstance(request.lambdas, tuple) else None
+    splits = load_data(source.recipe.data, source.recipe.seed, data_dir, source.kind)
     found = quantisation(source.network, source.twin, splits, lambdas, source.recipe, request.int8, say)
     if found.sensitivity is not None:
         write_atomic(folder / SENSITIVITY, (found.sensitivity.model_dump_json(indent=2) + "\n").encode())

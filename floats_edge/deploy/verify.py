@@ -9,10 +9,11 @@ from floats_edge.artifacts.bundle import Bundle, open_bundle
 from floats_edge.artifacts.manifest import Parity
 from floats_edge.artifacts.records import LambdaResult, Share, bundle_subject
 from floats_edge.artifacts.verification import LambdaProof, Verification
-from floats_edge.data import Images, load_data
+from floats_edge.data import load_test
 from floats_edge.deploy.export import PARITY_IMAGES
 from floats_edge.errors import BackendError, ParityError
 from floats_edge.evaluate.parity import check_parity, measure_parity
+from floats_edge.images import ImageKind, Images
 from floats_edge.recipe import Attack
 from floats_edge.runtime.backends import library, open_predictor
 from floats_edge.runtime.base import Predictor
@@ -56,7 +57,7 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
     Raises:
         ArtifactError: not a bundle, or a file of it is not what was exported; nothing is deserialised before that is
             known.
-        DataError: the images cannot be read.
+        DataError: the test images cannot be read, or are not of the network's classes and shape.
         BackendError: the backend cannot run the bundle, or PyTorch, which the float twin needs, is missing.
     """
     try:
@@ -73,7 +74,7 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
     manifest = bundle.manifest.without_verdict(request.backend)
     judged_anew = Bundle(bundle.path, manifest)
     recipe, lambdas = manifest.recipe, manifest.lam.values or manifest.recipe.evaluate.lambdas
-    test = load_data(recipe.data, recipe.seed, data_dir).test
+    test = load_test(recipe.data, ImageKind(manifest.output.labels, manifest.model.image_shape), data_dir)
     images = test.first(request.images)
     attack, twin = recipe.evaluate.attack, bundle_twin(bundle)
     parity: tuple[Parity, ...] = ()

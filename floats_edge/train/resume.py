@@ -1,15 +1,20 @@
 """The run in a folder that training may go on with."""
 
 from pathlib import Path
+from typing import Any
 
 from floats_edge.artifacts.checkpoint import TrainingRun, is_run, open_run
-from floats_edge.errors import ArtifactError, OutputError
+from floats_edge.data import Splits
+from floats_edge.errors import ArtifactError, DataError, OutputError
+from floats_edge.images import ImageKind
 from floats_edge.models.spec import ModelSpec
 from floats_edge.recipe import Recipe
 
 
 def previous_run(path: Path, recipe: Recipe, resume: bool) -> TrainingRun | None:
     """The run of ``recipe`` in the folder ``path`` that is to be continued; None to begin one there.
+
+    Its recipe may differ in what training does not read: its name, how it is evaluated, and where its images are.
 
     Raises:
         ArtifactError: the run is damaged, or of another recipe.
@@ -23,11 +28,24 @@ def previous_run(path: Path, recipe: Recipe, resume: bool) -> TrainingRun | None
             f"{path} already holds a run.", fix="continue it with --resume, or choose another folder with --out"
         )
     run = open_run(path)
-    if run.checkpoint.recipe != recipe:
+    before, now = _read_by_training(run.checkpoint.recipe), _read_by_training(recipe)
+    changed = [key for key in now if now[key] != before[key]]
+    if changed:
         raise ArtifactError(
-            f"{path} was trained by another recipe.", fix=f"resume with {path / 'recipe.yaml'}, or choose another --out"
+            f"{path} was trained by another recipe: {', '.join(changed)} differ.",
+            fix=f"resume with {path / 'recipe.yaml'}, or choose another --out",
         )
     return run
+
+
+def _read_by_training(recipe: Recipe) -> dict[str, Any]:
+    """The choices on which training depends, by their keys."""
+    sections = recipe.model_dump(exclude={"name": True, "evaluate": True, "data": {"root"}})
+    return {
+        f"{section}.{key}" if key else section: value
+        for section, values in sections.items()
+        for key, value in (values.items() if isinstance(values, dict) else (("", values),))
+    }
 
 
 def _check_no_foreign_files(path: Path) -> None:
@@ -39,14 +57,16 @@ def _check_no_foreign_files(path: Path) -> None:
         raise OutputError(f"{path} holds no run, but {foreign[0]}.", fix="choose an empty or new folder with --out")
 
 
-def check_same_images(run: TrainingRun, spec: ModelSpec, labels: tuple[str, ...]) -> None:
-    """Check that a run to continue was trained on images of this size, these statistics and classes.
+def check_same_images(run: TrainingRun, spec: ModelSpec, splits: Splits) -> None:
+    """Check that a run to continue was trained on images of this kind and these statistics.
 
     Raises:
         ArtifactError: it was not.
     """
-    if (run.checkpoint.model, run.checkpoint.labels) != (spec, labels):
-        raise ArtifactError(
-            f"{run.path} was trained on other images: their size, statistics or classes differ.",
-            fix="resume with the --data-dir it was trained with, or choose another --out",
-        )
+    remedy = "resume with the --data-dir it was trained with, or choose another --out"
+    try:
+        ImageKind(run.checkpoint.labels, run.checkpoint.model.image_shape).check(splits.labels, splits.train)
+    except DataError as error:
+        raise ArtifactError(f"{run.path} was trained on other images: {error.what}", fix=remedy) from None
+    if run.checkpoint.model != spec:
+        raise ArtifactError(f"{run.path} was trained on other images: their statistics differ.", fix=remedy)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from floats_edge.data import Images, Splits, channel_statistics, load_data
+from floats_edge.data import Splits, channel_statistics, load_data, load_test
 from floats_edge.errors import DataError
+from floats_edge.images import ImageKind, Images
 from floats_edge.recipe import Data
 
 CLASSES = ("ant", "bee")
@@ -271,6 +272,60 @@ class TestFolder:
         with pytest.raises(DataError, match="package that is not there") as error:
             load_data(in_folder(folder), seed=0)
         assert error.value.fix == "pip install 'floats-edge[train]'"
+
+
+class TestKind:
+    """Images for a network that is there already must be of its classes and its shape."""
+
+    KIND = ImageKind(CLASSES, (3, 8, 8))
+
+    def test_test_images_alone_are_those_of_the_splits(self, folder: Path) -> None:
+        splits = read_all(in_folder(folder))
+        (folder / "train").rename(folder / "elsewhere")
+        alone = load_test(in_folder(folder), self.KIND)
+        np.testing.assert_array_equal(alone.pixels, splits.test.pixels)
+        np.testing.assert_array_equal(alone.labels, splits.test.labels)
+        digits = load_test(Data(), ImageKind(tuple("0123456789"), (1, 8, 8)))
+        np.testing.assert_array_equal(digits.pixels, load_data(Data(), seed=0).test.pixels)
+
+    def test_training_images_need_not_be_whole(self, folder: Path) -> None:
+        for file in (folder / "train" / "ant").iterdir():
+            file.unlink()
+        assert len(load_test(in_folder(folder, validation=0.99), self.KIND)) == 10
+
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [
+            (("ant",), "it does not know bee"),
+            (("ant", "bee", "wasp"), "the images lack wasp"),
+            (("ant", "cat"), "it does not know bee and the images lack cat"),
+            (("bee", "ant"), "the order differs"),
+        ],
+    )
+    def test_classes(self, folder: Path, labels: tuple[str, ...], message: str) -> None:
+        kind = ImageKind(labels, (3, 8, 8))
+        for load in (lambda: load_data(in_folder(folder), 0, None, kind), lambda: load_test(in_folder(folder), kind)):
+            with pytest.raises(DataError, match=rf"not of the network's classes: {message}\.") as error:
+                load()
+            assert "--data-dir" in error.value.fix
+
+    @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 8), (3, 8, 16)])
+    def test_shape(self, folder: Path, shape: tuple[int, int, int]) -> None:
+        kind = ImageKind(CLASSES, shape)
+        for load in (lambda: load_data(in_folder(folder), 0, None, kind), lambda: load_test(in_folder(folder), kind)):
+            with pytest.raises(DataError, match=r"8x8 pixels of 3 channels found\.") as error:
+                load()
+            assert f"resize them to {shape[2]}x{shape[1]} pixels" in error.value.fix
+
+    def test_images_that_the_recipe_resizes_may_have_any_size(self, folder: Path) -> None:
+        kind = ImageKind(CLASSES, (3, 12, 12))
+        write_image(folder / "test" / "bee" / "1.png", size=(9, 20))
+        assert load_test(in_folder(folder, image_size=12), kind).pixels.shape == (10, 3, 12, 12)
+
+    def test_every_image_is_held_to_it(self, folder: Path) -> None:
+        write_image(folder / "test" / "bee" / "1.png", size=(9, 8))
+        with pytest.raises(DataError, match=r"1\.png is 9x8 pixels"):
+            load_test(in_folder(folder), self.KIND).as_float()
 
 
 def test_cifar_images(cifar_folder: Path) -> None:

@@ -136,6 +136,19 @@ def test_a_trial_of_other_weights_is_evaluated_again(study_folder: Path, study: 
     assert trial.results == next(trial for trial in study.trials if trial.variant == "float").results
 
 
+def test_another_evaluation_needs_no_other_training(study_folder: Path, study: Study) -> None:
+    changed = (*SMALL, "evaluate.images=30", "evaluate.attack.steps=1", "evaluate.lambdas=[0,1]")
+    watch = Watch()
+    again = compare({"float": load_plan(["compare-small"], changed)["float"]}, 1, study_folder, watch)
+    assert (watch.trained, watch.finished) == ([], ["float"])
+    before = next(trial for trial in study.trials if trial.variant == "float")
+    (trial,) = again.trials
+    assert trial.weights_sha256 == before.weights_sha256
+    assert [(result.lam, result.clean.total) for result in trial.results] == [(0, 30), (1, 30)]
+    assert trial.evaluation is not None
+    assert trial.evaluation.attack == again.attack != study.attack
+
+
 def test_multiply_accumulates_by_hand() -> None:
     spec = ModelSpec(
         arch="resnet8", width=4, stem_stride=1, image_shape=(3, 8, 8), classes=5, mean=(0.5,) * 3, std=(0.5,) * 3

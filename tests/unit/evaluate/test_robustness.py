@@ -6,9 +6,10 @@ import torch
 
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
-from floats_edge.data import Images, Splits
+from floats_edge.data import Splits
 from floats_edge.errors import LambdaError
 from floats_edge.evaluate.robustness import evaluate
+from floats_edge.images import Images
 from floats_edge.recipe import Attack
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Logits, Predictor

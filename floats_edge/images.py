@@ -1,0 +1,161 @@
+"""Labelled images, which may be read late, and what a trained network demands of those that it is given."""
+
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from floats_edge.errors import DataError
+
+Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+Indices = NDArray[np.intp]
+Shape = tuple[int, int, int]
+"""``(C, H, W)`` of one image."""
+
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Labelled images, which are read when their pixels are first asked for, and then stay in memory.
+
+    Attributes:
+        labels: int64 ``[N]``.
+        read: gives uint8 ``[n, C, H, W]`` of the images at n positions.
+    """
+
+    labels: Labels
+    read: Callable[[Indices], Pixels]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        """All of them, uint8 ``[N, C, H, W]``.
+
+        Raises:
+            DataError: an image is damaged or of another size than the others, or they are too many for the memory.
+        """
+        return self.read(np.arange(len(self)))
+
+    @cached_property
+    def shape(self) -> Shape:
+        """``(C, H, W)`` of the first of them, which all others must have.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        _, channels, height, width = self.read(np.arange(1)).shape
+        return channels, height, width
+
+    def as_float(self, indices: slice | Indices = slice(None)) -> NDArray[np.float32]:
+        """The images at ``indices`` as a network takes them: float32 ``[n, C, H, W]`` in [0, 1]; all are read."""
+        return np.divide(self.pixels[indices], 255, dtype=np.float32)
+
+    def take(self, indices: Indices) -> "Images":
+        """The images at ``indices``, to be read apart from the others."""
+        return Images(self.labels[indices], lambda chosen: self.read(indices[chosen]))
+
+    def first(self, count: int | None) -> "Images":
+        """The first ``count`` images, to be read apart from the others; None: all."""
+        return self if count is None else self.take(np.arange(len(self))[:count])
+
+
+@dataclass(frozen=True)
+class ImageKind:
+    """Which images a trained network takes: anything else would give figures that mean nothing.
+
+    Attributes:
+        labels: names of its classes, in the order of its logits.
+        shape: ``(C, H, W)`` of one image.
+    """
+
+    labels: tuple[str, ...]
+    shape: Shape
+
+    def check(self, labels: tuple[str, ...], images: Images) -> None:
+        """Let ``images`` of the classes ``labels`` pass if they are of this kind.
+
+        Raises:
+            DataError: classes, channels, height or width differ.
+        """
+        if labels != self.labels:
+            unknown = [name for name in labels if name not in self.labels]
+            missing = [name for name in self.labels if name not in labels]
+            found = [f"it does not know {', '.join(unknown)}"] if unknown else []
+            found += [f"the images lack {', '.join(missing)}"] if missing else []
+            raise DataError(
+                f"the images are not of the network's classes: {' and '.join(found) or 'the order differs'}.",
+                fix="name images of the classes that it was trained on with --data-dir, or train a network on these",
+            )
+        if images.shape != self.shape:
+            (_, height, width), wanted, got = self.shape, *(_title(shape) for shape in (self.shape, images.shape))
+            raise DataError(
+                f"the images are not what the network takes: {wanted} wanted, {got} found.",
+                fix=f"resize them to {width}x{height} pixels, or name images like those that it was trained on with "
+                "--data-dir",
+            )
+
+
+def _title(shape: Shape) -> str:
+    channels, height, width = shape
+    return f"{width}x{height} pixels of {channels} channel{'s' if channels > 1 else ''}"
+
+
+def array_images(pixels: Pixels, labels: Labels, size: int | None) -> Images:
+    """Images ``[N, C, H, W]`` in memory, resized bilinearly to height and width ``size`` where these differ."""
+    shape = (pixels.shape[1], size or pixels.shape[2], size or pixels.shape[3])
+
+    def read(indices: Indices) -> Pixels:
+        chosen = pixels[indices]
+        if chosen.shape[1:] == shape:
+            return np.ascontiguousarray(chosen)
+        return drawn(len(indices), shape, lambda i: _resized(chosen[i], shape[1:]))
+
+    return Images(labels, read)
+
+
+def _resized(image: Pixels, size: tuple[int, int]) -> Pixels:
+    """One image ``[C, H, W]`` at another ``(height, width)``, bilinearly, channel by channel."""
+    from PIL import Image
+
+    height, width = size
+    planes = (Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR) for plane in image)
+    return np.stack([np.asarray(plane) for plane in planes])
+
+
+def drawn(count: int, shape: tuple[int, ...], draw: Callable[[int], Pixels]) -> Pixels:
+    """``[count, *shape]`` whose i-th image is ``draw(i)``; PIL releases the interpreter lock, so threads help.
+
+    Raises:
+        DataError: they are too many for the memory.
+    """
+    import psutil
+
+    wanted = count * math.prod(shape)
+    available = psutil.virtual_memory().available
+    if wanted > available:
+        raise DataError(
+            f"{count} images of {shape[2]}x{shape[1]} pixels take {wanted / 2**20:.0f} MiB, "
+            f"but {available / 2**20:.0f} MiB of memory are available.",
+            fix="make them smaller or fewer: train with -o data.image_size=PIXELS -o data.train_images=NUMBER, "
+            "evaluate with --images NUMBER",
+        )
+    images = np.empty((count, *shape), dtype=np.uint8)
+
+    def fill(start: int) -> None:
+        for i in range(start, min(start + _CHUNK, count)):
+            images[i] = draw(i)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(fill, range(0, count, _CHUNK)):
+            pass  # collecting the results raises what a thread raised, the earliest image first
+    return images
