@@ -103,7 +103,8 @@ inline void check_runs(cudaStream_t stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   check(cudaStreamIsCapturing(stream, &status), "tell whether a stream is being captured");
   if (status == cudaStreamCaptureStatusNone) return;
-  throw Error(ErrorCode::runtime, "the stream is being captured: later calls could not wait for a CUDA graph's replays.",
+  throw Error(ErrorCode::runtime,
+              "the stream is being captured: later calls could not wait for a CUDA graph's replays.",
               "call infer_async outside of the capture");
 }
 

@@ -34,7 +34,8 @@ Shape images_shape(const InputSpec& input, std::int64_t batch) {
 IoTensors wanted_tensors(const Network& network) {
   const Shape logits = {-1, static_cast<std::int64_t>(network.output.size())};
   IoTensors tensors;
-  tensors[network.input.name] = plain(TensorIOMode::kINPUT, nvinfer1::DataType::kFLOAT, images_shape(network.input, -1));
+  tensors[network.input.name] =
+      plain(TensorIOMode::kINPUT, nvinfer1::DataType::kFLOAT, images_shape(network.input, -1));
   tensors[network.output.name] = plain(TensorIOMode::kOUTPUT, nvinfer1::DataType::kFLOAT, logits);
   if (!network.tensors || network.mode == Mode::refit) return tensors;
   for (const LambdaTensor& tensor : network.tensors->tensors()) {

@@ -47,7 +47,8 @@ class Visit {
   const Options* before_;
 };
 
-// The compute capability of a CUDA device, for example "sm_87". Throws Error, no_device, if there is none of this number.
+// The compute capability of a CUDA device, for example "sm_87". Throws Error, no_device, if there is none of this
+// number.
 std::string compute_capability(int device);
 
 // For each lambda of the bundle (for its only graph, where that serves any) the first engine that runs here.

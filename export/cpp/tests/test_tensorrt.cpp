@@ -97,7 +97,7 @@ TEST_CASE("infer_async uses the caller's memory and stream, and what comes later
   model.set_lambda(0.5f);
   CHECK(fake_cuda::calls ==
         std::vector<std::string>{"cudaStreamWaitEvent own", "cudaMemcpyAsync own", "cudaStreamSynchronize own"});
-  check_logits(logits.values(), pixels, lambda_sum("bound", 0));  // the switch came after it
+  check_logits(logits.values(), pixels, lambda_sum("bound", 0));              // the switch came after it
   check_logits(logits_of(model, pixels), pixels, lambda_sum("bound", 0.5f));  // on its own buffers again
   CHECK(code_of([&] { model.infer_async(images.data(), 1, logits.data(), stream); }) == ErrorCode::bad_shape);
   CHECK(code_of([&] { model.infer_async(images.data(), 5, logits.data(), stream); }) == ErrorCode::bad_shape);
@@ -410,11 +410,12 @@ TEST_CASE("an engine with tensors of another direction, place or layout, or for 
 }
 
 TEST_CASE("a batch whose bytes are more than there are numbers for is refused") {
-  EngineBundle bundle("fixed");  // 2^22 images of 2^40 floats of 4 bytes
-  bundle.change_manifest([&](json& manifest) {
-    manifest["input"]["shape"] = {1, 1 << 20, 1 << 20};
-    manifest["engines"][0]["batch"] = {1, 1, 1 << 22};
-    const std::string plan = "images f32 -1 1 1048576 1048576\nlogits f32 -1 10\nbatch 1 4194304";
+  EngineBundle bundle("fixed");
+  bundle.change_manifest([&](json& manifest) {  // 2^31 images of 2^31 floats of 4 bytes
+    manifest["input"]["shape"] = {1, 1 << 15, 1 << 16};
+    manifest["output"]["labels"] = {"one"};
+    manifest["engines"][0]["batch"] = {1, 1, std::int64_t{1} << 31};
+    const std::string plan = "images f32 -1 1 32768 65536\nlogits f32 -1 1\nbatch 1 2147483648";
     bundle.write_plan(manifest, "engine0.plan", plan);
   });
   CHECK(bundle.refusal() == ErrorCode::bundle_invalid);

@@ -156,8 +156,8 @@ class Model {
   // TensorRT, more than the engine's largest batch is run in parts.
   void infer(Span<const float> images, std::size_t batch, Span<float> logits);
 
-  // TensorRT only: queues the same on `stream` and returns. The pointers are device memory at multiples of 256 bytes, as
-  // cudaMalloc gives it, and the batch is within the limits of the engine: otherwise bad_shape. Later calls on this
+  // TensorRT only: queues the same on `stream` and returns. The pointers are device memory at multiples of 256 bytes,
+  // as cudaMalloc gives it, and the batch is within the limits of the engine: otherwise bad_shape. Later calls on this
   // model wait on the device for this one, whatever their stream; the stream must live until it is done. A stream that
   // is being captured is refused (runtime), and the capture goes on: later calls could not wait for a CUDA graph. If it
   // fails after it has queued something, it waits for the stream before it throws.

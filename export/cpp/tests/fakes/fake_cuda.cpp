@@ -1,5 +1,5 @@
-// CUDA with host memory for devices. As on a device, what is put into a stream happens later: when somebody waits for it,
-// and so that what was not ordered goes wrong: work of the legacy stream comes between that of non-blocking ones.
+// CUDA with host memory for devices. As on a device, what is put into a stream happens later: when somebody waits for
+// it, and so that what was not ordered goes wrong: work of the legacy stream comes between that of non-blocking ones.
 #include "fake_cuda.hpp"
 
 #include <cuda_runtime_api.h>
@@ -156,9 +156,7 @@ bool end_capture(CUstream_st* stream) {
   return whole;
 }
 
-Floats::Floats(std::size_t size) : size_(size) {
-  cudaMalloc(reinterpret_cast<void**>(&data_), size * sizeof(float));
-}
+Floats::Floats(std::size_t size) : size_(size) { cudaMalloc(reinterpret_cast<void**>(&data_), size * sizeof(float)); }
 Floats::Floats(const std::vector<float>& values) : Floats(values.size()) {
   std::memcpy(data_, values.data(), size_ * sizeof(float));
 }
