@@ -1,6 +1,7 @@
 """A bundle on disk: written whole, read as if a stranger had made it."""
 
 import logging
+import math
 import shlex
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from floats_edge.artifacts.files import (
     staged_directory,
     write_atomic,
 )
-from floats_edge.artifacts.manifest import Manifest, Verdict
+from floats_edge.artifacts.manifest import WEIGHTS_APART, Manifest, Verdict
+from floats_edge.artifacts.memory import check_bytes
 from floats_edge.errors import ArtifactError, OutputError
 
 MANIFEST = "manifest.json"
@@ -24,6 +26,10 @@ LARGEST_MANIFEST = 4 * 2**20
 """In bytes, as in C++."""
 EXPORT_AGAIN = "export it again: floats-edge export CHECKPOINT -o DIR"
 """What mends a bundle that is not what was exported."""
+_PER_WEIGHT = 64
+"""Bytes of memory for each weight that is computed from affine ones: 42 to 51 were measured (tracemalloc, ResNet-8 and
+WRN-16-8, all pruned), and drawing the noise of one very large layer takes more.
+"""
 
 log = logging.getLogger("floats_edge.bundle")
 
@@ -67,10 +73,12 @@ def open_bundle(path: Path) -> Bundle:
     """Read and check a manifest and the presence of every file.
 
     Raises:
-        ArtifactError: not a bundle, an invalid manifest, or a file that is missing, resized or outside the bundle.
+        ArtifactError: not a bundle, an invalid manifest, a file that is missing, resized or outside the bundle, or more
+            memory asked for than is allowed.
     """
     bundle = Bundle(path, _read_manifest(path))
     bundle.files.check()
+    check_bytes(_memory(bundle.manifest), path)
     return bundle
 
 
@@ -88,7 +96,18 @@ def open_sound(path: Path) -> Bundle:
         log.warning("left out: %s", problem)
     sound = Bundle(path, bundle.manifest.without_files({name for name, problem in problems.items() if problem}))
     sound.files.check()
+    check_bytes(_memory(sound.manifest), path)
     return sound
+
+
+def _memory(manifest: Manifest) -> int:
+    """Bytes for the files that every backend reads, and for the weights that are computed from them."""
+    names = {graph.file for graph in manifest.graphs} | {manifest.golden.file}
+    drawn = 0
+    if manifest.lam.mode in WEIGHTS_APART and manifest.weights is not None:
+        names.add(manifest.weights)
+        drawn = sum(math.prod(layer.drawn or layer.shape) for layer in manifest.layers)
+    return sum(manifest.files[name].bytes for name in names) + _PER_WEIGHT * drawn
 
 
 def _read_manifest(path: Path) -> Manifest:

@@ -20,14 +20,14 @@ from safetensors import SafetensorError
 
 from floats_edge import __version__
 from floats_edge.artifacts.json_text import checked_json
+from floats_edge.artifacts.memory import check_bytes
 from floats_edge.errors import ArtifactError, OutputError
 from floats_edge.recipe import Section
 
 Tensors = dict[str, NDArray[Any]]
 Schema = TypeVar("Schema", bound=BaseModel)
 
-
-LARGEST_JSON = 64 * 2**20
+LARGEST_JSON = 16 * 2**20
 """Of a file, in bytes, unless less is said."""
 LARGEST_HEADER = 10**6
 """Of a safetensors file, in bytes."""
@@ -108,9 +108,10 @@ class FileSet:
         """The bytes of one file, of the stated hash: call before anything deserialises them.
 
         Raises:
-            ArtifactError: the file cannot be read, or its bytes are not those that were written.
+            ArtifactError: it cannot be read, is larger than allowed, or its bytes are not those that were written.
         """
         entry, remedy = self.entries[name], self._remedy(name)
+        check_bytes(entry.bytes, self.root / name)
         try:
             with (self.root / name).open("rb") as file:
                 data = file.read(entry.bytes + 1)  # it may have grown since it was checked
@@ -191,7 +192,7 @@ def _read_small(path: Path, remedy: str, largest: int) -> bytes:
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.", fix=remedy) from None
     if len(data) > largest:
-        raise ArtifactError(f"{path} is larger than the {largest / 2**20:g} MiB that it may be.", fix=remedy)
+        raise ArtifactError(f"{path} is larger than any that floats-edge writes.", fix=remedy)
     return data
 
 

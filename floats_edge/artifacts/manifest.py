@@ -246,7 +246,7 @@ class Calibration(Section):
 
 
 class Golden(Section):
-    """Real images and the trained network's fp32 logits: tensors ``images``, ``logits_0``, ``logits_1``, ..."""
+    """Real images and the fp32 logits of the trained network, or of an int8 graph: ``images``, ``logits_0``, ..."""
 
     file: FileName
     lambdas: Lambdas

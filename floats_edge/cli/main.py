@@ -55,6 +55,9 @@ class Pipeline(click.Group):
             if os.environ.get(TRACEBACK) == "1":
                 raise
             raise Failure(error) from None
+        except MemoryError:
+            remedy = "close other programs, or use fewer or smaller images at a time: --help shows the options"
+            raise Failure(FloatsError("there is not enough memory.", fix=remedy)) from None
         except KeyboardInterrupt:
             click.echo("\nInterrupted; what had been written whole is kept, the rest is removed.", err=True)
             ctx.exit(INTERRUPTED)

@@ -16,7 +16,7 @@ MOST_IMAGES = 256
 
 @dataclass(frozen=True, eq=False)
 class GoldenOutputs:
-    """Real images and the logits that the trained network gives for them.
+    """Real images and the logits that the trained network gives for them, or in int8 the graph, on ONNX Runtime's CPU.
 
     Attributes:
         images: float32 ``[N, C, H, W]``.

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -39,6 +39,8 @@ _Piece = TypeVar("_Piece")
 class _Threads:
     """Threads that share work: each takes the next piece as soon as it is done with one.
 
+    Where the system lets no more of them start, those that are there do the work.
+
     Args:
         count: of threads, with the one that asks.
     """
@@ -50,10 +52,22 @@ class _Threads:
     def share(self, work: Callable[[Iterator[_Piece]], None], pieces: Sequence[_Piece]) -> None:
         """Return when ``work``, which every thread calls with the one iterator, has been through all pieces."""
         remaining = iter(pieces)
-        helpers = [self._helpers.submit(work, remaining) for _ in range(min(self._count, len(pieces)) - 1)]
+        helpers: list[Future[None]] = []
+        while len(helpers) < min(self._count, len(pieces)) - 1:
+            helper = self._submit(work, remaining)
+            if helper is None:
+                self._count = 1 + len(helpers)  # no more are asked for
+            else:
+                helpers.append(helper)
         work(remaining)
         for helper in helpers:
             helper.result()
+
+    def _submit(self, work: Callable[[Iterator[_Piece]], None], remaining: Iterator[_Piece]) -> "Future[None] | None":
+        try:
+            return self._helpers.submit(work, remaining)
+        except RuntimeError:  # no thread can be started
+            return None
 
 
 class _Block(NamedTuple):

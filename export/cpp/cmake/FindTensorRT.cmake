@@ -1,14 +1,12 @@
-# Finds what the TensorRT backend is built with: TensorRT's headers, CUDA's headers and the static CUDA runtime. libnvinfer
-# itself is opened while the program runs and is not looked for.
+# Finds what the TensorRT backend is compiled with: TensorRT's headers and CUDA's. libnvinfer itself is opened while the
+# program runs and is not looked for.
 #
 # Looks where JetPack and NVIDIA's packages put them; TensorRT_ROOT and CUDAToolkit_ROOT (variables or environment) name
-# other places. Defines the target TensorRT::headers and TensorRT_CUDART_LIBRARY.
+# other places. Defines the target TensorRT::headers.
 find_path(TensorRT_INCLUDE_DIR NvInferRuntime.h HINTS ENV TensorRT_ROOT PATH_SUFFIXES include
           PATHS /usr/local/tensorrt /opt/tensorrt)
 find_path(TensorRT_CUDA_INCLUDE_DIR cuda_runtime_api.h HINTS ${CUDAToolkit_ROOT} ENV CUDAToolkit_ROOT
           PATH_SUFFIXES include PATHS /usr/local/cuda)
-find_library(TensorRT_CUDART_LIBRARY cudart_static HINTS ${CUDAToolkit_ROOT} ENV CUDAToolkit_ROOT
-             PATH_SUFFIXES lib64 lib lib/${CMAKE_LIBRARY_ARCHITECTURE} PATHS /usr/local/cuda)
 
 # The version: NV_TENSORRT_MAJOR and so on, or since 10.8 what these are defined as.
 if(TensorRT_INCLUDE_DIR AND EXISTS ${TensorRT_INCLUDE_DIR}/NvInferVersion.h)
@@ -24,9 +22,9 @@ endif()
 include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(
   TensorRT
-  REQUIRED_VARS TensorRT_INCLUDE_DIR TensorRT_CUDA_INCLUDE_DIR TensorRT_CUDART_LIBRARY
+  REQUIRED_VARS TensorRT_INCLUDE_DIR TensorRT_CUDA_INCLUDE_DIR
   VERSION_VAR TensorRT_VERSION)
-mark_as_advanced(TensorRT_INCLUDE_DIR TensorRT_CUDA_INCLUDE_DIR TensorRT_CUDART_LIBRARY)
+mark_as_advanced(TensorRT_INCLUDE_DIR TensorRT_CUDA_INCLUDE_DIR)
 
 if(TensorRT_FOUND AND NOT TARGET TensorRT::headers)
   add_library(TensorRT::headers INTERFACE IMPORTED)

@@ -9,6 +9,7 @@
 #include <optional>
 #include <system_error>
 
+#include "memory.hpp"
 #include "sha256.hpp"
 
 namespace floats_rt {
@@ -80,9 +81,10 @@ fs::path existing(const std::string& directory) {
 
 }  // namespace
 
-Bundle::Bundle(const std::string& directory)
+Bundle::Bundle(const std::string& directory, std::uint64_t max_bytes)
     : path_(existing(directory)), manifest_(read_manifest(path_ / "manifest.json")) {
   for (const auto& [name, entry] : manifest_.files) check_size(File(resolved(name)), name);
+  check_memory(manifest_, max_bytes);
 }
 
 std::filesystem::path Bundle::resolved(const std::string& name) const {

@@ -14,11 +14,12 @@ using Bytes = std::vector<std::uint8_t>;
 
 class File;
 
-// An opened bundle: its manifest is valid and every file it lists is there, inside, and of the stated size.
+// An opened bundle: its manifest is valid, every file it lists is there, inside, and of the stated size, and all
+// together asks for no more memory than is allowed.
 class Bundle {
  public:
-  // Throws Error: bundle_not_found or bundle_invalid (or what parse_manifest throws).
-  explicit Bundle(const std::string& directory);
+  // Throws Error: bundle_not_found, bundle_invalid or out_of_memory (or what parse_manifest throws).
+  explicit Bundle(const std::string& directory, std::uint64_t max_bytes = Options{}.max_bytes);
 
   const Manifest& manifest() const noexcept { return manifest_; }
   const std::filesystem::path& path() const noexcept { return path_; }

@@ -1,4 +1,4 @@
-#include "floats_rt/floats_rt.hpp"
+#include "border.hpp"
 
 namespace floats_rt {
 
@@ -22,11 +22,21 @@ const char* to_string(ErrorCode code) noexcept {
       return "bad_shape";
     case ErrorCode::runtime:
       return "runtime";
+    case ErrorCode::out_of_memory:
+      return "out_of_memory";
   }
   return "unknown";
 }
 
 Error::Error(ErrorCode code, const std::string& what, const std::string& remedy)
     : std::runtime_error(what + " Remedy: " + remedy), code_(code) {}
+
+const Error& out_of_memory() {
+  static const Error error(ErrorCode::out_of_memory, "there is not enough memory.",
+                           "close other programs, or lower Options::max_bytes to refuse bundles that ask for so much");
+  return error;
+}
+
+[[maybe_unused]] static const Error& made_while_there_is_memory = out_of_memory();
 
 }  // namespace floats_rt

@@ -3,6 +3,7 @@
 #include <limits>
 #include <utility>
 
+#include "border.hpp"
 #include "bundle.hpp"
 #include "floats_rt/floats_rt.hpp"
 #include "log.hpp"
@@ -31,6 +32,18 @@ struct Model::State {
     if (!broken) return;
     throw Error(ErrorCode::runtime, "an earlier set_lambda failed and left this model's weights undefined.",
                 "load the bundle again");
+  }
+
+  void check_served(float lam) const {
+    if (!(lam >= 0 && lam <= 1)) {
+      throw Error(ErrorCode::lambda_out_of_range, "lambda must be a number in [0, 1], not " + std::to_string(lam) + ".",
+                  "choose a lambda from 0 (clean) to 1 (robust)");
+    }
+    const std::vector<float>& values = manifest().lambdas.values;
+    if (!values.empty() && std::find(values.begin(), values.end(), lam) == values.end()) {
+      throw Error(ErrorCode::lambda_unsupported, "this bundle does not serve lambda " + std::to_string(lam) + ".",
+                  "choose one of lambda_range().values, or export with --lambda runtime for any lambda");
+    }
   }
 
   void check_shape(std::size_t batch) const {
@@ -135,10 +148,12 @@ std::unique_ptr<Runner> open(Backend backend, const Bundle& bundle, const Option
 
 std::optional<Error> check_compatibility(const std::string& directory, const Options& options) {
   try {
-    const Bundle bundle(directory);
-    with_fallback(options, [&](Backend backend) {
-      check_verdict(backend, bundle);
-      backend == Backend::tensorrt ? check_tensorrt(bundle, options) : check_onnxruntime(bundle, options);
+    translated([&] {
+      const Bundle bundle(directory, options.max_bytes);
+      with_fallback(options, [&](Backend backend) {
+        check_verdict(backend, bundle);
+        backend == Backend::tensorrt ? check_tensorrt(bundle, options) : check_onnxruntime(bundle, options);
+      });
     });
     return std::nullopt;
   } catch (const Error& error) {
@@ -147,19 +162,23 @@ std::optional<Error> check_compatibility(const std::string& directory, const Opt
 }
 
 Model Model::load(const std::string& directory, const Options& options) {
-  const auto bundle = std::make_shared<const Bundle>(directory);
-  auto state = with_fallback(options, [&](Backend backend) {
-    return std::make_unique<State>(State{bundle, backend, open(backend, *bundle, options), 0});
+  return translated([&] {
+    const auto bundle = std::make_shared<const Bundle>(directory, options.max_bytes);
+    auto state = with_fallback(options, [&](Backend backend) {
+      return std::make_unique<State>(State{bundle, backend, open(backend, *bundle, options), 0});
+    });
+    state->put(first_lambda(bundle->manifest()));
+    return Model(std::move(state));
   });
-  state->put(first_lambda(bundle->manifest()));
-  return Model(std::move(state));
 }
 
 Model Model::clone() const {
-  state_->check_usable();
-  auto state = std::make_unique<State>(State{state_->bundle, state_->backend, state_->runner->clone(), 0});
-  state->put(state_->lambda);
-  return Model(std::move(state));
+  return translated([&] {
+    state_->check_usable();
+    auto state = std::make_unique<State>(State{state_->bundle, state_->backend, state_->runner->clone(), 0});
+    state->put(state_->lambda);
+    return Model(std::move(state));
+  });
 }
 
 Model::Model(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
@@ -174,33 +193,30 @@ Backend Model::backend() const noexcept { return state_->backend; }
 float Model::lambda() const noexcept { return state_->lambda; }
 
 float Model::set_lambda(float lambda) {
-  state_->check_usable();
-  if (!(lambda >= 0 && lambda <= 1)) {
-    throw Error(ErrorCode::lambda_out_of_range,
-                "lambda must be a number in [0, 1], not " + std::to_string(lambda) + ".",
-                "choose a lambda from 0 (clean) to 1 (robust)");
-  }
-  const std::vector<float>& values = lambda_range().values;
-  if (!values.empty() && std::find(values.begin(), values.end(), lambda) == values.end()) {
-    throw Error(ErrorCode::lambda_unsupported, "this bundle does not serve lambda " + std::to_string(lambda) + ".",
-                "choose one of lambda_range().values, or export with --lambda runtime for any lambda");
-  }
-  if (lambda != state_->lambda) state_->put(lambda);
-  return lambda;
+  return translated([&] {
+    state_->check_usable();
+    state_->check_served(lambda);
+    if (lambda != state_->lambda) state_->put(lambda);
+    return lambda;
+  });
 }
 
 void Model::infer(Span<const float> images, std::size_t batch, Span<float> logits) {
-  state_->check_usable();
-  state_->check_shape(batch);
-  state_->check_span("the images", images.size(), batch, input().size());
-  state_->check_span("the logits", logits.size(), batch, output().size());
-  state_->runner->infer(images.data(), batch, logits.data());
+  translated([&] {
+    state_->check_usable();
+    state_->check_shape(batch);
+    state_->check_span("the images", images.size(), batch, input().size());
+    state_->check_span("the logits", logits.size(), batch, output().size());
+    state_->runner->infer(images.data(), batch, logits.data());
+  });
 }
 
 void Model::infer_async(const float* device_images, std::size_t batch, float* device_logits, CUstream_st* stream) {
-  state_->check_usable();
-  state_->check_shape(batch);
-  state_->runner->infer_async(device_images, batch, device_logits, stream);
+  translated([&] {
+    state_->check_usable();
+    state_->check_shape(batch);
+    state_->runner->infer_async(device_images, batch, device_logits, stream);
+  });
 }
 
 }  // namespace floats_rt

@@ -1,13 +1,15 @@
-// An operator new that counts, for the whole process: also for ONNX Runtime.
+// An operator new that counts, for the whole process: also for ONNX Runtime. Beyond a size it fails.
 #include <atomic>
 #include <cstdlib>
 #include <new>
 
-std::atomic<std::size_t> allocations{0};
+std::atomic<std::size_t> allocations{0}, largest_allocation{~std::size_t{0}};
 
 void* operator new(std::size_t size) {
   ++allocations;
-  if (void* const memory = std::malloc(size ? size : 1)) return memory;
+  if (size <= largest_allocation) {
+    if (void* const memory = std::malloc(size ? size : 1)) return memory;
+  }
   throw std::bad_alloc();
 }
 void* operator new[](std::size_t size) { return operator new(size); }

@@ -7,7 +7,7 @@
 #include "floats_rt/floats_rt.hpp"
 #include "support.hpp"
 
-extern std::atomic<std::size_t> allocations;  // counting_new.cpp
+extern std::atomic<std::size_t> allocations, largest_allocation;  // counting_new.cpp
 
 namespace floats_rt {
 
@@ -34,6 +34,40 @@ TEST_CASE("once warm, infer allocates nothing of its own") {
   MESSAGE("allocations per inference: floats_rt " << ours << ", bare " << theirs);
   CHECK(theirs > 0);  // ONNX Runtime's own are seen, so ours would be
   CHECK(ours == theirs);
+}
+
+// Calls call() again and again where there are at most 1, 2, 4, ... KiB in one piece, until it gets through; how often
+// it did not. All it may throw is Error.
+template <typename Call>
+static int failures_of(const Call& call) {
+  for (int failures = 0;; ++failures) {
+    largest_allocation = std::size_t{1024} << failures;
+    std::optional<ErrorCode> code;
+    try {
+      call();
+    } catch (const Error& error) {
+      code = error.code();
+    }
+    largest_allocation = ~std::size_t{0};
+    if (!code) return failures;
+    if (*code != ErrorCode::out_of_memory) FAIL(to_string(*code));
+  }
+}
+
+TEST_CASE("where memory is short, that is an Error") {
+  Options options;
+  options.backend = Backend::onnxruntime;
+  options.threads = 1;
+  for (const std::string name : {"bound", "bound-int8", "bank", "refit"}) {
+    CAPTURE(name);
+    const std::string path = bundle_path(name).string();
+    CHECK(failures_of([&] {
+            if (const auto reason = check_compatibility(path, options)) throw *reason;
+          }) >= 3);
+    CHECK(failures_of([&] { Model::load(path, options); }) > 5);
+    const Model model = Model::load(path, options);
+    if (name != "bank") CHECK(failures_of([&] { model.clone(); }) > 5);
+  }
 }
 
 }  // namespace floats_rt

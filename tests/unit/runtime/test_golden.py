@@ -1,15 +1,18 @@
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from floats_edge.artifacts.bundle import Bundle, file_entries, open_bundle, write_manifest
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.artifacts.files import Tensors, pack_tensors
 from floats_edge.data import Splits
 from floats_edge.errors import ArtifactError, ParityError
+from floats_edge.runtime import lambda_weights
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.golden import check_golden, read_golden
 from floats_edge.runtime.torch import run_predictor
@@ -33,6 +36,23 @@ def test_bundle_passes_its_own(bundles: Callable[..., Bundle], mode: str, precis
     bundle = bundles(mode, precision)
     with open_predictor(bundle, "ort-cpu", bundle.manifest.golden.lambdas[0]) as engine:
         check_golden(engine, read_golden(bundle))
+
+
+def test_of_int8_are_those_of_its_graph_so_that_weights_cut_off_instead_of_rounded_are_noticed(
+    bundles: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a compiler does it that was told -ffast-math; what int8 costs anyway is of the same size and would hide it."""
+    bundle = bundles("bound", "int8")
+    golden = read_golden(bundle)
+    with open_predictor(bundle, "ort-cpu", 0.0) as engine:
+        check_golden(engine, replace(golden, tolerance=1e-6))
+    monkeypatch.setattr(lambda_weights, "quantized", _cut_off)
+    with open_predictor(bundle, "ort-cpu", 0.0) as engine, pytest.raises(ParityError, match="at lambda 0 differs"):
+        check_golden(engine, golden)
+
+
+def _cut_off(weight: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.int8]:
+    return np.trunc(weight / scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.int8)
 
 
 @pytest.mark.parametrize(

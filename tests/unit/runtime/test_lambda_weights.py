@@ -94,6 +94,23 @@ def test_threads_do_not_meet(density: float) -> None:
     check_threads(density)
 
 
+@pytest.mark.parametrize("startable", [0, 1])
+def test_where_no_more_threads_can_be_started_those_that_are_there_do_the_work(
+    monkeypatch: pytest.MonkeyPatch, startable: int
+) -> None:
+    start, started = threading.Thread.start, []
+
+    def limited(thread: threading.Thread) -> None:
+        if len(started) == startable:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    check_threads()
+    assert len(started) == startable
+
+
 def test_slow_threads_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     set_blocks = lambda_weights._set_blocks
 

@@ -4,11 +4,13 @@
 // Lambda is the knob: 0 is the most accurate on clean images, 1 the most robust against attacked ones.
 //
 // Threads: a Model belongs to one thread at a time. For several threads give each its own clone(); clones share the
-// loaded engines and weights, which are never written to, and nothing else. Everything here that fails throws Error.
+// loaded engines and weights, which are never written to, and nothing else. Everything here that fails throws Error,
+// also where memory runs out.
 #ifndef FLOATS_RT_FLOATS_RT_HPP
 #define FLOATS_RT_FLOATS_RT_HPP
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -16,6 +18,8 @@
 #include <string>
 #include <type_traits>
 #include <vector>
+
+#include "floats_rt/export.hpp"
 
 struct CUstream_st;  // what cudaStream_t points to
 
@@ -31,13 +35,14 @@ enum class ErrorCode {
   lambda_unsupported,   // the bundle does not serve this lambda, or in a mode that does not go with its precision
   bad_shape,            // a span does not have the size that the batch asks for
   runtime,              // the backend failed, or an earlier failure left the model broken
+  out_of_memory,        // there is not enough memory, or the bundle asks for more than Options::max_bytes
 };
 
 // The name of a code, for example "bundle_invalid".
-const char* to_string(ErrorCode code) noexcept;
+FLOATS_RT_API const char* to_string(ErrorCode code) noexcept;
 
 // What happened, and how to mend it: what() holds both.
-class Error : public std::runtime_error {
+class FLOATS_RT_API Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& what, const std::string& remedy);
   ErrorCode code() const noexcept { return code_; }
@@ -46,15 +51,19 @@ class Error : public std::runtime_error {
   ErrorCode code_;
 };
 
-// A view of contiguous elements that someone else owns.
+// A view of contiguous elements that someone else owns: an array, a std::array, a std::vector, another Span.
 template <typename T>
 class Span {
  public:
   constexpr Span() noexcept = default;
   constexpr Span(T* data, std::size_t size) noexcept : data_(data), size_(size) {}
-  template <typename Container,
-            typename = std::enable_if_t<std::is_convertible_v<decltype(std::declval<Container&>().data()), T*>>>
+  template <std::size_t N>
+  constexpr Span(T (&array)[N]) noexcept : data_(array), size_(N) {}
+  template <typename Container, typename Element = std::remove_pointer_t<decltype(std::declval<Container&>().data())>,
+            typename = std::enable_if_t<std::is_convertible_v<Element (*)[], T (*)[]>>>  // const may be added, no more
   constexpr Span(Container& container) noexcept : data_(container.data()), size_(container.size()) {}
+  template <typename U, typename = std::enable_if_t<std::is_convertible_v<U (*)[], T (*)[]>>>
+  constexpr Span(const Span<U>& other) noexcept : data_(other.data()), size_(other.size()) {}
 
   constexpr T* data() const noexcept { return data_; }
   constexpr std::size_t size() const noexcept { return size_; }
@@ -83,6 +92,11 @@ struct Options {
 
   // CPU threads for ONNX Runtime and for computing W(lambda); 0: as many as there are cores.
   int threads = 0;
+
+  // Most memory, in bytes, that the manifest of a bundle may ask this library for: for its files and for the weights
+  // that are computed from them. Refused beyond that (out_of_memory), before it is allocated. What the backend makes of
+  // it comes on top, and so do clones.
+  std::uint64_t max_bytes = std::uint64_t{4} << 30;
 
   // CUDA device of TensorRT.
   int device = 0;
@@ -119,10 +133,10 @@ struct LambdaRange {
 
 // Why Model::load would throw for this bundle and these options, as far as can be told without deserialising an engine
 // or a graph; nothing if there is no reason.
-std::optional<Error> check_compatibility(const std::string& directory, const Options& options = {});
+FLOATS_RT_API std::optional<Error> check_compatibility(const std::string& directory, const Options& options = {});
 
 // A bundle, loaded and ready to run. Movable, not copyable; a moved-from model may only be destroyed or assigned to.
-class Model {
+class FLOATS_RT_API Model {
  public:
   // Loads a bundle at the first lambda that it serves (0 if it serves any). Nothing is deserialised before its sha256
   // has been checked.
