@@ -11,7 +11,7 @@ from floats_edge.recipe import Lambda
 
 LARGEST_TENSOR = 2**31
 """Numbers in what is allocated on the manifest's word alone: 8 GiB of floats, as in C++."""
-MOST_LABELS = 2**16
+MOST_LABELS = 2**15
 MOST_LAYERS = 1024
 MOST_ENGINES = 1024
 MOST_FILES = 4096

@@ -159,6 +159,8 @@ def _check_header(data: bytes) -> None:
     length = int.from_bytes(data[:8], "little")
     if length > LARGEST_HEADER:
         raise ValueError(f"its header is longer than {LARGEST_HEADER} bytes")
+    if data[8:9] != b"{":
+        raise ValueError("its header is no JSON object")
     checked_json(data[8 : 8 + length])
 
 
