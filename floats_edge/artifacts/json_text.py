@@ -11,7 +11,7 @@ DEEPEST = 32
 """Objects and arrays around a value."""
 LONGEST_KEY = 512
 """In characters."""
-MOST_COMMAS = 2**17
+MOST_COMMAS = 2**16
 """In a text, which holds about as many values at most: reading costs time by value."""
 
 

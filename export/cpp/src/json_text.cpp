@@ -12,7 +12,7 @@ using nlohmann::json;
 
 constexpr std::size_t kDeepest = 32;      // objects and arrays around a value
 constexpr std::size_t kLongestKey = 512;  // characters
-constexpr std::ptrdiff_t kMostCommas = std::ptrdiff_t{1} << 17;
+constexpr std::ptrdiff_t kMostCommas = std::ptrdiff_t{1} << 16;
 constexpr const char* kByteOrderMark = "\xef\xbb\xbf";
 
 // Told by the parser what it reads, without a value being made of it; false ends the parsing.

@@ -23,7 +23,7 @@ from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.lambda_weights import input_weights
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
-from fixtures.hostile.cases import write_all  # noqa: E402
+from fixtures.hostile.cases import write_all
 
 LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 QUICK = ("-o", "train.epochs=1", "-o", "data.train_images=512", "-o", "evaluate.images=64")

@@ -23,7 +23,7 @@ def test_what_it_means() -> None:
     [
         (nested(DEEPEST + 1), "nested more than 32 deep"),
         (b'{"a":' * (DEEPEST + 1) + b"1" + b"}" * (DEEPEST + 1), "nested more than 32 deep"),
-        (b"[%s0]" % (b"0," * (MOST_COMMAS + 1)), "more than 131072 values"),
+        (b"[%s0]" % (b"0," * (MOST_COMMAS + 1)), "more than 65536 values"),
         (nested(1_000_000), "nested more than 32 deep"),
         (b"[" * 4_000_000, "nested more than 32 deep"),
         (b'{"a": 1, "a": 1}', "a key occurs twice"),
