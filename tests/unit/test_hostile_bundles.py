@@ -39,6 +39,15 @@ def test_taken(name: str, tmp_path: Path) -> None:
     load(write_case(TAKEN[name], tmp_path / "bundle"))
 
 
+def test_what_was_let_pass_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, told in (
+        ("mismatch", "was exported with --allow-mismatch: the graphs differ."),
+        ("verdict-let-pass", "failed floats-edge verify on ort-cpu (a library 1.0): it differs. It was let pass"),
+    ):
+        load(write_case(TAKEN[name], tmp_path / name))
+        assert told in caplog.text
+
+
 _COST = """
 import sys, time
 from pathlib import Path
