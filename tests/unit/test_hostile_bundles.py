@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fixtures.hostile.cases import LARGE, REFUSED, TAKEN, write_case
+from fixtures.hostile.cases import LARGE, OF_THE_RECIPE, REFUSED, TAKEN, write_case
 
 from floats_edge.artifacts.bundle import open_bundle
 from floats_edge.errors import FloatsError
@@ -26,9 +26,9 @@ def load(folder: Path) -> None:
         check_golden(engine, read_golden(bundle))
 
 
-@pytest.mark.parametrize("name", [name for name in REFUSED if name not in LARGE])
+@pytest.mark.parametrize("name", [name for name in REFUSED | OF_THE_RECIPE if name not in LARGE])
 def test_refused(name: str, tmp_path: Path) -> None:
-    folder = write_case(REFUSED[name], tmp_path / "bundle")
+    folder = write_case((REFUSED | OF_THE_RECIPE)[name], tmp_path / "bundle")
     with pytest.raises(FloatsError) as caught:
         load(folder)
     assert (caught.value.what + caught.value.fix).isprintable()
@@ -66,7 +66,7 @@ for folder in sys.argv[1:]:
 
 
 def test_what_would_take_time_or_memory_is_refused_at_little_cost(tmp_path: Path) -> None:
-    folders = [str(write_case(case, tmp_path / name)) for name, case in LARGE.items()]
+    folders = [str(write_case(case, tmp_path / name)) for name, case in (LARGE | OF_THE_RECIPE).items()]
     told = subprocess.run([sys.executable, "-c", _COST, *folders], check=True, capture_output=True, text=True).stdout
     seconds, peaks = zip(*(map(float, line.split()[:2]) for line in told.splitlines()), strict=True)
     assert len(seconds) == len(folders)
