@@ -1,6 +1,11 @@
 """What a user sees when something goes wrong: what happened, why, and what mends it."""
 
 
+def printable(text: str) -> str:
+    """``text`` in one line that no terminal obeys: names in it may be a stranger's."""
+    return "".join(char if char.isprintable() else " " if char.isspace() else ascii(char)[1:-1] for char in text)
+
+
 class FloatsError(Exception):
     """An expected failure, told to the user in one paragraph and never as a traceback.
 
@@ -10,9 +15,9 @@ class FloatsError(Exception):
     """
 
     def __init__(self, what: str, *, fix: str) -> None:
-        super().__init__(what, fix)
-        self.what = what
-        self.fix = fix
+        self.what = printable(what)
+        self.fix = printable(fix)
+        super().__init__(self.what, self.fix)
 
     def __str__(self) -> str:
         return f"{self.what}\n  Remedy: {self.fix}"

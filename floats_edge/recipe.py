@@ -21,7 +21,7 @@ from typing_extensions import Self
 
 from floats_edge.errors import RecipeError
 from floats_edge.method.fold import Rule
-from floats_edge.models.spec import Architecture, Method, Oat
+from floats_edge.models.spec import MOST_LAMBDAS, Architecture, Method, Oat
 
 
 def _fraction(value: Any) -> Any:
@@ -256,7 +256,7 @@ class Train(Section):
 class Evaluate(Section):
     """How the result is judged, on test images."""
 
-    lambdas: tuple[Lambda, ...] = Field(default=(0.0, 0.25, 0.5, 0.75, 1.0), min_length=1)
+    lambdas: tuple[Lambda, ...] = Field(default=(0.0, 0.25, 0.5, 0.75, 1.0), min_length=1, max_length=MOST_LAMBDAS)
     attack: Attack
     images: int | None = Field(default=None, gt=0, description="test images to use; None: all")
 
@@ -264,7 +264,7 @@ class Evaluate(Section):
 class Recipe(Section):
     """Everything a run depends on: two runs of one recipe on one machine give the same bits."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=256)
     method: Method = "float"
     seed: int = Field(default=0, ge=0, lt=2**31)
     data: Data = Data()

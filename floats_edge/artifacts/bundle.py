@@ -22,6 +22,8 @@ from floats_edge.artifacts.memory import check_bytes
 from floats_edge.errors import ArtifactError, OutputError
 
 MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 4 * 2**20
+"""In bytes, as in C++."""
 EXPORT_AGAIN = "export it again: floats-edge export CHECKPOINT -o DIR"
 """What mends a bundle that is not what was exported."""
 _PER_WEIGHT = 64
@@ -120,7 +122,14 @@ def _read_manifest(path: Path) -> Manifest:
             f"{path} holds no {MANIFEST}: it is no bundle." if path.exists() else f"there is no {path}.",
             fix="name a folder that floats-edge export wrote",
         )
-    return read_json(path / MANIFEST, Manifest, EXPORT_AGAIN)
+    return _parse_manifest(path)
+
+
+def _parse_manifest(path: Path) -> Manifest:
+    file = path / MANIFEST
+    if not file.resolve().is_relative_to(path.resolve()):
+        raise ArtifactError(f"{file} leads out of its folder.", fix=EXPORT_AGAIN)
+    return read_json(file, Manifest, EXPORT_AGAIN, LARGEST_MANIFEST)
 
 
 def staged_bundle(path: Path) -> AbstractContextManager[Path]:
@@ -139,7 +148,7 @@ def _check_replaceable(path: Path) -> None:
         return
     fix = f"choose another folder with --out, or move {path} away"
     try:
-        listed = read_json(path / MANIFEST, Manifest, EXPORT_AGAIN).files
+        listed = _parse_manifest(path).files
     except ArtifactError:
         raise OutputError(f"{path} holds a {MANIFEST} that is no bundle's: it is not replaced.", fix=fix) from None
     files = (file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())

@@ -3,19 +3,23 @@
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
+from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from safetensors import SafetensorError
 
+from floats_edge import __version__
+from floats_edge.artifacts.json_text import checked_json
 from floats_edge.artifacts.memory import check_bytes
 from floats_edge.errors import ArtifactError, OutputError
 from floats_edge.recipe import Section
@@ -23,27 +27,30 @@ from floats_edge.recipe import Section
 Tensors = dict[str, NDArray[Any]]
 Schema = TypeVar("Schema", bound=BaseModel)
 
-_LARGEST_JSON = 16 * 2**20
-"""Bytes of a JSON file; the C++ kit reads no larger manifest either."""
+LARGEST_JSON = 16 * 2**20
+"""Of a file, in bytes, unless less is said."""
+LARGEST_HEADER = 10**6
+"""Of a safetensors file, in bytes."""
+_PART = r"[A-Za-z0-9][A-Za-z0-9._+=-]*"
+_FILE_NAME = re.compile(rf"{_PART}(/{_PART})*")
 
 
 def _stays_inside(name: str) -> str:
-    path = PurePosixPath(name)
-    leaves = path.is_absolute() or ".." in path.parts or "\\" in name
-    if leaves or not path.parts or str(path) != name or not name.isprintable():
+    if not _FILE_NAME.fullmatch(name):
         raise ValueError(f"{name!r} does not name a file inside the folder")
     return name
 
 
-FileName = Annotated[str, AfterValidator(_stays_inside)]
-"""Path of a file relative to its artifact's folder, with forward slashes, that cannot leave it and can be printed."""
+FileName = Annotated[str, Field(max_length=255), AfterValidator(_stays_inside)]
+"""Path of a file relative to its artifact's folder, the same on every system: parts of ASCII letters, digits and
+``._+=-``, each from a letter or digit on, with forward slashes between them."""
 
 
 class FileEntry(Section):
     """Identity of one file of an artifact."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    bytes: int = Field(ge=0)
+    bytes: int = Field(ge=0, le=2**50)
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,7 @@ class FileSet:
         """
         data = self.read(name)
         try:
+            _check_header(data)
             return safetensors.numpy.load(data)
         except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that NumPy lacks
             raise ArtifactError(
@@ -142,26 +150,61 @@ def pack_tensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     return safetensors.numpy.save({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()})
 
 
-def read_json(path: Path, schema: type[Schema], remedy: str) -> Schema:
-    """A JSON file as a value of ``schema``.
+def _check_header(data: bytes) -> None:
+    """Find what the safetensors library lets pass and the C++ kit does not.
 
     Raises:
-        ArtifactError: no such file, too large, or not valid.
+        ValueError: of a header that is too long, or not JSON that every reader takes for the same.
     """
+    length = int.from_bytes(data[:8], "little")
+    if length > LARGEST_HEADER:
+        raise ValueError(f"its header is longer than {LARGEST_HEADER} bytes")
+    if data[8:9] != b"{":
+        raise ValueError("its header is no JSON object")
+    checked_json(data[8 : 8 + length])
+
+
+def read_json(path: Path, schema: type[Schema], remedy: str, largest: int = LARGEST_JSON) -> Schema:
+    """A JSON file of at most ``largest`` bytes as a value of ``schema``, whose types are taken at their word.
+
+    Raises:
+        ArtifactError: no such file, or not valid: "1" is no number, for one.
+    """
+    data = _read_small(path, remedy, largest)
+    document: Any = None
+    try:
+        document = checked_json(data)
+        return schema.model_validate_json(data, strict=True)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden" or where == "schema_version" or _is_newer(document):
+            remedy = f"use a newer floats-edge, or {remedy}"
+        raise ArtifactError(f"{path} is not valid: {where or 'file'}: {problem['msg']}.", fix=remedy) from None
+    except ValueError as error:  # not JSON
+        raise ArtifactError(f"{path} is not valid: file: {error}.", fix=remedy) from None
+
+
+def _read_small(path: Path, remedy: str, largest: int) -> bytes:
     try:
         if path.exists() and not path.is_file():  # a device or a pipe may have no end
             raise ArtifactError(f"{path} cannot be read: it is no regular file.", fix=remedy)
         with path.open("rb") as file:
-            data = file.read(_LARGEST_JSON + 1)
-        if len(data) > _LARGEST_JSON:
-            raise ArtifactError(f"{path} is larger than any that floats-edge writes.", fix=remedy)
-        return schema.model_validate_json(data)
+            data = file.read(largest + 1)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.", fix=remedy) from None
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise ArtifactError(f"{path} is not valid: {where or 'file'}: {problem['msg']}.", fix=remedy) from None
+    if len(data) > largest:
+        raise ArtifactError(f"{path} is larger than any that floats-edge writes.", fix=remedy)
+    return data
+
+
+def _is_newer(document: Any) -> bool:
+    """Whether a newer floats-edge says that it wrote a document."""
+    stated = document.get("floats_edge_version") if isinstance(document, dict) else None
+    try:
+        return isinstance(stated, str) and len(stated) < 64 and Version(stated) > Version(__version__)
+    except InvalidVersion:
+        return False
 
 
 def sha256(data: bytes) -> str:

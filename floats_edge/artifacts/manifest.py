@@ -5,14 +5,29 @@ import operator
 from collections import Counter
 from collections.abc import Set
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
+from floats_edge.artifacts.bounds import (
+    LARGEST_TENSOR,
+    LARGEST_TOLERANCE,
+    MOST_BACKENDS,
+    MOST_ENGINES,
+    MOST_FILES,
+    MOST_LABELS,
+    MOST_LAYERS,
+    MOST_PROBLEMS,
+    Axis,
+    Lambdas,
+    LayerNames,
+    Name,
+    Remark,
+)
 from floats_edge.artifacts.files import FileEntry, FileName
 from floats_edge.method.fold import Rule
-from floats_edge.models.spec import ModelSpec
+from floats_edge.models.spec import MOST_LAMBDAS, ModelSpec
 from floats_edge.recipe import Attack, Lambda, Recipe, Section
 
 SCHEMA_VERSION = 1
@@ -34,16 +49,10 @@ Compatibility = Literal["version", "same-cc", "ampere+"]
 every GPU of its compute capability; on every GPU from Ampere on."""
 
 
-_LARGEST = 2**31
-"""Numbers in what is allocated on the manifest's word alone: 8 GiB of floats, as in C++."""
-Axis = Annotated[int, Field(gt=0, le=_LARGEST)]
-"""Size of a tensor along one axis."""
-
-
 class InputSpec(Section):
     """The image input. Pixel values are in [0, 1]; normalisation is inside the graph."""
 
-    name: str = "images"
+    name: Name = "images"
     layout: Literal["NCHW"] = "NCHW"
     dtype: Literal["float32"] = "float32"
     shape: tuple[Axis, Axis, Axis] = Field(description="(C, H, W) of one image; the batch axis is dynamic in the graph")
@@ -54,16 +63,16 @@ class InputSpec(Section):
 class OutputSpec(Section):
     """The logits, ``[N, classes]``; labels in class order."""
 
-    name: str = "logits"
+    name: Name = "logits"
     dtype: Literal["float32"] = "float32"
-    labels: tuple[str, ...] = Field(min_length=1)
+    labels: tuple[Name, ...] = Field(min_length=1, max_length=MOST_LABELS)
 
 
 class LambdaSpec(Section):
     """Which lambdas the bundle serves and how."""
 
     mode: Mode
-    values: tuple[Lambda, ...] | None = Field(
+    values: Lambdas | None = Field(
         description="fixed and bank: the lambdas served; bound, input, refit: None, any in [0, 1]"
     )
     rule: Rule
@@ -72,7 +81,7 @@ class LambdaSpec(Section):
     @model_validator(mode="after")
     def _values_fit_mode(self) -> Self:
         count = None if self.values is None else len(self.values)
-        if (self.mode in RUNTIME_MODES) != (count is None) or (self.mode == "fixed") != (count == 1) or count == 0:
+        if (self.mode in RUNTIME_MODES) != (count is None) or (self.mode == "fixed") != (count == 1):
             raise ValueError(f"mode {self.mode} does not go with lambda values {self.values}")
         return self
 
@@ -80,19 +89,22 @@ class LambdaSpec(Section):
 class LayerSpec(Section):
     """One conditioned layer; its position in the manifest is the noise's layer index."""
 
-    name: str
+    name: Name
     shape: tuple[Axis, ...] = Field(
         min_length=1,
+        max_length=4,
         description="of the weight: [out, in, kh, kw], [out, in], or [channels], a scale with the bias as shift",
     )
     nonzeros: int = Field(ge=0, description="weights inside the mask")
     drawn: tuple[Axis, ...] | None = Field(
-        default=None, description="shape that the noise was drawn for, where channels were removed"
+        default=None, max_length=4, description="shape that the noise was drawn for, where channels were removed"
     )
 
     @model_validator(mode="after")
     def _holds_weights(self) -> Self:
         size = math.prod(self.shape)
+        if max(size, math.prod(self.drawn or ())) > LARGEST_TENSOR:
+            raise ValueError(f"{self.name} is larger than any memory")
         if self.nonzeros > size or (len(self.shape) == 1 and self.nonzeros < size):
             raise ValueError(f"{self.name} of shape {self.shape} has no weight of {self.nonzeros} non-zeros")
         return self
@@ -127,10 +139,10 @@ class Graph(Section):
 class SparseTactics(Section):
     """2:4 sparsity in one engine: what its weights allow and what TensorRT made of it; no word on speed."""
 
-    layers: tuple[str, ...] = Field(description="whose weights hold 2:4 at every lambda that the engine serves")
+    layers: LayerNames = Field(description="whose weights hold 2:4 at every lambda that the engine serves")
     eligible: int | None = Field(description="layers that TensorRT found eligible for sparse tactics")
     chosen: int | None = Field(description="layers for which it chose one")
-    unknown: str | None = Field(description="why eligible or chosen is null")
+    unknown: Remark | None = Field(description="why eligible or chosen is null")
 
 
 class Engine(Section):
@@ -139,16 +151,17 @@ class Engine(Section):
     file: FileName
     lam: Lambda | None
     flavour: Flavour
-    version: str = Field(description="of the TensorRT that built it and must run it, or a newer one if compatible")
-    platform: str = Field(description="operating system and machine, for example linux-x86_64")
-    targets: tuple[str, ...] = Field(description="compute capabilities by name, for example sm_86")
-    gpu: str | None = Field(
+    version: Name = Field(description="of the TensorRT that built it and must run it, or a newer one if compatible")
+    platform: Name = Field(description="operating system and machine, for example linux-x86_64")
+    targets: tuple[Name, ...] = Field(max_length=64, description="compute capabilities by name, for example sm_86")
+    gpu: Name | None = Field(
         default=None, description="model whose timings chose its kernels; null: built for its targets, without a GPU"
     )
     precision: Precision
     batch: tuple[Axis, Axis, Axis] = Field(description="smallest, optimal and largest batch")
     compatibility: tuple[Compatibility, ...] = Field(
         default=(),
+        max_length=3,
         description="version: newer TensorRTs run it, and it holds host code; ampere+: every GPU from Ampere on does",
     )
     dla: int | None = Field(default=None, ge=0, description="deep learning accelerator it was built for; null: the GPU")
@@ -156,7 +169,7 @@ class Engine(Section):
         default=None, ge=1, description="that it runs, those fused into one counted as one; null: TensorRT does not say"
     )
     sparse: SparseTactics | None = None
-    mismatch: str | None = Field(
+    mismatch: Remark | None = Field(
         default=None, description="how it missed the golden outputs, if it was let pass with --allow-mismatch"
     )
 
@@ -177,8 +190,8 @@ class Parity(Section):
     """How far an exported graph is from the trained network at one lambda, on real images."""
 
     lam: Lambda
-    backend: str
-    reference: str
+    backend: Name
+    reference: Name
     images: int
     top1_agreement: float = Field(description="share of images with the same first class")
     max_error: float = Field(description="largest absolute logit error over the range of the reference's logits")
@@ -197,13 +210,15 @@ class Withstood(Section):
 class Verdict(Section):
     """What ``floats-edge verify`` last found on one backend."""
 
-    backend: str
-    library: str = Field(description="what computed, and its version")
+    backend: Name
+    library: Name = Field(description="what computed, and its version")
     images: int = Field(gt=0)
     attack: Attack
     queries: int = Field(gt=0, description="of the Square attack, per image")
-    results: tuple[Withstood, ...] = Field(description="empty if the logits were no numbers")
-    problems: tuple[str, ...] = Field(description="gates that were not passed; empty: it passed")
+    results: tuple[Withstood, ...] = Field(max_length=MOST_LAMBDAS, description="empty if the logits were no numbers")
+    problems: tuple[Remark, ...] = Field(
+        max_length=MOST_PROBLEMS, description="gates that were not passed; empty: it passed"
+    )
     let_pass: bool = Field(
         default=False, description="not passed, and used all the same: verified with --allow-mismatch"
     )
@@ -219,9 +234,9 @@ class Calibration(Section):
 
     method: CalibrationMethod
     images: int = Field(gt=0, description="different images, each of them clean and attacked at each lambda")
-    lambdas: tuple[Lambda, ...]
+    lambdas: tuple[Lambda, ...] = Field(max_length=MOST_LAMBDAS)
     attack: Attack
-    kept: tuple[str, ...] = Field(default=(), description="layers whose convolution is not quantised")
+    kept: LayerNames = Field(default=(), description="layers whose convolution is not quantised")
     kept_precision: KeptPrecision = Field(default="fp32", description="of these convolutions, weights and biases")
 
     @property
@@ -234,34 +249,38 @@ class Golden(Section):
     """Real images and the fp32 logits of the trained network, or of an int8 graph: ``images``, ``logits_0``, ..."""
 
     file: FileName
-    lambdas: tuple[Lambda, ...] = Field(min_length=1)
-    tolerance: float = Field(description="allowed absolute logit error over the range of the golden logits")
+    lambdas: Lambdas
+    tolerance: float = Field(
+        gt=0, le=LARGEST_TOLERANCE, description="allowed absolute logit error over the range of the golden logits"
+    )
 
 
 class Manifest(Section):
     """``manifest.json``."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    floats_edge_version: str
+    floats_edge_version: Name
     model: ModelSpec
     input: InputSpec
     output: OutputSpec
     lam: LambdaSpec
     precision: Precision
-    layers: tuple[LayerSpec, ...] = Field(min_length=1)
-    graphs: tuple[Graph, ...] = Field(min_length=1)
+    layers: tuple[LayerSpec, ...] = Field(min_length=1, max_length=MOST_LAYERS)
+    graphs: tuple[Graph, ...] = Field(min_length=1, max_length=MOST_LAMBDAS)
     weights: FileName | None = Field(description="bound and refit: the affine weights, safetensors")
-    engines: tuple[Engine, ...] = ()
+    engines: tuple[Engine, ...] = Field(default=(), max_length=MOST_ENGINES)
     golden: Golden
-    parity: tuple[Parity, ...]
-    mismatch: str | None = Field(
+    parity: tuple[Parity, ...] = Field(max_length=MOST_LAMBDAS)
+    mismatch: Remark | None = Field(
         default=None, description="what the gate had against the graphs, if they were let pass with --allow-mismatch"
     )
-    verdicts: tuple[Verdict, ...] = Field(default=(), description="of floats-edge verify, one of each backend")
+    verdicts: tuple[Verdict, ...] = Field(
+        default=(), max_length=MOST_BACKENDS, description="of floats-edge verify, one of each backend"
+    )
     calibration: Calibration | None = Field(default=None, description="int8 only")
     recipe: Recipe
-    checkpoint_sha256: str = Field(description="of the trained weights this bundle was made from")
-    files: dict[FileName, FileEntry]
+    checkpoint_sha256: Name = Field(description="of the trained weights this bundle was made from")
+    files: dict[FileName, FileEntry] = Field(max_length=MOST_FILES)
 
     @model_validator(mode="after")
     def _files_are_listed(self) -> Self:
@@ -276,15 +295,15 @@ class Manifest(Section):
         mode = self.lam.mode
         if (mode in WEIGHTS_APART) != (self.weights is not None):
             raise ValueError(f"mode {mode} does not go with weights {self.weights}")
-        if sorted(map(str, (graph.lam for graph in self.graphs))) != sorted(map(str, self.lam.values or (None,))):
+        if Counter(graph.lam for graph in self.graphs) != Counter(self.lam.values or (None,)):
             raise ValueError(f"mode {mode} needs one graph for each lambda that it serves")
         return self
 
     @model_validator(mode="after")
     def _lambdas_are_served(self) -> Self:
         served = self.lam.values
-        if served is not None and not set(self.golden.lambdas) <= set(served):
-            raise ValueError(f"golden outputs for lambdas {self.golden.lambdas}, of which {served} are served")
+        if served is not None and set(self.golden.lambdas) != set(served):
+            raise ValueError(f"golden outputs for lambdas {self.golden.lambdas}, but {served} are served")
         wrong = [engine.file for engine in self.engines if engine.lam not in (served or (None,))]
         if wrong:
             raise ValueError(f"{', '.join(wrong)} is for a lambda that does not go with mode {self.lam.mode}")
@@ -299,17 +318,31 @@ class Manifest(Section):
     @model_validator(mode="after")
     def _a_batch_fits_in_memory(self) -> Self:
         image = max(math.prod(self.input.shape), len(self.output.labels))
-        if image * max((engine.batch[2] for engine in self.engines), default=1) > _LARGEST:
+        if image * max((engine.batch[2] for engine in self.engines), default=1) > LARGEST_TENSOR:
             raise ValueError("an engine's largest batch, or one image, is larger than any memory")
         return self
 
     @model_validator(mode="after")
     def _calibration_is_that_of_int8(self) -> Self:
+        if self.precision == "int8" and self.lam.mode == "refit":
+            raise ValueError("an int8 engine cannot be refitted")
         if (self.precision == "int8") != (self.calibration is not None):
             raise ValueError(f"precision {self.precision} does not go with calibration {self.calibration}")
         unknown = set(self.calibration.kept if self.calibration else ()) - {layer.name for layer in self.layers}
         if unknown:
             raise ValueError(f"{', '.join(sorted(unknown))} is kept out of int8 and is no layer")
+        return self
+
+    @model_validator(mode="after")
+    def _each_has_its_own(self) -> Self:
+        for kind, owners in (
+            ("a file", [graph.file for graph in self.graphs]),
+            ("a file", [engine.file for engine in self.engines]),
+            ("a backend", [verdict.backend for verdict in self.verdicts]),
+        ):
+            [(name, times)] = Counter(owners).most_common(1) or [("", 0)]
+            if times > 1:
+                raise ValueError(f"{name} is {kind} of {times}, and should be of one")
         return self
 
     @field_validator("layers")

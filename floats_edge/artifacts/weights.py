@@ -140,10 +140,11 @@ def _mask(take: _Take, spec: LayerSpec, shape: tuple[int, ...]) -> NDArray[np.bo
     """The mask of a layer, over ``shape``, with as many entries set as the manifest states."""
     size = math.prod(shape)
     bits = take(f"{spec.name}.mask", np.uint8, ((size + 7) // 8,))
-    mask = np.unpackbits(bits, count=size, bitorder="little").astype(bool).reshape(shape)
-    if int(mask.sum()) != spec.nonzeros:
+    unpacked = np.unpackbits(bits, bitorder="little").astype(bool)
+    held = int(unpacked.sum())  # of the bits that fill up the last byte none is set
+    if held != spec.nonzeros or unpacked[size:].any():
         raise ArtifactError(
-            f"the weights do not fit the manifest: {spec.name}.mask holds {mask.sum()}, not {spec.nonzeros}.",
+            f"the weights do not fit the manifest: {spec.name}.mask holds {held}, not {spec.nonzeros} of {size}.",
             fix=EXPORT_AGAIN,
         )
-    return mask
+    return unpacked[:size].reshape(shape)

@@ -44,11 +44,11 @@ from floats_edge.deploy.calibrate import Int8Request, Quantisation, quantisation
 from floats_edge.deploy.engine_request import EngineOptions
 from floats_edge.deploy.engines import check_engines, check_options, with_engines, with_mismatch
 from floats_edge.deploy.lambda_graph import Network
-from floats_edge.errors import ArtifactError, BackendError, ParityError
+from floats_edge.errors import ArtifactError, BackendError, LambdaError, ParityError
 from floats_edge.evaluate.parity import GATES, check_parity, check_reference, measure_parity
 from floats_edge.images import ImageKind
 from floats_edge.method.fold import check_lambda
-from floats_edge.models.spec import ModelSpec
+from floats_edge.models.spec import MOST_LAMBDAS, ModelSpec
 from floats_edge.recipe import Recipe
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Predictor
@@ -110,6 +110,11 @@ class ExportRequest:
         if isinstance(self.lambdas, tuple):
             for lam in self.lambdas:
                 check_lambda(lam)
+            if not len(set(self.lambdas)) == len(self.lambdas) <= MOST_LAMBDAS:
+                raise LambdaError(
+                    f"a bank serves up to {MOST_LAMBDAS} lambdas, each once, not these {len(self.lambdas)}.",
+                    fix="choose fewer, or --lambda runtime for any lambda",
+                )
         if self.mode == "refit" and self.precision == "int8":
             raise BackendError(
                 "an int8 engine cannot be refitted: TensorRT folds its weights and their scales together.",
@@ -320,7 +325,7 @@ def _write_graphs(
 def _write_golden(
     reference: Predictor, folder: Path, lam: LambdaSpec, tolerance: float, images: NDArray[np.float32]
 ) -> Golden:
-    lambdas = GOLDEN_LAMBDAS if lam.values is None else tuple(dict.fromkeys((lam.values[0], lam.values[-1])))
+    lambdas = lam.values or GOLDEN_LAMBDAS
     tensors = {"images": images}
     for index, value in enumerate(lambdas):
         reference.set_lambda(value)

@@ -12,6 +12,8 @@ Architecture = Literal["resnet8", "resnet14", "resnet20", "resnet18", "resnet34"
 Method = Literal["float", "oat", "pgd-at", "standard"]
 Encoding = Literal["none", "random-orthogonal", "dct", "onehot"]
 
+MOST_LAMBDAS = 256
+"""In one list."""
 DEPTHS: dict[str, tuple[int, ...]] = {
     "resnet8": (1, 1, 1),
     "resnet14": (2, 2, 2),
@@ -30,9 +32,9 @@ class Widths(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     streams: tuple[PositiveInt, ...] = Field(
-        description="in the residual stream of each stage; of a wide ResNet, of its stem before them"
+        max_length=1024, description="in the residual stream of each stage; of a wide ResNet, of its stem before them"
     )
-    inner: tuple[PositiveInt, ...] = Field(description="between the two convolutions of each block")
+    inner: tuple[PositiveInt, ...] = Field(max_length=1024, description="between the two convolutions of each block")
 
     def __str__(self) -> str:
         return f"{_runs(self.streams)}, inside blocks {_runs(self.inner)}"
@@ -58,8 +60,10 @@ class ModelSpec(BaseModel):
     stem_stride: Literal[1, 2]
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="(C, H, W) of one image")
     classes: int = Field(gt=1)
-    mean: tuple[float, ...] = Field(description="per channel, subtracted from the images inside the network")
-    std: tuple[float, ...] = Field(description="per channel, divides the images inside the network")
+    mean: tuple[float, ...] = Field(
+        max_length=1024, description="per channel, subtracted from the images inside the network"
+    )
+    std: tuple[float, ...] = Field(max_length=1024, description="per channel, divides the images inside the network")
     widths: Widths | None = Field(
         default=None, description="where channels were removed, what is left; None: the architecture's own"
     )
@@ -126,7 +130,9 @@ class Oat(BaseModel):
     dimensions: int = Field(default=128, gt=0, description="length of that row")
     batchnorm: Literal["dual", "single"] = "dual"
     lambdas: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
-        default=(0.0, 0.1, 0.2, 0.3, 0.4, 1.0), description="the lambdas that training samples, 0 and 1 among them"
+        default=(0.0, 0.1, 0.2, 0.3, 0.4, 1.0),
+        max_length=MOST_LAMBDAS,
+        description="the lambdas that training samples, 0 and 1 among them",
     )
 
     @model_validator(mode="after")

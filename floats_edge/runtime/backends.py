@@ -44,6 +44,8 @@ def open_predictor(bundle: Bundle, backend: str, lam: float, host: Host = DEFAUL
     if backend not in BACKENDS:
         raise BackendError(f"there is no backend {backend!r}.", fix=f"choose one of {', '.join(BACKENDS)}")
     _check_verdict(bundle, backend)
+    if bundle.manifest.mismatch is not None:
+        log.warning("%s was exported with --allow-mismatch: %s", bundle.path, bundle.manifest.mismatch)
     if backend == "trt":
         from floats_edge.runtime.trt import open_trt
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the inputs that fuzzing starts from: manifests of real bundles, the weights of fuzz_bundle's network, a graph.
+"""Make the inputs that fuzzing starts from: manifests, real and hostile, the weights of fuzz_bundle's network, a graph.
 
 usage: make_corpus.py BUNDLES CORPUS, with BUNDLES made by tests/make_bundles.py
 """
@@ -12,12 +12,18 @@ import onnx
 
 from floats_edge.artifacts.files import pack_tensors
 
+LARGEST = 16384
+"""Bytes of an input: tools/test_cpp lets the fuzzer make no larger ones."""
+
 
 def main(bundles: Path, corpus: Path) -> None:
     """Fill ``corpus``."""
     corpus.mkdir(parents=True, exist_ok=True)
     for manifest in bundles.glob("*/manifest.json"):
         (corpus / f"{manifest.parent.name}.json").write_bytes(manifest.read_bytes())
+    for manifest in bundles.glob("hostile/*/*/manifest.json"):
+        if manifest.stat().st_size < LARGEST:
+            (corpus / f"hostile-{manifest.parent.name}.json").write_bytes(manifest.read_bytes())
     (corpus / "weights.safetensors").write_bytes(pack_tensors(_weights()))
     (corpus / "graph.onnx").write_bytes(_graph())
 

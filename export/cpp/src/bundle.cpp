@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uint64_t kLargestManifest = 16 << 20;  // bytes
+constexpr std::uint64_t kLargestManifest = 4 << 20;  // bytes
 
 [[noreturn]] void invalid(const std::string& what) {
   throw Error(ErrorCode::bundle_invalid, what + ".", "export the bundle again: floats-edge export CHECKPOINT -o DIR");
@@ -82,7 +82,7 @@ fs::path existing(const std::string& directory) {
 }  // namespace
 
 Bundle::Bundle(const std::string& directory, std::uint64_t max_bytes)
-    : path_(existing(directory)), manifest_(read_manifest(path_ / "manifest.json")) {
+    : path_(existing(directory)), manifest_(read_manifest(resolved("manifest.json"))) {
   for (const auto& [name, entry] : manifest_.files) check_size(File(resolved(name)), name);
   check_memory(manifest_, max_bytes);
 }

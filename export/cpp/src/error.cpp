@@ -1,6 +1,29 @@
 #include "border.hpp"
+#include "json_text.hpp"
+#include "log.hpp"
 
 namespace floats_rt {
+
+std::string printable(std::string_view text) {
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::string line;
+  std::size_t left = 0;  // bytes of a character that is written by its bytes' numbers
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    if (byte >= '\t' && byte <= '\r') {
+      line += ' ';
+      continue;
+    }
+    if (left == 0) left = control_character(text.substr(i));
+    if (left == 0) {
+      line += text[i];
+    } else {
+      line += {'\\', 'x', kDigits[byte >> 4], kDigits[byte & 15]};
+      --left;
+    }
+  }
+  return line;
+}
 
 const char* to_string(ErrorCode code) noexcept {
   switch (code) {
@@ -29,7 +52,7 @@ const char* to_string(ErrorCode code) noexcept {
 }
 
 Error::Error(ErrorCode code, const std::string& what, const std::string& remedy)
-    : std::runtime_error(what + " Remedy: " + remedy), code_(code) {}
+    : std::runtime_error(printable(what + " Remedy: " + remedy)), code_(code) {}
 
 const Error& out_of_memory() {
   static const Error error(ErrorCode::out_of_memory, "there is not enough memory.",

@@ -22,6 +22,7 @@ std::vector<std::size_t> read_mask(const LayerSpec& spec, Tensors& tensors, std:
     positions.push_back(i);
   }
   if (positions.size() != count) misfit(spec.name + ".mask holds fewer than is stated");
+  if (size % 8 != 0 && mask[size / 8] >> size % 8 != 0) misfit(spec.name + ".mask holds more than its weights");
   return positions;
 }
 

@@ -46,13 +46,20 @@ struct Engine {
   std::string flavour, version, platform;
   std::vector<std::string> targets;  // compute capabilities, for example sm_87
   std::size_t smallest_batch, largest_batch;
-  std::string needs;  // what this library does not give it, for example "a DLA"; empty for a plain engine
+  std::string mismatch;  // how it missed the golden outputs, if it was let pass; empty if it was not
+  std::string needs;     // what this library does not give it, for example "a DLA"; empty for a plain engine
 };
 
 struct Golden {
   std::string file;
   std::vector<float> lambdas;
   double tolerance;  // of the absolute logit error over the range of the golden logits
+};
+
+// What floats-edge verify found wrong on one backend.
+struct Verdict {
+  std::string library, problems;
+  bool let_pass;
 };
 
 struct FileEntry {
@@ -75,7 +82,8 @@ struct Manifest {
   std::vector<Engine> engines;
   Golden golden;
   std::map<std::string, FileEntry> files;
-  std::map<std::string, std::string> failed;  // by floats-edge's name of a backend: what verify found there
+  std::string mismatch;                   // what the export had against the graphs, and let pass; empty if nothing
+  std::map<std::string, Verdict> failed;  // by floats-edge's name of a backend: those that it did not pass
 };
 
 // Parses and validates. Throws Error: bundle_invalid, or lambda_unsupported for a mode and precision that do not go

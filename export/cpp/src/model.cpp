@@ -6,9 +6,9 @@
 #include "border.hpp"
 #include "bundle.hpp"
 #include "floats_rt/floats_rt.hpp"
+#include "golden.hpp"
 #include "log.hpp"
 #include "runner.hpp"
-#include "safetensors.hpp"
 
 namespace floats_rt {
 
@@ -87,60 +87,60 @@ float first_lambda(const Manifest& manifest) {
   return manifest.lambdas.values.empty() ? 0.0f : manifest.lambdas.values.front();
 }
 
-// The float32 values of a tensor of rows of `each`; there are `rows` of them, or any number from 1 on if that is 0.
-std::vector<float> golden_values(const Tensors& tensors, const std::string& name, std::size_t rows, std::size_t each) {
-  const auto found = tensors.find(name);
-  if (found != tensors.end() && found->second.dtype == DType::f32) {
-    std::vector<float> values = to_floats(found->second);
-    const bool right = rows ? values.size() == rows * each : !values.empty() && values.size() % each == 0;
-    if (right) return values;
-  }
-  throw Error(ErrorCode::bundle_invalid, "the golden outputs do not fit the manifest: " + name + ".",
-              "export the bundle again: floats-edge export CHECKPOINT -o DIR");
+const char* name_of(Backend backend) { return backend == Backend::tensorrt ? "trt" : "ort-cpu"; }
+
+// What mends a bundle that computes something else on this backend than it should.
+std::string mend(Backend backend, const Bundle& bundle) {
+  const std::string path = bundle.path().string();
+  return backend == Backend::tensorrt
+             ? "rebuild the engine on this machine: floats-edge export " + path + " -o " + path + " --trt"
+             : "export it again: floats-edge export CHECKPOINT -o DIR";
 }
 
 // Throws Error, engine_incompatible, unless the runner gives the golden logits of its bundle.
-void check_golden(Runner& runner, const Bundle& bundle) {
-  const Manifest& manifest = bundle.manifest();
-  const Bytes file = bundle.read(manifest.golden.file);
-  const Tensors tensors = read_safetensors(file);
-  const std::vector<float> images = golden_values(tensors, "images", 0, manifest.input.size());
-  const std::size_t batch = images.size() / manifest.input.size();
-  std::vector<float> logits(batch * manifest.output.size());
-  for (std::size_t i = 0; i < manifest.golden.lambdas.size(); ++i) {
-    const std::string name = "logits_" + std::to_string(i);
-    const std::vector<float> wanted = golden_values(tensors, name, batch, manifest.output.size());
-    runner.set_lambda(manifest.golden.lambdas[i]);
-    runner.infer(images.data(), batch, logits.data());
-    const auto [least, most] = std::minmax_element(wanted.begin(), wanted.end());
-    const double allowed = manifest.golden.tolerance * (double{*most} - *least);
-    const auto agrees = [&](float got, float want) { return std::abs(double{got} - want) <= allowed; };
-    if (std::equal(logits.begin(), logits.end(), wanted.begin(), agrees)) continue;
+void check_golden(Runner& runner, Backend backend, const Bundle& bundle) {
+  const GoldenOutputs golden = read_golden(bundle);
+  std::vector<float> logits(golden.batch * bundle.manifest().output.size());
+  for (std::size_t i = 0; i < golden.logits.size(); ++i) {
+    const float lam = bundle.manifest().golden.lambdas[i];
+    runner.set_lambda(lam);
+    runner.infer(golden.images.data(), golden.batch, logits.data());
+    const auto agrees = [&](float got, float wanted) { return std::abs(double{got} - wanted) <= golden.allowed[i]; };
+    if (std::equal(logits.begin(), logits.end(), golden.logits[i].begin(), agrees)) continue;
     throw Error(ErrorCode::engine_incompatible,
-                "the backend differs from the golden logits at lambda " + std::to_string(manifest.golden.lambdas[i]) +
-                    " by more than " + std::to_string(allowed) + ".",
-                "rebuild the engine on this machine: floats-edge export " + bundle.path().string() + " -o " +
-                    bundle.path().string() + " --trt");
+                "the backend differs from the golden logits at lambda " + std::to_string(lam) + " by more than " +
+                    std::to_string(golden.allowed[i]) + ".",
+                mend(backend, bundle));
   }
 }
 
-// Throws Error, engine_incompatible, if floats-edge verify found that the bundle fails on this backend.
+// What floats-edge verify found wrong on a backend, if that is not let pass: throws Error, engine_incompatible.
 void check_verdict(Backend backend, const Bundle& bundle) {
-  const std::string name = backend == Backend::tensorrt ? "trt" : "ort-cpu", path = bundle.path().string();
+  const std::string name = name_of(backend), path = bundle.path().string();
   const auto found = bundle.manifest().failed.find(name);
-  if (found == bundle.manifest().failed.end()) return;
-  const std::string rebuild =
-      "rebuild the engine on this machine: floats-edge export " + path + " -o " + path + " --trt";
-  throw Error(ErrorCode::engine_incompatible, path + " failed floats-edge verify on " + name + ": " + found->second,
-              (backend == Backend::tensorrt ? rebuild : "export it again: floats-edge export CHECKPOINT -o DIR") +
-                  "; or, to use it all the same: floats-edge verify " + path + " --backend " + name +
-                  " --allow-mismatch");
+  if (found == bundle.manifest().failed.end() || found->second.let_pass) return;
+  throw Error(ErrorCode::engine_incompatible,
+              path + " failed floats-edge verify on " + name + ": " + found->second.problems,
+              mend(backend, bundle) + "; or, to use it all the same: floats-edge verify " + path + " --backend " +
+                  name + " --allow-mismatch");
+}
+
+// Says what was found wrong with the bundle and let pass; what of its engines, the backend says.
+void report_let_pass(Backend backend, const Bundle& bundle, const Options& options) {
+  const Manifest& manifest = bundle.manifest();
+  const std::string path = bundle.path().string();
+  if (!manifest.mismatch.empty()) report(options, path + " was exported with --allow-mismatch: " + manifest.mismatch);
+  const auto found = manifest.failed.find(name_of(backend));
+  if (found == manifest.failed.end()) return;
+  report(options, path + " failed floats-edge verify on " + found->first + " (" + found->second.library +
+                      "): " + found->second.problems + " It was let pass with --allow-mismatch.");
 }
 
 std::unique_ptr<Runner> open(Backend backend, const Bundle& bundle, const Options& options) {
   check_verdict(backend, bundle);
   auto runner = backend == Backend::tensorrt ? open_tensorrt(bundle, options) : open_onnxruntime(bundle, options);
-  if (options.check_golden) check_golden(*runner, bundle);
+  if (options.check_golden) check_golden(*runner, backend, bundle);
+  report_let_pass(backend, bundle, options);
   return runner;
 }
 

@@ -1,7 +1,7 @@
 // Bundles on ONNX Runtime's CPU.
 #include <algorithm>
 #include <cstring>
-#include <set>
+#include <map>
 #include <tuple>
 #include <utility>
 
@@ -31,27 +31,6 @@ struct Network {
               "export the bundle again: floats-edge export CHECKPOINT -o DIR");
 }
 
-// The graph's inputs must be the images and, in modes bound and input, what depends on lambda: by name. ONNX Runtime
-// itself checks types and shapes.
-void check_inputs(const Network& network, const OrtSession* session) {
-  const OrtApi& api = network.runtime.api();
-  std::set<std::string> wanted = {network.input.name}, found;
-  if (network.tensors && network.model.empty()) {
-    for (const LambdaTensor& tensor : network.tensors->tensors()) wanted.insert(tensor.name);
-  }
-  OrtAllocator* allocator = nullptr;
-  network.runtime.check(api.GetAllocatorWithDefaultOptions(&allocator));
-  std::size_t count = 0;
-  network.runtime.check(api.SessionGetInputCount(session, &count));
-  for (std::size_t i = 0; i < count; ++i) {
-    char* name = nullptr;
-    network.runtime.check(api.SessionGetInputName(session, i, allocator, &name));
-    found.insert(name);
-    network.runtime.check(api.AllocatorFree(allocator, name));
-  }
-  if (found != wanted) invalid_graph("take the inputs");
-}
-
 ONNXTensorElementDataType onnx_type(Element element) {
   switch (element) {
     case Element::f32:
@@ -64,6 +43,74 @@ ONNXTensorElementDataType onnx_type(Element element) {
       return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
   }
   return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+}
+
+// What a graph takes or gives: an element's type and a shape, in which -1 is an axis of any size, as the batch is.
+struct Described {
+  ONNXTensorElementDataType type;
+  std::vector<std::int64_t> shape;
+
+  bool operator==(const Described& other) const { return type == other.type && shape == other.shape; }
+};
+using DescribedByName = std::map<std::string, Described>;
+
+std::vector<std::int64_t> signed_shape(const std::vector<std::size_t>& shape) { return {shape.begin(), shape.end()}; }
+
+Described described(const OnnxRuntime& runtime, const OrtTypeInfo* type) {
+  const OrtTensorTypeAndShapeInfo* tensor = nullptr;
+  runtime.check(runtime.api().CastTypeInfoToTensorInfo(type, &tensor));
+  if (!tensor) return {ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED, {}};  // a sequence, a map
+  Described found{};
+  std::size_t axes = 0;
+  runtime.check(runtime.api().GetTensorElementType(tensor, &found.type));
+  runtime.check(runtime.api().GetDimensionsCount(tensor, &axes));
+  found.shape.resize(axes);
+  runtime.check(runtime.api().GetDimensions(tensor, found.shape.data(), axes));
+  return found;
+}
+
+// The inputs or the outputs of a session, by the functions of the API that count, name and describe these.
+template <typename Count, typename GetName, typename GetType>
+DescribedByName described(const OnnxRuntime& runtime, const OrtSession* session, Count count, GetName get_name,
+                          GetType get_type) {
+  OrtAllocator* allocator = nullptr;
+  runtime.check(runtime.api().GetAllocatorWithDefaultOptions(&allocator));
+  std::size_t number = 0;
+  runtime.check(count(session, &number));
+  DescribedByName found;
+  for (std::size_t i = 0; i < number; ++i) {
+    const auto type = runtime.make(runtime.api().ReleaseTypeInfo, get_type, session, i);
+    char* name = nullptr;
+    runtime.check(get_name(session, i, allocator, &name));
+    found.emplace(name, described(runtime, type.get()));
+    runtime.check(runtime.api().AllocatorFree(allocator, name));
+  }
+  return found;
+}
+
+// The graph must take the images and, in modes bound and input, what depends on lambda, and give the logits.
+void check_session(const Network& network, const OrtSession* session) {
+  const OrtApi& api = network.runtime.api();
+  const InputSpec& input = network.input;
+  std::vector<std::int64_t> images = signed_shape({input.channels, input.height, input.width});
+  images.insert(images.begin(), -1);
+  const auto classes = static_cast<std::int64_t>(network.output.size());
+  DescribedByName inputs;
+  if (network.tensors && network.model.empty()) {
+    for (const LambdaTensor& tensor : network.tensors->tensors()) {
+      inputs[tensor.name] = {onnx_type(tensor.element), signed_shape(tensor.shape)};
+    }
+  }
+  inputs[input.name] = {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, images};
+  const DescribedByName outputs = {{network.output.name, {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, {-1, classes}}}};
+  if (described(network.runtime, session, api.SessionGetInputCount, api.SessionGetInputName,
+                api.SessionGetInputTypeInfo) != inputs) {
+    invalid_graph("take the inputs");
+  }
+  if (described(network.runtime, session, api.SessionGetOutputCount, api.SessionGetOutputName,
+                api.SessionGetOutputTypeInfo) != outputs) {
+    invalid_graph("give the logits");
+  }
 }
 
 // Where in a serialised model the elements of each tensor lie.
@@ -201,7 +248,7 @@ class RefitRunner : public Runner {
       std::memcpy(model_.data() + network_->places[i], buffer_.data() + tensor.offset, tensor.bytes());
     }
     Handle<OrtSession> session = network_->runtime.session(model_, network_->threads);
-    check_inputs(*network_, session.get());
+    check_session(*network_, session.get());
     bound_.reset();
     session_ = std::move(session);
     bound_.emplace(*network_, session_.get());
@@ -252,7 +299,7 @@ std::unique_ptr<Runner> open_onnxruntime(const Bundle& bundle, const Options& op
     const Bytes model = bundle.read(graph.file);
     raw_initializers(model);  // refuses a graph that would read files of the graph's own choice
     network->sessions.push_back(network->runtime.session(model, options.threads));
-    check_inputs(*network, network->sessions.back().get());
+    check_session(*network, network->sessions.back().get());
     if (graph.lam) network->lambdas.push_back(*graph.lam);
   }
   if (network->tensors) return std::make_unique<InputRunner>(std::move(network));

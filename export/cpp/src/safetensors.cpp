@@ -3,15 +3,18 @@
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <string_view>
 #include <utility>
+
+#include "json_text.hpp"
 
 namespace floats_rt {
 namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t kPrefix = 8;                 // the header's length, little endian
-constexpr std::size_t kLargestHeader = 100000000;  // bytes: the format's own limit
+constexpr std::size_t kPrefix = 8;               // the header's length, little endian
+constexpr std::size_t kLargestHeader = 1000000;  // bytes, as in Python
 
 [[noreturn]] void invalid(const std::string& what) {
   throw Error(ErrorCode::bundle_invalid, "a tensor file is not valid safetensors: " + what + ".",
@@ -69,17 +72,32 @@ void check_layout(const Tensors& tensors, Span<const std::uint8_t> data) {
   if (at != data.end()) invalid("bytes after the last tensor");
 }
 
+// The format's own words about a file are text by text.
+void check_metadata(const json& header) {
+  if (!header.contains("__metadata__")) return;
+  const json& metadata = header["__metadata__"];
+  if (metadata.is_null()) return;
+  if (!metadata.is_object() ||
+      !std::all_of(metadata.begin(), metadata.end(), [](const json& value) { return value.is_string(); })) {
+    invalid("metadata that is not text");
+  }
+}
+
 }  // namespace
 
 Tensors read_safetensors(Span<const std::uint8_t> file) {
   if (file.size() < kPrefix) invalid("shorter than its header's length");
   std::uint64_t length = 0;
   for (std::size_t i = 0; i < kPrefix; ++i) length |= std::uint64_t{file[i]} << 8 * i;
-  if (length > kLargestHeader || length > file.size() - kPrefix) invalid("a header longer than the file");
+  if (length > kLargestHeader) invalid("a header of more than 1 MB");
+  if (length > file.size() - kPrefix) invalid("a header longer than the file");
 
   const std::uint8_t* const begin = file.data() + kPrefix;
-  const json header = json::parse(begin, begin + length, nullptr, false);
-  if (!header.is_object()) invalid("a header that is not a JSON object");
+  const std::string_view text(reinterpret_cast<const char*>(begin), length);
+  if (const std::string violation = json_violation(text); !violation.empty()) invalid("its header: " + violation);
+  const json header = json::parse(text.begin(), text.end());
+  if (!header.is_object() || text[0] != '{') invalid("a header that is not a JSON object");
+  check_metadata(header);
   const Span<const std::uint8_t> data(begin + length, file.size() - kPrefix - length);
   Tensors tensors;
   for (const auto& [name, entry] : header.items()) {

@@ -7,8 +7,12 @@
 namespace floats_rt {
 
 // The schema, compiled in, without what it says of the recipe: how a network was trained is nothing to this library,
-// and what newer trainers have to say of it must not keep it from running a bundle.
+// and what newer trainers have to say of it must not keep it from running a bundle. Beyond the schema no text but the
+// recipe's may hold a control character, as in Python.
 const nlohmann::json& manifest_schema();
+
+// How schema_violation ends where there is a field that the schema does not know.
+constexpr const char* kUnknownField = ": not a field that is known";
 
 // Fills in the defaults of `schema` and says where and how `value` breaks it, for example "lam.mode: not one of the
 // values allowed"; empty if it does not. Knows the keywords of JSON Schema 2020-12 that the schema uses: see kAsserted.

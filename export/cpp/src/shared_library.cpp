@@ -9,7 +9,8 @@
 namespace floats_rt {
 
 SharedLibrary::SharedLibrary(const std::string& path, const char* variable, const std::vector<std::string>& names) {
-  const char* const named = std::getenv(variable);
+  // Nothing is named to a program that runs with more rights than its user: the user must not choose its code.
+  const char* const named = ::secure_getenv(variable);
   const std::string wanted = !path.empty() ? path : named ? named : "";
   std::string problems;
   for (const std::string& name : wanted.empty() ? names : std::vector{wanted}) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "cuda.hpp"
+#include "log.hpp"
 #include "runner.hpp"
 #include "tensorrt_engine.hpp"
 
@@ -242,6 +243,9 @@ std::unique_ptr<Runner> open_tensorrt(const Bundle& bundle, const Options& optio
                                                    {},
                                                    {}});
   for (const Engine& engine : engines) {
+    if (!engine.mismatch.empty()) {
+      report(options, engine.file + " was exported with --allow-mismatch: " + engine.mismatch);
+    }
     Plan plan{engine, bundle.read(engine.file)};  // a plan is executable code: this checks its hash
     if (manifest.mode == Mode::refit) {
       network->refittable = std::move(plan);

@@ -61,6 +61,14 @@ TEST_CASE("a link may point inside the bundle and nowhere else") {
   fs::create_symlink("nothing", dangling.path() / "model.onnx");
   CHECK(refusal(dangling.path()) == ErrorCode::bundle_invalid);
 
+  BundleCopy manifest("bound");
+  fs::rename(manifest.path() / "manifest.json", manifest.path() / "real.json");
+  fs::create_symlink("real.json", manifest.path() / "manifest.json");
+  CHECK_NOTHROW(Bundle(manifest.path().string()));
+  fs::remove(manifest.path() / "manifest.json");
+  fs::create_symlink(bundle_path("bound") / "manifest.json", manifest.path() / "manifest.json");
+  CHECK(refusal(manifest.path()) == ErrorCode::bundle_invalid);
+
   const fs::path beside = sibling.path().string() + "-beside";  // its path starts with the bundle's
   fs::create_directory(beside);
   fs::rename(sibling.path() / "model.onnx", beside / "model.onnx");

@@ -196,9 +196,10 @@ TEST_CASE("where channels were removed the noise is that of what remained") {
   for (std::size_t i = 0; i < 4; ++i) {
     CHECK(weight[i] == doctest::Approx(10 * static_cast<float>(i + 1) + 0.5f * noise[kept[i]]));
   }
-  const std::uint8_t fewer[] = {0x06, 0x01}, more[] = {0x8e, 0x01};
+  const std::uint8_t fewer[] = {0x06, 0x01}, more[] = {0x8e, 0x01}, beyond[] = {0x86, 0x81};
   CHECK(make(fewer).refusal() == ErrorCode::bundle_invalid);
   CHECK(make(more).refusal() == ErrorCode::bundle_invalid);
+  CHECK(make(beyond).refusal() == ErrorCode::bundle_invalid);  // a bit that is no weight's
 }
 
 TEST_CASE("scales that are no scales are refused, and in other precisions any") {

@@ -99,6 +99,32 @@ TEST_CASE("what is no manifest is refused") {
   CHECK(code_of([&] { parse_manifest(deep); }) == ErrorCode::bundle_invalid);
 }
 
+TEST_CASE("what a newer floats-edge wrote needs a newer floats_rt, and what this one wrote must be exported again") {
+  const auto told = [](const auto& change) {
+    json manifest = manifest_of("bound");
+    change(manifest);
+    try {
+      parse_manifest(manifest.dump());
+    } catch (const Error& error) {
+      return std::string(error.what()).find("use a newer floats_rt") != std::string::npos ? "newer" : "again";
+    }
+    return "taken";
+  };
+  CHECK(told([](json& m) { m["surprise"] = 1; }) == std::string("newer"));
+  CHECK(told([](json& m) { m["golden"]["surprise"] = 1; }) == std::string("newer"));
+  CHECK(told([](json& m) { m["schema_version"] = 2; }) == std::string("newer"));
+  CHECK(told([](json& m) { m.erase("layers"); }) == std::string("again"));
+  for (const char* version : {"0.1.1", "0.2", "1", "99.0.0rc1"}) {
+    CAPTURE(version);
+    CHECK(told([&](json& m) { m.erase("layers"), m["floats_edge_version"] = version; }) == std::string("newer"));
+  }
+  for (const char* version : {"0.1.0", "0.0.9", "", "x", "99999999999999999999"}) {
+    CAPTURE(version);
+    CHECK(told([&](json& m) { m.erase("layers"), m["floats_edge_version"] = version; }) == std::string("again"));
+  }
+  CHECK(told([](json& m) { m["floats_edge_version"] = "99.0.0"; }) == std::string("taken"));
+}
+
 TEST_CASE("a newer schema, and modes and precisions that are none, are refused") {
   CHECK(refusal("bound", [](json& m) { m["schema_version"] = 2; }) == ErrorCode::bundle_invalid);
   CHECK(refusal("bound", [](json& m) { m["lam"]["mode"] = "magic"; }) == ErrorCode::bundle_invalid);
@@ -125,7 +151,8 @@ TEST_CASE("a layer that lost channels says what its noise was drawn for") {
 }
 
 TEST_CASE("no file name leaves the bundle") {
-  for (const std::string name : {"../model.onnx", "/etc/passwd", "a/../../b", "", "..", ".", "a\\b", "a/", "./a"}) {
+  for (const std::string name : {"../model.onnx", "/etc/passwd", "a/../../b", "", "..", ".", "a\\b", "a/", "./a",
+                                 "d//a", "d/./a", ".a", "a b", "a\nb", "\x1b[2J"}) {
     CAPTURE(name);
     CHECK(refusal("bound", [&](json& m) {
             m["files"][name] = m["files"]["model.onnx"];

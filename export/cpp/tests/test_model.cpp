@@ -272,12 +272,21 @@ TEST_CASE("golden outputs that are not met are noticed, unless nobody asks") {
   Bytes bytes = file_bytes(copy.path() / file);
   const Tensors tensors = read_safetensors(bytes);
   const auto at = static_cast<std::size_t>(tensors.at("logits_1").bytes.data() - bytes.data());
-  for (const std::uint8_t high : {0x41, 0x7f}) {  // 8 and more, or NaN
+  const auto refused_with = [&](std::uint8_t high) {
     bytes[at + 3] = high;
     bytes[at + 2] = 0xff;
     write_file(copy.path() / file, {bytes.begin(), bytes.end()});
     rehash(copy, file);
-    CHECK(code_of([&] { Model::load(copy.path().string(), on_cpu()); }) == ErrorCode::engine_incompatible);
+    return code_of([&] { Model::load(copy.path().string(), on_cpu()); });
+  };
+  CHECK(refused_with(0x7f) == ErrorCode::bundle_invalid);       // no number
+  CHECK(refused_with(0x41) == ErrorCode::engine_incompatible);  // 8 and more
+  try {
+    Model::load(copy.path().string(), on_cpu());
+  } catch (const Error& error) {
+    const std::string what = error.what();
+    CHECK(what.find("floats-edge export CHECKPOINT") != std::string::npos);
+    CHECK(what.find("--trt") == std::string::npos);  // there is no engine to rebuild
   }
   Options unchecked = on_cpu();
   unchecked.check_golden = false;
@@ -309,10 +318,26 @@ TEST_CASE("a bundle that failed floats-edge verify is refused on that backend, u
   const std::optional<Error> why = check_compatibility(copy.path().string(), on_cpu());
   REQUIRE(why);
   CHECK(std::string(why->what()).find("failed floats-edge verify on ort-cpu: it differs.") != std::string::npos);
-  judge("ort-cpu", true);
-  CHECK_NOTHROW(Model::load(copy.path().string(), on_cpu()));
+  Options options = on_cpu();
+  std::string logged;
+  options.log = [&](const std::string& line) { logged += line; };
   judge("trt", false);
-  CHECK_NOTHROW(Model::load(copy.path().string(), on_cpu()));
+  CHECK_NOTHROW(Model::load(copy.path().string(), options));
+  CHECK(logged.empty());
+  judge("ort-cpu", true);
+  CHECK_NOTHROW(Model::load(copy.path().string(), options));
+  CHECK(logged.find("failed floats-edge verify on ort-cpu (a library 1.0): it differs. It was let pass") !=
+        std::string::npos);
+}
+
+TEST_CASE("what was exported with --allow-mismatch says so when it is loaded") {
+  BundleCopy copy("bound");
+  copy.change_manifest([](nlohmann::json& manifest) { manifest["mismatch"] = "the graphs differ."; });
+  Options options = on_cpu();
+  std::string logged;
+  options.log = [&](const std::string& line) { logged += line; };
+  CHECK_NOTHROW(Model::load(copy.path().string(), options));
+  CHECK(logged.find("was exported with --allow-mismatch: the graphs differ.") != std::string::npos);
 }
 
 }  // namespace floats_rt

@@ -41,12 +41,18 @@ TEST_CASE("hostile files are refused") {
   };
   refused({});
   refused(Bytes(7));
-  refused(file_of("{}", 0, 3));                                         // longer than the file
-  refused(file_of("{}", 0, ~std::uint64_t{0}));                         // overflow
-  refused(file_of("{}", 4));                                            // bytes nobody owns
-  refused(file_of("[]", 0));                                            // not an object
-  refused(file_of("{\"w\":", 0));                                       // cut off
-  refused(file_of(std::string(200000, '['), 0));                        // deep
+  refused(file_of("{}", 0, 3));                           // longer than the file
+  refused(file_of("{}", 0, ~std::uint64_t{0}));           // overflow
+  refused(file_of("{}", 4));                              // bytes nobody owns
+  refused(file_of("[]", 0));                              // not an object
+  refused(file_of("{\"w\":", 0));                         // cut off
+  refused(file_of(std::string(200000, '['), 0));          // deep
+  refused(file_of("{}" + std::string(1000000, ' '), 0));  // longer than 1 MB
+  refused(file_of(" {}", 0));                             // starts late
+  refused(file_of(R"({"__metadata__":{"a":1}})", 0));     // metadata that is not text
+  refused(file_of(R"({"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+                  R"("w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+                  4));                                                  // a name that occurs twice
   refused(file_of(R"({"w":1})", 0));                                    // not a tensor
   refused(file_of(one("F32", "[1]", "[0,8]"), 4));                      // past the end
   refused(file_of(one("F32", "[1]", "[8,4]"), 8));                      // backwards

@@ -451,6 +451,15 @@ TEST_CASE("a switch that fails leaves the model marked as broken, not half switc
   CHECK_NOTHROW(bundle.load());
 }
 
+TEST_CASE("an engine that was let pass with --allow-mismatch says so when it is loaded") {
+  const EngineBundle bundle("bound", "", {{"mismatch", "it differs."}});
+  Options options = on_fake_gpu();
+  std::string logged;
+  options.log = [&](const std::string& line) { logged += line; };
+  CHECK_NOTHROW(bundle.load(options));
+  CHECK(logged.find("engine0.plan was exported with --allow-mismatch: it differs.") != std::string::npos);
+}
+
 TEST_CASE("golden outputs are checked, and the CPU stands in only when asked") {
   const EngineBundle bundle("bound");
   Options options = on_fake_gpu();

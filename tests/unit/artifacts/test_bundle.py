@@ -35,7 +35,7 @@ def edit_manifest(folder: Path, edit: Edit) -> None:
 def error_of(folder: Path) -> ArtifactError:
     with pytest.raises(ArtifactError) as caught:
         open_bundle(folder)
-    assert caught.value.fix.startswith("export it again")
+    assert "export it again" in caught.value.fix
     return caught.value
 
 
@@ -158,8 +158,10 @@ def with_engine(**changes: object) -> Edit:
         (with_engine(batch=(1, 1, 2**31)), "larger than any memory"),
         (with_engine(lam=0.5), "model.onnx is for a lambda that does not go with mode bound"),
         (lambda c: c["model"].update(std=[0.0]), "std"),
-        (lambda c: c["golden"].update(tolerance=float("nan")), "tolerance"),
-        (lambda c: c["parity"][0].update(max_error=float("inf")), "max_error"),
+        (lambda c: c["golden"].update(tolerance=1e300), "golden.tolerance"),
+        (lambda c: c["golden"].update(tolerance=-1), "golden.tolerance"),
+        (lambda c: c["golden"].update(tolerance=float("nan")), "NaN is no number"),
+        (lambda c: c["parity"][0].update(max_error=float("inf")), "Infinity is no number"),
         (lambda c: c["parity"][0].update(lam=1.5), "lam"),
     ],
 )
@@ -210,6 +212,36 @@ def test_lambdas_that_are_not_served(bundles: Callable[..., Bundle], tmp_path: P
     assert "golden outputs for lambdas (0.9,)" in error_of(folder).what
 
 
+def test_golden_outputs_cover_every_graph(bundles: Callable[..., Bundle], tmp_path: Path) -> None:
+    """Otherwise two graphs that no golden output tells apart could have changed places."""
+    folder = Path(shutil.copytree(bundles("bank").path, tmp_path / "bundle"))
+    edit_manifest(folder, lambda c: c["golden"].update(lambdas=c["lam"]["values"][:1]))
+    assert "golden outputs for lambdas (0.0,), but (0.0, 1.0) are served" in error_of(folder).what
+
+
+@pytest.mark.parametrize(
+    "edit", [lambda c: c.update(surprise=1), lambda c: c.update(schema_version=2), lambda c: c.pop("layers")]
+)
+def test_a_bundle_of_a_newer_floats_edge_needs_a_newer_one(folder: Path, edit: Edit) -> None:
+    edit_manifest(folder, lambda c: (edit(c), c.update(floats_edge_version="99.1")))
+    assert error_of(folder).fix.startswith("use a newer floats-edge, or export it again")
+
+
+def test_what_this_floats_edge_wrote_must_be_written_anew(folder: Path) -> None:
+    edit_manifest(folder, lambda c: c.pop("layers"))
+    assert error_of(folder).fix.startswith("export it again")
+
+
+def test_a_manifest_that_lies_elsewhere(folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / "manifest.json", tmp_path / "manifest.json")
+    (folder / "manifest.json").symlink_to(tmp_path / "manifest.json")
+    assert "manifest.json leads out of its folder" in error_of(folder).what
+    (folder / "manifest.json").unlink()
+    shutil.move(tmp_path / "manifest.json", folder / "real.json")
+    (folder / "manifest.json").symlink_to("real.json")
+    open_bundle(folder)
+
+
 @pytest.mark.parametrize("kind", ["pipe", "device"])
 def test_a_manifest_without_an_end(folder: Path, kind: str) -> None:
     (folder / "manifest.json").unlink()
@@ -217,7 +249,8 @@ def test_a_manifest_without_an_end(folder: Path, kind: str) -> None:
         os.mkfifo(folder / "manifest.json")
     else:
         (folder / "manifest.json").symlink_to("/dev/zero")
-    assert "manifest.json cannot be read: it is no regular file" in error_of(folder).what
+    told = {"pipe": "cannot be read: it is no regular file", "device": "leads out of its folder"}[kind]
+    assert f"manifest.json {told}" in error_of(folder).what
 
 
 def test_weights_of_another_bundle(folder: Path) -> None:

@@ -25,7 +25,7 @@ from floats_edge.errors import ArtifactError
 class TestFileName:
     names = TypeAdapter(FileName)
 
-    @pytest.mark.parametrize("name", ["a", "a.b", "engines/a.plan", "...", "a..b", "Ä"])
+    @pytest.mark.parametrize("name", ["a", "a.b", "engines/a+b-0.5_1e-05.plan", "a..b", "a" * 255])
     def test_accepts(self, name: str) -> None:
         assert self.names.validate_python(name) == name
 
@@ -44,6 +44,11 @@ class TestFileName:
             "a/",
             "./a",
             "a\\b",
+            "...",
+            ".a",
+            "a b",
+            "Ä",
+            "a" * 256,
             "..\\a",
             "a\0b",
             "a\nb",
@@ -208,7 +213,7 @@ class TestReadJson:
         with pytest.raises(ArtifactError, match="is not valid") as caught:
             read_json(file, FileEntry, "do this")
         assert str(file) in caught.value.what
-        assert caught.value.fix == "do this"
+        assert caught.value.fix.endswith("do this")
         assert "\n" not in caught.value.what
 
     def test_missing_or_a_directory(self, tmp_path: Path) -> None:

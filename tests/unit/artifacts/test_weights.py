@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from floats_edge.artifacts.files import pack_tensors
 from floats_edge.artifacts.manifest import LayerSpec
@@ -141,7 +142,11 @@ def test_mask_with_another_number_of_weights(layers: dict[str, AffineLayer]) -> 
 
 
 def test_a_shape_that_fits_in_no_memory_is_refused_before_it_is_allocated(layers: dict[str, AffineLayer]) -> None:
-    huge = LayerSpec(name="conv", shape=(2**31, 2**31, 3, 3), nonzeros=5)
+    with pytest.raises(ValidationError, match="conv is larger than any memory"):
+        LayerSpec(name="conv", shape=(2**31, 2, 1, 1), nonzeros=5)
+    with pytest.raises(ValidationError, match="conv is larger than any memory"):
+        LayerSpec(name="conv", shape=(8, 1, 1, 1), nonzeros=8, drawn=(2**16, 2**16, 1, 1))
+    huge = LayerSpec(name="conv", shape=(2**31, 1, 1, 1), nonzeros=5)
     with pytest.raises(ArtifactError, match="do not fit the manifest"):
         unpack_weights(pack_weights(layers), [huge], SEED)
     dense = huge.model_copy(update={"nonzeros": math.prod(huge.shape)})
@@ -203,3 +208,11 @@ class TestRemovedChannels:
         values = layer_specs(narrow)[0].model_dump()
         with pytest.raises(ValueError, match="validation error"):
             LayerSpec.model_validate({**values, **changes})
+
+
+def test_bits_that_fill_up_the_mask_are_not_set(layers: dict[str, AffineLayer]) -> None:
+    """135 weights take 17 bytes, and one bit of the last is nobody's."""
+    tensors = pack_weights(layers)
+    tensors["conv.mask"][-1] |= 0x80
+    with pytest.raises(ArtifactError, match=r"conv\.mask holds"):
+        unpack_weights(tensors, layer_specs(layers), SEED)
