@@ -5,9 +5,11 @@ usage: make_bundles.py FOLDER
 
 For every bundle there is a NAME.expected.safetensors beside it: ``images`` [N, C, H, W]; ``lambdas`` [K]; for each
 lambda ``logits_K``, all float32; and in modes bound and refit ``weights_K``, the bytes of W and b of all layers as the
-graph takes them, one after the other. ``libonnxruntime.so`` is a link to the library that Python used.
+graph takes them, one after the other. ``libonnxruntime.so`` is a link to the library that Python used. ``hostile`` has
+graphs that must be refused, made of ``honest.onnx``.
 """
 
+import runpy
 import sys
 from pathlib import Path
 
@@ -73,6 +75,8 @@ def main(folder: Path) -> None:
     for name, (source, *options) in BUNDLES.items():
         _floats_edge("export", folder / source, "-o", folder / name, *options)
         (folder / f"{name}.expected.safetensors").write_bytes(pack_tensors(_expected(open_bundle(folder / name))))
+    fixtures = Path(__file__).resolve().parents[3] / "tests" / "fixtures" / "hostile_graphs.py"
+    runpy.run_path(str(fixtures))["write_all"](folder / "hostile")
     (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
     link = folder / "libonnxruntime.so"
     link.unlink(missing_ok=True)
