@@ -12,6 +12,8 @@ import onnx
 
 from floats_edge.artifacts.files import pack_tensors
 
+LARGEST = 16384  # bytes: what tools/test_cpp lets inputs grow to
+
 
 def main(bundles: Path, corpus: Path) -> None:
     """Fill ``corpus``."""
@@ -20,6 +22,9 @@ def main(bundles: Path, corpus: Path) -> None:
         (corpus / f"{manifest.parent.name}.json").write_bytes(manifest.read_bytes())
     (corpus / "weights.safetensors").write_bytes(pack_tensors(_weights()))
     (corpus / "graph.onnx").write_bytes(_graph())
+    for graph in (*bundles.glob("hostile/*.onnx"), bundles / "honest.onnx"):
+        if graph.stat().st_size <= LARGEST:
+            (corpus / graph.name).write_bytes(graph.read_bytes())
 
 
 def _weights() -> dict[str, np.ndarray]:
