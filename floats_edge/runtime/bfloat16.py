@@ -7,8 +7,6 @@ a bfloat16 engine computes, but nothing of how fast.
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from floats_edge.runtime.graph_check import NOWHERE
-
 _MADE_EXACTLY = ("Cast", "Greater", "Where", "Relu")
 """Operations whose results need no rounding: choices among rounded values, and truth values."""
 
@@ -22,9 +20,7 @@ def emulated(model: bytes) -> bytes:
     graph = proto.graph
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.BFLOAT16:
-            tensor.CopyFrom(
-                numpy_helper.from_array(numpy_helper.to_array(tensor, base_dir=NOWHERE).astype("float32"), tensor.name)
-            )
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype("float32"), tensor.name))
     nodes: list[onnx.NodeProto] = []
     wide: dict[str, str] = {}
     for value in graph.input:

@@ -1,6 +1,5 @@
 """Whether a graph is the one that its manifest describes: what it takes, gives and holds, before anything is run."""
 
-import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,9 @@ from numpy.typing import NDArray
 
 from floats_edge.artifacts.bundle import EXPORT_AGAIN, Bundle
 from floats_edge.errors import ArtifactError
+from floats_edge.runtime.graph_bounds import check_sizes
+from floats_edge.runtime.graph_rules import read_parts
+from floats_edge.runtime.onnx_bytes import GraphError
 
 if TYPE_CHECKING:
     import onnx
@@ -28,29 +30,32 @@ _ELEMENTS: dict[type[np.generic], str] = {
 """How ONNX calls the types that graphs take and hold."""
 
 
-NOWHERE = os.devnull
-"""The folder for constants that a graph keeps in other files: none of them is hashed, so none is to be found."""
+def graph_bytes(bundle: Bundle, file: str) -> bytes:
+    """A graph of a bundle, serialised: whatever is to read it may, as it holds nothing but what an export writes.
+
+    Looked at as bytes, before any other library sees them: by what ``export/schema/graph.json`` says it reads no file,
+    calls itself nowhere, and makes no tensor larger than networks need.
+
+    Raises:
+        ArtifactError: the file is not what was exported, or no such graph.
+    """
+    data = bundle.read(file)
+    try:
+        check_sizes(read_parts(data))
+    except GraphError as fault:
+        raise ArtifactError(f"the graph {bundle.path / file} {fault}.", fix=EXPORT_AGAIN) from None
+    return data
 
 
 def read_graph(bundle: Bundle, file: str) -> "onnx.ModelProto":
-    """A graph of a bundle, every constant of which is in it and can be read.
+    """A graph of a bundle: see :func:`graph_bytes`.
 
     Raises:
         ArtifactError: the file is not what was exported, or no such graph.
     """
     import onnx
-    from onnx import numpy_helper
 
-    data = bundle.read(file)
-    try:
-        model = onnx.load_model_from_string(data)
-        for tensor in model.graph.initializer:
-            numpy_helper.to_array(tensor, base_dir=NOWHERE)
-    except Exception as error:  # protobuf and onnx raise something else for every fault
-        raise ArtifactError(
-            f"{bundle.path / file} holds no graph that can be read: {error}.", fix=EXPORT_AGAIN
-        ) from error
-    return model
+    return onnx.load_model_from_string(graph_bytes(bundle, file))
 
 
 def check_session(session: "ort.InferenceSession", bundle: Bundle, extra: Arrays = _NONE) -> None:

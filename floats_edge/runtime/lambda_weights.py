@@ -326,11 +326,9 @@ def _weight_names(bundle: Bundle) -> list[str]:
 
 
 def _initializers(bundle: Bundle, file: str) -> dict[str, Array]:
-    from onnx import TensorProto, numpy_helper
+    from onnx import numpy_helper
 
-    constants = (
-        tensor for tensor in read_graph(bundle, file).graph.initializer if tensor.data_type != TensorProto.STRING
-    )
+    constants = read_graph(bundle, file).graph.initializer
     return {tensor.name: numpy_helper.to_array(tensor).astype(np.float32) for tensor in constants}
 
 

@@ -9,7 +9,7 @@ from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.manifest import LAMBDA_INPUT
 from floats_edge.artifacts.records import Reading
 from floats_edge.runtime.base import DEFAULT_HOST, Host, Images, Kernels, Logits, Predictor
-from floats_edge.runtime.graph_check import check_constants, check_session, read_graph
+from floats_edge.runtime.graph_check import check_constants, check_session, graph_bytes, read_graph
 from floats_edge.runtime.lambda_weights import input_weights
 from floats_edge.runtime.ort_session import BoundSession, is_emulated, on_gpu, ort_value
 
@@ -80,7 +80,8 @@ class OrtPredictor(Predictor):
 def _bank(bundle: Bundle, backend: str, host: Host) -> Serve:
     """Modes ``fixed`` and ``bank``: one session per lambda, all loaded; switching picks another."""
     sessions: dict[float | None, BoundSession] = {
-        graph.lam: BoundSession(bundle.read(graph.file), bundle, backend, host) for graph in bundle.manifest.graphs
+        graph.lam: BoundSession(graph_bytes(bundle, graph.file), bundle, backend, host)
+        for graph in bundle.manifest.graphs
     }
     for each in sessions.values():
         check_session(each.session, bundle)
@@ -92,7 +93,7 @@ def _bound(bundle: Bundle, backend: str, host: Host) -> Serve:
     weights = input_weights(bundle, host.threads)
     on_device = on_gpu(backend)
     values = {name: ort_value(array, on_device=on_device) for name, array in weights.at(0.0).items()}
-    session = BoundSession(bundle.read(bundle.manifest.graphs[0].file), bundle, backend, host, values)
+    session = BoundSession(graph_bytes(bundle, bundle.manifest.graphs[0].file), bundle, backend, host, values)
     check_session(session.session, bundle, weights.at(0.0))
 
     def serve(lam: float) -> BoundSession:
@@ -109,7 +110,7 @@ def _input(bundle: Bundle, backend: str, host: Host) -> Serve:
     """Mode ``input``: lambda is an input beside the images, and every inference computes the weights anew."""
     lam_in_force = np.zeros((), dtype=np.float32)
     others: dict[str, ort.OrtValue] = {LAMBDA_INPUT: ort_value(lam_in_force, on_device=False)}
-    session = BoundSession(bundle.read(bundle.manifest.graphs[0].file), bundle, backend, host, others)
+    session = BoundSession(graph_bytes(bundle, bundle.manifest.graphs[0].file), bundle, backend, host, others)
     check_session(session.session, bundle, {LAMBDA_INPUT: lam_in_force})
 
     def serve(lam: float) -> BoundSession:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from floats_edge.artifacts.bundle import EXPORT_AGAIN, Bundle
 from floats_edge.errors import BackendError
 from floats_edge.runtime.base import Host, Images, Kernels, Logits
-from floats_edge.runtime.graph_check import NOWHERE
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -30,6 +29,8 @@ _SPIN = ("session.intra_op.spin_duration_us", "300")
 """How long threads look for work before they sleep. By default many ms: a network that runs 30 times a second takes a
 whole core, and threads that change lambda after an inference find no core free. Versions without this option ignore it.
 """
+_FORMAT = ("session.load_model_format", "ONNX")
+"""What the bytes were checked to be; ONNX Runtime would guess, and has a format of its own."""
 _BFLOAT16 = 16
 """``onnx.TensorProto.BFLOAT16``."""
 _KERNEL = "_kernel_time"
@@ -178,7 +179,7 @@ def open_session(model: bytes, bundle: Bundle, backend: str, host: Host) -> "ort
     provider = PROVIDERS[backend]
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", NOWHERE)
+    options.add_session_config_entry(*_FORMAT)
     options.add_session_config_entry(*_SPIN)
     if host.threads is not None:
         options.intra_op_num_threads = host.threads

@@ -26,6 +26,9 @@ def main(bundles: Path, corpus: Path) -> None:
             (corpus / f"hostile-{manifest.parent.name}.json").write_bytes(manifest.read_bytes())
     (corpus / "weights.safetensors").write_bytes(pack_tensors(_weights()))
     (corpus / "graph.onnx").write_bytes(_graph())
+    for graph in (*bundles.glob("hostile-graphs/*.onnx"), bundles / "honest.onnx"):
+        if graph.stat().st_size < LARGEST:
+            (corpus / graph.name).write_bytes(graph.read_bytes())
 
 
 def _weights() -> dict[str, np.ndarray]:

@@ -5,8 +5,8 @@
 #include <tuple>
 #include <utility>
 
+#include "graph_check.hpp"
 #include "lambda_tensors.hpp"
-#include "onnx_initializers.hpp"
 #include "onnxruntime_library.hpp"
 #include "runner.hpp"
 
@@ -115,16 +115,15 @@ void check_session(const Network& network, const OrtSession* session) {
 
 // Where in a serialised model the elements of each tensor lie.
 std::vector<std::size_t> places_of(const std::vector<LambdaTensor>& tensors, const Bytes& model) {
-  const auto initializers = raw_initializers(model);
+  const auto constants = checked_constants(model);
   std::vector<std::size_t> places;
   for (const LambdaTensor& tensor : tensors) {
-    const auto found = initializers.find(tensor.name);
-    const std::vector<std::uint64_t> dims(tensor.shape.begin(), tensor.shape.end());
-    if (found == initializers.end() || found->second.type != onnx_type(tensor.element) || found->second.dims != dims ||
-        found->second.bytes != tensor.bytes()) {
+    const auto found = constants.find(tensor.name);
+    const std::vector<std::int64_t> dims(tensor.shape.begin(), tensor.shape.end());
+    if (found == constants.end() || found->second.type != onnx_type(tensor.element) || found->second.dims != dims) {
       invalid_graph("hold the weights");
     }
-    places.push_back(found->second.begin);
+    places.push_back(static_cast<std::size_t>(found->second.raw.begin() - model.data()));
   }
   return places;
 }
@@ -297,7 +296,7 @@ std::unique_ptr<Runner> open_onnxruntime(const Bundle& bundle, const Options& op
   }
   for (const Graph& graph : manifest.graphs) {
     const Bytes model = bundle.read(graph.file);
-    raw_initializers(model);  // refuses a graph that would read files of the graph's own choice
+    checked_constants(model);
     network->sessions.push_back(network->runtime.session(model, options.threads));
     check_session(*network, network->sessions.back().get());
     if (graph.lam) network->lambdas.push_back(*graph.lam);

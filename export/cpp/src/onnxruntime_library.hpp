@@ -53,6 +53,8 @@ class OnnxRuntime {
     check(api_->SetIntraOpNumThreads(options.get(), threads));
     // As floats-edge does: idle threads that look for work for long keep cores from the rest of the application.
     check(api_->AddSessionConfigEntry(options.get(), "session.intra_op.spin_duration_us", "300"));
+    // What the bytes were checked to be; ONNX Runtime would guess, and has a format of its own.
+    check(api_->AddSessionConfigEntry(options.get(), "session.load_model_format", "ONNX"));
     OrtSession* made = nullptr;
     check(api_->CreateSessionFromArray(environment_.get(), model.data(), model.size(), options.get(), &made),
           ErrorCode::engine_incompatible);

@@ -5,8 +5,9 @@ usage: make_bundles.py FOLDER
 
 For every bundle there is a NAME.expected.safetensors beside it: ``images`` [N, C, H, W]; ``lambdas`` [K]; for each
 lambda ``logits_K``, all float32; and in modes bound and refit ``weights_K``, the bytes of W and b of all layers as the
-graph takes them, one after the other. Below ``hostile`` are the bundles of ``tests/fixtures/hostile``.
-``libonnxruntime.so`` is a link to the library that Python used.
+graph takes them, one after the other. Below ``hostile`` are the bundles of ``tests/fixtures/hostile``, below
+``hostile-graphs`` graphs that must be refused, made of ``honest.onnx``. ``libonnxruntime.so`` is a link to the library
+that Python used.
 """
 
 import sys
@@ -23,7 +24,8 @@ from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.lambda_weights import input_weights
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
-from fixtures.hostile.cases import write_all
+from fixtures import hostile_graphs
+from fixtures.hostile import cases as hostile_bundles
 
 LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 QUICK = ("-o", "train.epochs=1", "-o", "data.train_images=512", "-o", "evaluate.images=64")
@@ -77,7 +79,8 @@ def main(folder: Path) -> None:
     for name, (source, *options) in BUNDLES.items():
         _floats_edge("export", folder / source, "-o", folder / name, *options)
         (folder / f"{name}.expected.safetensors").write_bytes(pack_tensors(_expected(open_bundle(folder / name))))
-    write_all(folder / "hostile")
+    hostile_bundles.write_all(folder / "hostile")
+    hostile_graphs.write_all(folder / "hostile-graphs")
     (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
     link = folder / "libonnxruntime.so"
     link.unlink(missing_ok=True)

@@ -13,8 +13,10 @@ from floats_edge.artifacts.bundle import Bundle, file_entries, open_bundle, writ
 from floats_edge.artifacts.manifest import Precision
 from floats_edge.deploy.export import ExportRequest, export
 from floats_edge.errors import ArtifactError, BackendError, FloatsError
+from floats_edge.runtime.base import DEFAULT_HOST
 from floats_edge.runtime.lambda_weights import twin_weights
 from floats_edge.runtime.ort import open_ort
+from floats_edge.runtime.ort_session import open_session
 
 VALUES = {"fixed": (0.3,), "bank": (0.0, 0.3)}
 MODES = ("fixed", "bank", "bound", "input", "refit")
@@ -210,10 +212,16 @@ def test_another_provider_is_not_tried_in_silence(tmp_path: Path, capsys: pytest
     """For an error of this kind ONNX Runtime prints a banner and opens the graph on the CPU, unless told not to."""
     bundle = write_bundle(tmp_path / "bundle", (0.3,))
     graph = bundle.read(bundle.manifest.graphs[0].file)
-    bundle = rewritten(bundle, graph.replace(b"GlobalAveragePool", b"GlobalAverag\xffPool"))
     with pytest.raises(BackendError, match="cannot load the graph"):
-        open_ort(bundle, "ort-cpu", 0.3)
+        open_session(graph.replace(b"GlobalAveragePool", b"GlobalAverag\xffPool"), bundle, "ort-cpu", DEFAULT_HOST)
     assert capsys.readouterr().out == ""
+
+
+def test_only_onnx_own_format_is_loaded(tmp_path: Path) -> None:
+    """By its first bytes ONNX Runtime would take this for a file in another format of its own, and read that."""
+    bundle = write_bundle(tmp_path / "bundle", (0.3,))
+    with pytest.raises(BackendError, match=r"(?i)protobuf"):
+        open_session(b"\x20\x00\x00\x00ORTM" + bytes(200), bundle, "ort-cpu", DEFAULT_HOST)
 
 
 def test_a_graph_that_fails_while_it_runs(tmp_path: Path) -> None:
