@@ -182,7 +182,7 @@ def read_json(path: Path, schema: type[Schema], remedy: str, largest: int = LARG
             remedy = f"use a newer floats-edge, or {remedy}"
         raise ArtifactError(f"{path} is not valid: {where or 'file'}: {problem['msg']}.", fix=remedy) from None
     except ValueError as error:  # not JSON
-        raise ArtifactError(f"{path} is not valid: file: {error}.", fix=remedy) from None
+        raise ArtifactError(f"{path} is not valid: file: Invalid JSON: {error}.", fix=remedy) from None
 
 
 def _read_small(path: Path, remedy: str, largest: int) -> bytes:

@@ -168,10 +168,14 @@ class TestBundle:
 
     def test_text_of_a_stranger_is_shown_as_it_is(self, bundle: Bundle) -> None:
         manifest = bundle.path / "manifest.json"
-        manifest.write_text(manifest.read_text().replace('"a"', '"[red]\\u001b[2Ja"'))
-        output = inspect(bundle.path).output
-        assert "\x1b" not in output
-        assert "[red]\N{REPLACEMENT CHARACTER}[2Ja" in output
+        whole = manifest.read_text()
+        manifest.write_text(whole.replace('"a"', '"[red]a"'))
+        assert "[red]a" in inspect(bundle.path).output
+        manifest.write_text(whole.replace('"a"', '"\\u001b[2Ja"'))
+        result = inspect(bundle.path)
+        assert result.exit_code == 1
+        assert "\x1b" not in result.output
+        assert "holds a control character" in result.output
 
     def test_needs_no_torch_and_loads_no_engine(self, bundle: Bundle) -> None:
         blocked = ("torch", "tensorrt", "tensorrt_rtx", "onnxruntime")
