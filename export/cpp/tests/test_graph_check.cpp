@@ -14,7 +14,8 @@ constexpr double kSeconds = 2;
 // The graphs of tests/fixtures/hostile_graphs.py, which make_bundles.py wrote.
 std::vector<std::filesystem::path> hostile_graphs() {
   std::vector<std::filesystem::path> paths;
-  for (const auto& entry : std::filesystem::directory_iterator(bundle_path("hostile-graphs"))) paths.push_back(entry.path());
+  for (const auto& entry : std::filesystem::directory_iterator(bundle_path("hostile-graphs")))
+    paths.push_back(entry.path());
   std::sort(paths.begin(), paths.end());
   REQUIRE(paths.size() >= 60);
   return paths;
