@@ -4,7 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
-#include <memory>
+#include <exception>
 #include <string>
 
 #include "floats_rt/floats_rt.hpp"
@@ -16,6 +16,27 @@ inline void check(cudaError_t status, const char* what) {
   throw Error(ErrorCode::runtime, std::string("CUDA failed to ") + what + ": " + cudaGetErrorString(status) + ".",
               "if memory is short, use a smaller batch or close other programs on this GPU; otherwise load again");
 }
+
+// Makes a device current for the calling thread, and at its end the one that was.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) : device_(device) {
+    check(cudaGetDevice(&before_), "tell which device is in use");
+    const cudaError_t status = cudaSetDevice(device);
+    if (status == cudaSuccess) return;
+    throw Error(ErrorCode::no_device,
+                "CUDA device " + std::to_string(device) + " cannot be used: " + cudaGetErrorString(status) + ".",
+                "check it with nvidia-smi (Jetson: tegrastats), and close other programs on it");
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+  ~OnDevice() {
+    if (before_ != device_) cudaSetDevice(before_);
+  }
+
+ private:
+  int device_, before_ = 0;
+};
 
 // Uninitialised device memory.
 class DeviceMemory {
@@ -61,6 +82,31 @@ class Stream {
  private:
   cudaStream_t stream_ = nullptr;
 };
+
+// Lets an exception pass only when a stream is empty: the memory that queued work uses may be gone after it.
+class EmptyOnError {
+ public:
+  explicit EmptyOnError(cudaStream_t stream) noexcept : stream_(stream) {}
+  EmptyOnError(const EmptyOnError&) = delete;
+  EmptyOnError& operator=(const EmptyOnError&) = delete;
+  ~EmptyOnError() {
+    if (std::uncaught_exceptions() > before_) cudaStreamSynchronize(stream_);
+  }
+
+ private:
+  cudaStream_t stream_;
+  int before_ = std::uncaught_exceptions();
+};
+
+// Throws Error, runtime, if what is put into a stream is recorded for a CUDA graph instead of run.
+inline void check_runs(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream, &status), "tell whether a stream is being captured");
+  if (status == cudaStreamCaptureStatusNone) return;
+  throw Error(ErrorCode::runtime,
+              "the stream is being captured: later calls could not wait for a CUDA graph's replays.",
+              "call infer_async outside of the capture");
+}
 
 // A point in a stream that other streams can wait for. Before the first record, there is nothing to wait for.
 class Event {

@@ -13,7 +13,7 @@
 namespace floats_rt {
 
 constexpr const char* kLambdaInput = "lambda";  // the scalar float32 graph input of mode input
-constexpr std::size_t kAlignment = 256;         // bytes: what CUDA and vector units like
+constexpr std::size_t kAlignment = 256;         // bytes: what TensorRT asks of an address, and vector units like
 
 // One tensor, and where it lies in the buffer.
 struct LambdaTensor {

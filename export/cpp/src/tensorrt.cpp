@@ -1,5 +1,6 @@
 // Bundles on TensorRT.
 #include <algorithm>
+#include <cstdint>
 #include <utility>
 
 #include "cuda.hpp"
@@ -34,36 +35,44 @@ class DeviceTensors {
   cuda::DeviceMemory device_;
 };
 
-class TensorRtRunner : public Runner {
+// Bytes of a batch of images or logits. Throws Error, bundle_invalid, where there are no such numbers.
+std::size_t batch_bytes(std::size_t batch, std::size_t each) {
+  std::size_t bytes = 0;
+  if (!__builtin_mul_overflow(batch, each, &bytes) && !__builtin_mul_overflow(bytes, sizeof(float), &bytes)) {
+    return bytes;
+  }
+  throw Error(ErrorCode::bundle_invalid, "a batch of " + std::to_string(batch) + " is larger than any memory.",
+              "build the engine for smaller batches: floats-edge export --trt --batch MIN:OPT:MAX");
+}
+
+// The engines at work in memory of their own. On the device that is current.
+class Inference {
  public:
-  explicit TensorRtRunner(std::shared_ptr<const Network> network)
-      : network_(std::move(network)),
-        engines_(network_->refittable ? std::vector{load_engine(*network_, *network_->refittable)} : network_->engines),
-        images_(largest_batch() * network_->input.size() * sizeof(float)),
-        logits_(largest_batch() * network_->output.size() * sizeof(float)) {
-    // Below the engine's smallest batch, whatever lies in the buffer makes up the number.
-    cuda::check(cudaMemset(images_.get(), 0, largest_batch() * network_->input.size() * sizeof(float)), "clear memory");
+  explicit Inference(const Network& network)
+      : network_(network),
+        engines_(network.refittable ? std::vector{load_engine(network, *network.refittable)} : network.engines),
+        images_(batch_bytes(largest_batch(), network.input.size())),
+        logits_(batch_bytes(largest_batch(), network.output.size())) {
     for (const LoadedEngine& loaded : engines_) {
       contexts_.emplace_back(loaded.engine->createExecutionContext());
       must(contexts_.back() != nullptr, "make an execution context");
     }
-    if (network_->mode == Mode::refit) {
-      refit_.emplace(*network_, *engines_.front().engine);
-    } else if (network_->tensors) {
-      device_tensors_.emplace(*network_->tensors);
+    if (network.mode == Mode::refit) {
+      refit_.emplace(network, *engines_.front().engine);
+    } else if (network.tensors) {
+      device_tensors_.emplace(*network.tensors);
       device_tensors_->bind(*contexts_.front());
     }
+    // Below the engine's smallest batch, whatever lies in the buffer makes up the number.
+    cuda::check(cudaMemsetAsync(images_.get(), 0, batch_bytes(largest_batch(), network.input.size()), stream_.get()),
+                "clear memory");
+    stream_.synchronize();
   }
+  Inference(const Inference&) = delete;
+  Inference& operator=(const Inference&) = delete;
+  ~Inference() { cudaEventSynchronize(queued_.get()); }
 
-  ~TensorRtRunner() override { cudaEventSynchronize(queued_.get()); }
-
-  std::unique_ptr<Runner> clone() const override {
-    use_device(network_->device);
-    return std::make_unique<TensorRtRunner>(network_);
-  }
-
-  void set_lambda(float lam) override {
-    use_device(network_->device);
+  void set_lambda(float lam) {
     if (refit_) {
       queued_.synchronize();
       stream_.synchronize();
@@ -73,29 +82,25 @@ class TensorRtRunner : public Runner {
       device_tensors_->put(lam, stream_.get());
       stream_.synchronize();
     } else {
-      const auto& lambdas = network_->lambdas;
+      const auto& lambdas = network_.lambdas;
       current_ = static_cast<std::size_t>(std::find(lambdas.begin(), lambdas.end(), lam) - lambdas.begin());
     }
   }
 
-  void infer(const float* images, std::size_t batch, float* logits) override {
-    use_device(network_->device);
+  void infer(const float* images, std::size_t batch, float* logits) {
     const std::size_t largest = engines_[current_].largest_batch;
     for (std::size_t start = 0; start < batch; start += largest) {
-      infer_part(images + start * network_->input.size(), std::min(largest, batch - start),
-                 logits + start * network_->output.size());
+      infer_part(images + start * network_.input.size(), std::min(largest, batch - start),
+                 logits + start * network_.output.size());
     }
   }
 
-  void infer_async(const float* device_images, std::size_t batch, float* device_logits, CUstream_st* stream) override {
-    const LoadedEngine& engine = engines_[current_];
-    if (batch < engine.smallest_batch || batch > engine.largest_batch) {
-      throw Error(ErrorCode::bad_shape,
-                  "the engine takes batches from " + std::to_string(engine.smallest_batch) + " to " +
-                      std::to_string(engine.largest_batch) + ", not " + std::to_string(batch) + ".",
-                  "use infer, or build an engine for this batch: floats-edge export --trt --batch MIN:OPT:MAX");
-    }
-    use_device(network_->device);
+  void infer_async(const float* device_images, std::size_t batch, float* device_logits, cudaStream_t stream) {
+    check_batch(batch);
+    check_address(device_images, "the images");
+    check_address(device_logits, "the logits");
+    cuda::check_runs(stream);
+    const cuda::EmptyOnError guard(stream);
     enqueue(device_images, batch, device_logits, stream);
     queued_.record(stream);
   }
@@ -107,15 +112,32 @@ class TensorRtRunner : public Runner {
     return largest;
   }
 
+  void check_batch(std::size_t batch) const {
+    const LoadedEngine& engine = engines_[current_];
+    if (batch >= engine.smallest_batch && batch <= engine.largest_batch) return;
+    throw Error(ErrorCode::bad_shape,
+                "the engine takes batches from " + std::to_string(engine.smallest_batch) + " to " +
+                    std::to_string(engine.largest_batch) + ", not " + std::to_string(batch) + ".",
+                "use infer, or build an engine for this batch: floats-edge export --trt --batch MIN:OPT:MAX");
+  }
+
+  void check_address(const float* address, const std::string& what) const {
+    if (address && reinterpret_cast<std::uintptr_t>(address) % kAlignment == 0) return;
+    throw Error(ErrorCode::bad_shape,
+                what + " do not lie at a multiple of " + std::to_string(kAlignment) + " bytes, as TensorRT asks.",
+                "pass the pointer that cudaMalloc gave, or copy what begins inside of a buffer to the front of one");
+  }
+
   void infer_part(const float* images, std::size_t count, float* logits) {
+    const cuda::EmptyOnError guard(stream_.get());
     const std::size_t rows = std::max(count, engines_[current_].smallest_batch);
     queued_.hold_back(stream_.get());
-    cuda::check(cudaMemcpyAsync(images_.get(), images, count * network_->input.size() * sizeof(float),
+    cuda::check(cudaMemcpyAsync(images_.get(), images, batch_bytes(count, network_.input.size()),
                                 cudaMemcpyHostToDevice, stream_.get()),
                 "copy the images");
     enqueue(reinterpret_cast<const float*>(images_.get()), rows, reinterpret_cast<float*>(logits_.get()),
             stream_.get());
-    cuda::check(cudaMemcpyAsync(logits, logits_.get(), count * network_->output.size() * sizeof(float),
+    cuda::check(cudaMemcpyAsync(logits, logits_.get(), batch_bytes(count, network_.output.size()),
                                 cudaMemcpyDeviceToHost, stream_.get()),
                 "copy the logits");
     stream_.synchronize();
@@ -124,7 +146,7 @@ class TensorRtRunner : public Runner {
   // A context's buffers serve one inference at a time, so each waits for what infer_async queued before.
   void enqueue(const float* images, std::size_t batch, float* logits, cudaStream_t stream) {
     nvinfer1::IExecutionContext& context = *contexts_[current_];
-    const InputSpec& input = network_->input;
+    const InputSpec& input = network_.input;
     nvinfer1::Dims shape{};
     shape.nbDims = 4;
     const std::size_t axes[] = {batch, input.channels, input.height, input.width};
@@ -133,12 +155,12 @@ class TensorRtRunner : public Runner {
     queued_.hold_back(stream);
     must(context.setInputShape(input.name.c_str(), shape), "take a batch of this size");
     must(context.setTensorAddress(input.name.c_str(), const_cast<float*>(images)), "bind the images");
-    must(context.setTensorAddress(network_->output.name.c_str(), logits), "bind the logits");
+    must(context.setTensorAddress(network_.output.name.c_str(), logits), "bind the logits");
     must(context.enqueueV3(stream), "run");
   }
 
-  std::shared_ptr<const Network> network_;
-  std::vector<LoadedEngine> engines_;  // one per lambda, or one for any; in mode refit this runner's own
+  const Network& network_;
+  std::vector<LoadedEngine> engines_;  // one per lambda, or one for any; in mode refit this one's own
   cuda::Stream stream_;
   cuda::Event queued_;                                                  // the end of what infer_async queued last
   cuda::DeviceMemory images_, logits_;                                  // of the largest batch
@@ -148,23 +170,69 @@ class TensorRtRunner : public Runner {
   std::size_t current_ = 0;
 };
 
+// TensorRT lets several threads run contexts of an engine, but says nothing of making and ending them: one at a time.
+class TensorRtRunner : public Runner {
+ public:
+  explicit TensorRtRunner(std::shared_ptr<const Network> network) : network_(std::move(network)) {
+    const Visit visit(network_->options);
+    const std::lock_guard lock(*network_->making);
+    inference_ = std::make_unique<Inference>(*network_);
+  }
+
+  ~TensorRtRunner() override {
+    std::optional<Visit> visit;
+    try {
+      visit.emplace(network_->options);
+    } catch (const Error&) {  // a device that is gone took its memory with it
+    }
+    {
+      const std::lock_guard lock(*network_->making);
+      inference_.reset();
+    }
+    network_.reset();
+  }
+
+  std::unique_ptr<Runner> clone() const override { return std::make_unique<TensorRtRunner>(network_); }
+
+  void set_lambda(float lam) override {
+    const Visit visit(network_->options);
+    inference_->set_lambda(lam);
+  }
+
+  void infer(const float* images, std::size_t batch, float* logits) override {
+    const Visit visit(network_->options);
+    inference_->infer(images, batch, logits);
+  }
+
+  void infer_async(const float* device_images, std::size_t batch, float* device_logits, CUstream_st* stream) override {
+    const Visit visit(network_->options);
+    inference_->infer_async(device_images, batch, device_logits, stream);
+  }
+
+ private:
+  std::shared_ptr<const Network> network_;
+  std::unique_ptr<Inference> inference_;
+};
+
 }  // namespace
 
 void check_tensorrt(const Bundle& bundle, const Options& options) {
   const TensorRt library(options.tensorrt_library);
-  fitting_engines(bundle, library.version(), use_device(options.device));
+  fitting_engines(bundle, library.version(), compute_capability(options.device));
 }
 
 std::unique_ptr<Runner> open_tensorrt(const Bundle& bundle, const Options& options) {
   const Manifest& manifest = bundle.manifest();
   const std::string path = bundle.path().string();
   TensorRt library(options.tensorrt_library);
-  const std::string target = use_device(options.device);
+  const std::string target = compute_capability(options.device);
   const std::vector<Engine> engines = fitting_engines(bundle, library.version(), target);
+  const Visit visit(options);
   auto runtime = library.runtime();
-  auto network = std::make_shared<Network>(Network{std::move(library),
+  auto network = std::make_shared<Network>(Network{options,
+                                                   std::move(library),
                                                    std::move(runtime),
-                                                   options.device,
+                                                   std::make_unique<std::mutex>(),
                                                    manifest.mode,
                                                    manifest.input,
                                                    manifest.output,

@@ -4,37 +4,64 @@
 #include <cstdint>
 #include <map>
 #include <set>
+#include <tuple>
 #include <utility>
 
 namespace floats_rt {
 namespace {
 
+using nvinfer1::TensorFormat;
+using nvinfer1::TensorIOMode;
+using nvinfer1::TensorLocation;
 using Shape = std::vector<std::int64_t>;  // the batch axis is -1
-using TensorTypes = std::map<std::string, std::pair<nvinfer1::DataType, Shape>>;
+using IoTensor = std::tuple<TensorIOMode, TensorLocation, TensorFormat, nvinfer1::DataType, Shape>;
+using IoTensors = std::map<std::string, IoTensor>;
 
-TensorTypes wanted_tensors(const Network& network) {
-  const auto signed_shape = [](const std::vector<std::size_t>& shape) { return Shape(shape.begin(), shape.end()); };
-  Shape images = signed_shape({network.input.channels, network.input.height, network.input.width});
-  images.insert(images.begin(), -1);
-  TensorTypes tensors;
-  tensors[network.input.name] = {nvinfer1::DataType::kFLOAT, images};
-  tensors[network.output.name] = {nvinfer1::DataType::kFLOAT, {-1, static_cast<std::int64_t>(network.output.size())}};
+constexpr int32_t kProfile = 0;  // the one that contexts begin with
+
+IoTensor plain(TensorIOMode mode, nvinfer1::DataType type, Shape shape) {
+  return {mode, TensorLocation::kDEVICE, TensorFormat::kLINEAR, type, std::move(shape)};
+}
+
+Shape shape_of(const std::vector<std::size_t>& axes) { return Shape(axes.begin(), axes.end()); }
+Shape shape_of(const nvinfer1::Dims& dims) { return Shape(dims.d, dims.d + std::max(dims.nbDims, 0)); }
+
+Shape images_shape(const InputSpec& input, std::int64_t batch) {
+  const auto axis = [](std::size_t size) { return static_cast<std::int64_t>(size); };
+  return {batch, axis(input.channels), axis(input.height), axis(input.width)};
+}
+
+IoTensors wanted_tensors(const Network& network) {
+  const Shape logits = {-1, static_cast<std::int64_t>(network.output.size())};
+  IoTensors tensors;
+  tensors[network.input.name] =
+      plain(TensorIOMode::kINPUT, nvinfer1::DataType::kFLOAT, images_shape(network.input, -1));
+  tensors[network.output.name] = plain(TensorIOMode::kOUTPUT, nvinfer1::DataType::kFLOAT, logits);
   if (!network.tensors || network.mode == Mode::refit) return tensors;
   for (const LambdaTensor& tensor : network.tensors->tensors()) {
-    tensors[tensor.name] = {data_type(tensor.element), signed_shape(tensor.shape)};
+    tensors[tensor.name] = plain(TensorIOMode::kINPUT, data_type(tensor.element), shape_of(tensor.shape));
   }
   return tensors;
 }
 
-TensorTypes found_tensors(const nvinfer1::ICudaEngine& engine) {
-  TensorTypes tensors;
+IoTensors found_tensors(const nvinfer1::ICudaEngine& engine) {
+  IoTensors tensors;
   for (int32_t i = 0; i < engine.getNbIOTensors(); ++i) {
     const char* const name = engine.getIOTensorName(i);
-    const nvinfer1::Dims dims = engine.getTensorShape(name);
-    Shape shape(dims.d, dims.d + std::max(dims.nbDims, 0));
-    tensors[name] = {engine.getTensorDataType(name), std::move(shape)};
+    tensors[name] = {engine.getTensorIOMode(name), engine.getTensorLocation(name),
+                     engine.getTensorFormat(name, kProfile), engine.getTensorDataType(name),
+                     shape_of(engine.getTensorShape(name))};
   }
   return tensors;
+}
+
+bool takes_batches(const nvinfer1::ICudaEngine& engine, const Network& network, const Engine& spec) {
+  const auto limit = [&](nvinfer1::OptProfileSelector select) {
+    return shape_of(engine.getProfileShape(network.input.name.c_str(), kProfile, select));
+  };
+  const auto images = [&](std::size_t batch) { return images_shape(network.input, static_cast<std::int64_t>(batch)); };
+  return limit(nvinfer1::OptProfileSelector::kMIN) == images(spec.smallest_batch) &&
+         limit(nvinfer1::OptProfileSelector::kMAX) == images(spec.largest_batch);
 }
 
 // Calls a function of the refitter that lists names; weights without a name come as "".
@@ -52,7 +79,7 @@ std::set<std::string> names_of(const List& list) {
 
 void must(bool done, std::string_view what) {
   if (done) return;
-  throw Error(ErrorCode::runtime, "TensorRT failed to " + std::string(what) + "; it says why on standard error.",
+  throw Error(ErrorCode::runtime, "TensorRT failed to " + std::string(what) + "; it says why in the log.",
               "if memory is short, use a smaller batch; otherwise rebuild the engine: floats-edge export --trt");
 }
 
@@ -75,12 +102,16 @@ LoadedEngine load_engine(const Network& network, const Plan& plan) {
                       plan.spec.smallest_batch, plan.spec.largest_batch};
   if (!loaded.engine) {
     throw Error(ErrorCode::engine_incompatible,
-                "TensorRT could not load " + plan.spec.file + "; it says why on standard error.",
+                "TensorRT could not load " + plan.spec.file + "; it says why in the log.",
                 "free memory on this GPU, or rebuild the engine: " + network.rebuild);
   }
   if (found_tensors(*loaded.engine) != wanted_tensors(network)) {
     throw Error(ErrorCode::bundle_invalid,
-                plan.spec.file + " does not take and give what the manifest states, in name, type or shape.",
+                plan.spec.file + " does not take and give what the manifest states, in name, type, shape or layout.",
+                "rebuild the engine: " + network.rebuild);
+  }
+  if (!takes_batches(*loaded.engine, network, plan.spec)) {
+    throw Error(ErrorCode::bundle_invalid, plan.spec.file + " does not take the batches that the manifest states.",
                 "rebuild the engine: " + network.rebuild);
   }
   return loaded;

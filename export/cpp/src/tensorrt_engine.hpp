@@ -4,6 +4,7 @@
 #include <NvInferRuntime.h>
 
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -26,11 +27,12 @@ struct Plan {
   Bytes bytes;  // of the stated sha256
 };
 
-// What the runners of a bundle share; immutable.
+// What the runners of a bundle share; immutable but for the mutex.
 struct Network {
+  Options options;  // outlives all that logs
   TensorRt library;
   std::unique_ptr<nvinfer1::IRuntime> runtime;  // outlives its engines
-  int device;
+  std::unique_ptr<std::mutex> making;           // held to make or end what is of the runtime or of a shared engine
   Mode mode;
   InputSpec input;
   OutputSpec output;

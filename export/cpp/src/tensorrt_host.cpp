@@ -5,8 +5,9 @@
 
 #include <algorithm>
 #include <cctype>
-#include <iostream>
 #include <optional>
+
+#include "log.hpp"
 
 namespace floats_rt {
 namespace {
@@ -14,11 +15,19 @@ namespace {
 constexpr int kMajor = NV_TENSORRT_MAJOR;
 constexpr int kOldestMajor = 10, kOldestMinor = 3;
 
-// TensorRT keeps the first logger it is given for as long as the process lives, so this one does.
+thread_local const Options* listening = nullptr;  // whose log gets what this thread makes TensorRT say
+
+// TensorRT keeps the first logger it is given for as long as the process lives, so this one does, and serves all.
 class Logger : public nvinfer1::ILogger {
  public:
   void log(Severity severity, const char* message) noexcept override {
-    if (severity <= Severity::kWARNING) std::cerr << "floats_rt: TensorRT: " << message << '\n';
+    if (severity > Severity::kWARNING) return;
+    try {
+      std::string line = std::string("TensorRT: ") + message;
+      std::replace(line.begin(), line.end(), '\n', ' ');
+      report(listening ? *listening : Options{}, line);
+    } catch (...) {  // TensorRT cannot pass on what a log throws
+    }
   }
 };
 
@@ -110,7 +119,7 @@ std::unique_ptr<nvinfer1::IRuntime> TensorRt::runtime() const {
   auto* const create = library_.get<void*(void*, int32_t) noexcept>("createInferRuntime_INTERNAL");
   auto* const runtime = static_cast<nvinfer1::IRuntime*>(create(&logger(), NV_TENSORRT_VERSION));
   if (runtime) return std::unique_ptr<nvinfer1::IRuntime>(runtime);
-  throw Error(ErrorCode::backend_unavailable, "TensorRT could not be started; it says why on standard error.",
+  throw Error(ErrorCode::backend_unavailable, "TensorRT could not be started; it says why in the log.",
               "check the GPU's driver");
 }
 
@@ -118,14 +127,17 @@ std::unique_ptr<nvinfer1::IRefitter> TensorRt::refitter(nvinfer1::ICudaEngine& e
   auto* const create = library_.get<void*(void*, void*, int32_t) noexcept>("createInferRefitter_INTERNAL");
   auto* const refitter = static_cast<nvinfer1::IRefitter*>(create(&engine, &logger(), NV_TENSORRT_VERSION));
   if (refitter) return std::unique_ptr<nvinfer1::IRefitter>(refitter);
-  throw Error(ErrorCode::runtime, "TensorRT cannot refit the engine; it says why on standard error.",
+  throw Error(ErrorCode::runtime, "TensorRT cannot refit the engine; it says why in the log.",
               "rebuild the engine: floats-edge export --trt");
 }
 
-std::string use_device(int device) {
+Visit::Visit(const Options& options) : here_(options.device), before_(listening) { listening = &options; }
+Visit::~Visit() { listening = before_; }
+
+std::string compute_capability(int device) {
   int count = 0, major = 0, minor = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
-  if (status != cudaSuccess || device < 0 || device >= count || cudaSetDevice(device) != cudaSuccess ||
+  if (status != cudaSuccess || device < 0 || device >= count ||
       cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
       cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess) {
     throw Error(ErrorCode::no_device,

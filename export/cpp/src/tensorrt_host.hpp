@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bundle.hpp"
+#include "cuda.hpp"
 #include "shared_library.hpp"
 
 namespace floats_rt {
@@ -31,9 +32,24 @@ class TensorRt {
   std::vector<int> version_;
 };
 
-// Makes a CUDA device current and returns its compute capability, for example "sm_87".
-// Throws Error, no_device, if there is none of this number.
-std::string use_device(int device);
+// What a thread needs while it works with TensorRT: the device of the options is current, and TensorRT's warnings and
+// errors go to their log. Ends as it began.
+class Visit {
+ public:
+  // The options must live as long. Throws Error, no_device.
+  explicit Visit(const Options& options);
+  Visit(const Visit&) = delete;
+  Visit& operator=(const Visit&) = delete;
+  ~Visit();
+
+ private:
+  cuda::OnDevice here_;
+  const Options* before_;
+};
+
+// The compute capability of a CUDA device, for example "sm_87". Throws Error, no_device, if there is none of this
+// number.
+std::string compute_capability(int device);
 
 // For each lambda of the bundle (for its only graph, where that serves any) the first engine that runs here.
 // Throws Error, engine_incompatible, saying of each engine why it does not.

@@ -74,12 +74,16 @@ class EngineBundle : public BundleCopy {
                                  {"precision", manifest["precision"]},
                                  {"batch", {2, 3, 4}}};
         engine.update(changes);
-        write_file(path() / file, text);
         manifest["engines"].push_back(engine);
-        const auto* const bytes = reinterpret_cast<const std::uint8_t*>(text.data());
-        manifest["files"][file] = {{"sha256", sha256(bytes, text.size())}, {"bytes", text.size()}};
+        write_plan(manifest, file, text);
       }
     });
+  }
+
+  void write_plan(nlohmann::json& manifest, const std::string& file, const std::string& text) const {
+    const auto* const bytes = reinterpret_cast<const std::uint8_t*>(text.data());
+    manifest["files"][file] = {{"sha256", sha256(bytes, text.size())}, {"bytes", text.size()}};
+    write_file(path() / file, text);
   }
 
   Model load(const Options& options = on_fake_gpu()) const { return Model::load(path().string(), options); }

@@ -1,7 +1,5 @@
 // The TensorRT backend against fakes: what it asks of TensorRT and CUDA, and what it makes of their answers. No GPU.
-#include <array>
 #include <atomic>
-#include <thread>
 
 #include "engine_bundle.hpp"
 #include "fakes/fake_cuda.hpp"
@@ -10,20 +8,8 @@
 extern std::atomic<std::size_t> allocations;  // counting_new.cpp
 
 namespace floats_rt {
-namespace {
 
 using nlohmann::json;
-
-struct FakeReset {
-  ~FakeReset() {
-    fake_cuda::noting = true;
-    fake_cuda::devices = 1;
-    fake_cuda::failing.clear();
-    fake_cuda::calls.clear();
-  }
-};
-
-}  // namespace
 
 TEST_CASE("what of lambda an engine takes reaches it, each tensor in its place and type") {
   for (const std::string name : {"bound", "bound-paper", "bound-fp16", "bound-bf16", "bound-int8",
@@ -62,27 +48,6 @@ TEST_CASE("any batch is run: in parts above the engine's largest, made up below 
   }
 }
 
-TEST_CASE("infer_async uses the caller's memory and stream, and what comes later waits for it") {
-  const FakeReset reset;
-  const EngineBundle bundle("bound");
-  Model model = bundle.load();
-  const std::vector<float> images = some_images(2);
-  std::vector<float> logits(2 * kClasses);
-  auto* const stream = reinterpret_cast<CUstream_st*>(1);
-  fake_cuda::calls.clear();
-  model.infer_async(images.data(), 2, logits.data(), stream);
-  CHECK(fake_cuda::calls == std::vector<std::string>{"cudaStreamWaitEvent user", "cudaEventRecord user"});
-  check_logits(logits, images, lambda_sum("bound", 0));
-
-  fake_cuda::calls.clear();
-  model.set_lambda(0.5f);
-  CHECK(fake_cuda::calls ==
-        std::vector<std::string>{"cudaStreamWaitEvent own", "cudaMemcpyAsync own", "cudaStreamSynchronize own"});
-  check_logits(logits_of(model, images), images, lambda_sum("bound", 0.5f));  // on its own buffers again
-  CHECK(code_of([&] { model.infer_async(images.data(), 1, logits.data(), stream); }) == ErrorCode::bad_shape);
-  CHECK(code_of([&] { model.infer_async(images.data(), 5, logits.data(), stream); }) == ErrorCode::bad_shape);
-}
-
 TEST_CASE("clones have a lambda of their own, and where it is in the engine an engine of their own") {
   for (const std::string name : {"bound", "input", "refit"}) {
     CAPTURE(name);
@@ -95,45 +60,6 @@ TEST_CASE("clones have a lambda of their own, and where it is in the engine an e
     check_logits(logits_of(second, images), images, lambda_sum(name, 0.5f));
     check_logits(logits_of(first, images), images, lambda_sum(name, 1));
   }
-}
-
-TEST_CASE("clones in two threads give, at lambdas of their own, what one thread gives") {
-  const FakeReset reset;
-  for (const std::string name : {"bank", "bound", "refit"}) {
-    CAPTURE(name);
-    const EngineBundle bundle(name);
-    Model first = bundle.load(), second = first.clone();
-    const std::vector<float> images = some_images(2);
-    std::vector<std::vector<float>> wanted;
-    for (const float lam : {0.25f, 0.5f, 1.0f}) {
-      first.set_lambda(lam);
-      wanted.push_back(logits_of(first, images));
-    }
-    fake_cuda::noting = false;
-    bool right[2] = {true, true};
-    const auto work = [&](Model& model, bool& correct, std::size_t offset) {
-      for (std::size_t i = offset; i < offset + 30; ++i) {
-        model.set_lambda(std::array{0.25f, 0.5f, 1.0f}[i % 3]);
-        correct = correct && logits_of(model, images) == wanted[i % 3];
-      }
-    };
-    std::thread other(work, std::ref(second), std::ref(right[1]), 1);
-    work(first, right[0], 0);
-    other.join();
-    CHECK(right[0]);
-    CHECK(right[1]);
-  }
-}
-
-TEST_CASE("refit: not before what was queued on the engine is done") {
-  const FakeReset reset;
-  const EngineBundle bundle("refit");
-  Model model = bundle.load();
-  fake_cuda::calls.clear();
-  model.set_lambda(0.5f);
-  CHECK(fake_cuda::calls == std::vector<std::string>{"cudaEventSynchronize", "cudaStreamSynchronize own"});
-  fake_cuda::failing = {"cudaEventSynchronize"};
-  CHECK(code_of([&] { model.set_lambda(1); }) == ErrorCode::runtime);
 }
 
 TEST_CASE("refit: an engine with other refittable weights than those of lambda is refused") {
@@ -158,7 +84,7 @@ TEST_CASE("refit: one that fails leaves the model marked as broken, not half ref
 }
 
 TEST_CASE("once warm, infer and a switch allocate nothing") {
-  const FakeReset reset;
+  const fake_cuda::Reset reset;
   for (const std::string name : {"bank", "bound", "input"}) {
     CAPTURE(name);
     const EngineBundle bundle(name);
@@ -191,7 +117,7 @@ TEST_CASE("another version of TensorRT is refused before anything of it is calle
 }
 
 TEST_CASE("no device, and no such device") {
-  const FakeReset reset;
+  const fake_cuda::Reset reset;
   const EngineBundle bundle("fixed");
   Options second = on_fake_gpu();
   second.device = 1;
@@ -248,8 +174,33 @@ TEST_CASE("an engine with other tensors than the manifest's is refused") {
   CHECK(other_shape.refusal() == ErrorCode::bundle_invalid);
 }
 
+TEST_CASE("an engine with tensors of another direction, place or layout, or for other batches, is refused") {
+  for (const std::string odd : {"host", "hwc8", "output"}) {
+    CAPTURE(odd);
+    CHECK(EngineBundle("input", "odd lambda " + odd).refusal() == ErrorCode::bundle_invalid);
+    CHECK(EngineBundle("fixed", "odd images " + odd).refusal() == ErrorCode::bundle_invalid);
+  }
+  for (const std::string batch : {"1 4", "2 3", "2 5"}) {
+    CAPTURE(batch);
+    CHECK(EngineBundle("fixed", "batch " + batch).refusal() == ErrorCode::bundle_invalid);
+  }
+  CHECK_NOTHROW(EngineBundle("fixed", "batch 1 8", {{"batch", {1, 1, 8}}}).load());
+}
+
+TEST_CASE("a batch whose bytes are more than there are numbers for is refused") {
+  EngineBundle bundle("fixed");
+  bundle.change_manifest([&](json& manifest) {  // 2^31 images of 2^31 floats of 4 bytes
+    manifest["input"]["shape"] = {1, 1 << 15, 1 << 16};
+    manifest["output"]["labels"] = {"one"};
+    manifest["engines"][0]["batch"] = {1, 1, std::int64_t{1} << 31};
+    const std::string plan = "images f32 -1 1 32768 65536\nlogits f32 -1 1\nbatch 1 2147483648";
+    bundle.write_plan(manifest, "engine0.plan", plan);
+  });
+  CHECK(bundle.refusal() == ErrorCode::bundle_invalid);
+}
+
 TEST_CASE("failures of TensorRT and CUDA have codes, and leak nothing") {
-  const FakeReset reset;
+  const fake_cuda::Reset reset;
   CHECK(EngineBundle("fixed", "fail load").refusal() == ErrorCode::engine_incompatible);
   CHECK(EngineBundle("fixed", "fail context").refusal() == ErrorCode::runtime);
   const EngineBundle failing("fixed", "fail run"), bundle("bound");
@@ -264,7 +215,7 @@ TEST_CASE("failures of TensorRT and CUDA have codes, and leak nothing") {
 }
 
 TEST_CASE("a switch that fails leaves the model marked as broken, not half switched") {
-  const FakeReset reset;
+  const fake_cuda::Reset reset;
   const EngineBundle bundle("bound");
   Model model = bundle.load();
   const std::vector<float> images = some_images(1);

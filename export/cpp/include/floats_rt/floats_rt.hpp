@@ -29,7 +29,7 @@ enum class ErrorCode {
   engine_incompatible,  // no engine runs here, it does not give the golden outputs, or floats-edge verify failed on it
   lambda_out_of_range,  // lambda is not a number in [0, 1]
   lambda_unsupported,   // the bundle does not serve this lambda, or in a mode that does not go with its precision
-  bad_shape,            // a span does not have the size that the batch asks for
+  bad_shape,            // a span does not have the size that the batch asks for, or a pointer not the alignment
   runtime,              // the backend failed, or an earlier failure left the model broken
 };
 
@@ -84,7 +84,7 @@ struct Options {
   // CPU threads for ONNX Runtime and for computing W(lambda); 0: as many as there are cores.
   int threads = 0;
 
-  // CUDA device of TensorRT.
+  // CUDA device of TensorRT. The calling thread's current device is the same after a call as before it.
   int device = 0;
 
   // The backends' libraries. Empty: the file that FLOATS_RT_ONNXRUNTIME or FLOATS_RT_TENSORRT names, otherwise
@@ -92,7 +92,8 @@ struct Options {
   std::string onnxruntime_library;
   std::string tensorrt_library;
 
-  // Told what is worth knowing, one line without line end at a time; empty: standard error.
+  // Told what is worth knowing, also TensorRT's warnings and errors, one line without line end at a time, by the thread
+  // that uses the model or a clone; empty: standard error.
   std::function<void(const std::string&)> log;
 };
 
@@ -155,9 +156,11 @@ class Model {
   // TensorRT, more than the engine's largest batch is run in parts.
   void infer(Span<const float> images, std::size_t batch, Span<float> logits);
 
-  // TensorRT only: queues the same on `stream` and returns. The pointers are device memory, the batch within the
-  // limits of the engine. Later calls on this model wait on the device for this one, whatever their stream; the stream
-  // must live until it is done.
+  // TensorRT only: queues the same on `stream` and returns. The pointers are device memory at multiples of 256 bytes,
+  // as cudaMalloc gives it, and the batch is within the limits of the engine: otherwise bad_shape. Later calls on this
+  // model wait on the device for this one, whatever their stream; the stream must live until it is done. A stream that
+  // is being captured is refused (runtime), and the capture goes on: later calls could not wait for a CUDA graph. If it
+  // fails after it has queued something, it waits for the stream before it throws.
   void infer_async(const float* device_images, std::size_t batch, float* device_logits, CUstream_st* stream);
 
  private:

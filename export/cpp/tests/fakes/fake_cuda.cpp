@@ -1,67 +1,273 @@
-// CUDA with host memory for a device and streams that are always empty.
+// CUDA with host memory for devices. As on a device, what is put into a stream happens later: when somebody waits for
+// it, and so that what was not ordered goes wrong: work of the legacy stream comes between that of non-blocking ones.
 #include "fake_cuda.hpp"
 
 #include <cuda_runtime_api.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <mutex>
 
-using fake_cuda::calls;
+extern std::atomic<std::size_t> allocations;  // counting_new.cpp
 
-static cudaError_t result(const char* function) {
+namespace {
+
+struct Operation {
+  enum class Kind { copy, set, wait, call } kind;
+  void* to;
+  const void* from;
+  std::size_t size;
+  int value;
+  CUstream_st* other;  // to wait for
+  std::size_t point;   // of it
+  cudaHostFn_t function;
+};
+
+}  // namespace
+
+struct CUstream_st {
+  const char* name = "own";
+  int device = 0;
+  bool capturing = false, invalidated = false;
+  std::vector<Operation> operations;
+  std::size_t done = 0;  // of operations
+};
+
+struct CUevent_st {
+  int device = 0;
+  CUstream_st* stream = nullptr;  // null before the first record
+  std::size_t point = 0;          // of the stream
+  bool captured = false;
+};
+
+namespace {
+
+std::recursive_mutex mutex;
+std::vector<std::unique_ptr<CUstream_st>> streams;  // also those that were destroyed: their work still ends
+CUstream_st legacy;
+thread_local int current = 0;
+
+// What the fake allocates is not the library's doing.
+class Uncounted {
+ public:
+  ~Uncounted() { allocations = before_; }
+
+ private:
+  std::lock_guard<std::recursive_mutex> lock_{mutex};
+  std::size_t before_ = allocations;
+};
+
+cudaError_t result(const char* function) {
   return !fake_cuda::failing.empty() && fake_cuda::failing.count(function) ? cudaErrorUnknown : cudaSuccess;
 }
 
-static cudaError_t allocate(const char* function, void** pointer, std::size_t size) {
-  if (result(function) != cudaSuccess) return cudaErrorMemoryAllocation;
-  *pointer = std::malloc(size);
-  return cudaSuccess;
-}
-
-static cudaError_t noted(const char* function, cudaStream_t stream) {
-  if (fake_cuda::noting) {
-    calls.push_back(std::string(function) + (stream == reinterpret_cast<cudaStream_t>(1) ? " user" : " own"));
-  }
+cudaError_t noted(const char* function, cudaStream_t stream) {
+  if (fake_cuda::noting) fake_cuda::calls.push_back(std::string(function) + " " + (stream ? stream->name : "legacy"));
   return result(function);
 }
 
-extern "C" {
-const char* cudaGetErrorString(cudaError_t) { return "a fake error"; }
-cudaError_t cudaGetDeviceCount(int* count) {
-  *count = fake_cuda::devices;
-  return fake_cuda::devices ? cudaSuccess : cudaErrorNoDevice;
+cudaError_t asked(const std::string& function) {
+  if (fake_cuda::noting) fake_cuda::asked.push_back(function);
+  return result(function.substr(0, function.find(' ')).c_str());
 }
-cudaError_t cudaSetDevice(int) { return result("cudaSetDevice"); }
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrComputeCapabilityMajor ? 8 : 7;
+
+cudaError_t allocate(const char* function, void** pointer, std::size_t size) {
+  if (result(function) != cudaSuccess) return cudaErrorMemoryAllocation;
+  const std::size_t rounded = (size + 255) / 256 * 256;
+  *pointer = rounded < size ? nullptr : std::aligned_alloc(256, rounded ? rounded : 256);
+  if (!*pointer) return cudaErrorMemoryAllocation;
+  std::memset(*pointer, 0xff, size);  // NaN, as far as floats go
   return cudaSuccess;
 }
+
+void run_to(CUstream_st& stream, std::size_t point);
+
+void run(const Operation& operation) {
+  switch (operation.kind) {
+    case Operation::Kind::copy:
+      std::memcpy(operation.to, operation.from, operation.size);
+      break;
+    case Operation::Kind::set:
+      std::memset(operation.to, operation.value, operation.size);
+      break;
+    case Operation::Kind::wait:
+      run_to(*operation.other, operation.point);
+      break;
+    case Operation::Kind::call:
+      operation.function(operation.to);
+  }
+}
+
+void run_to(CUstream_st& stream, std::size_t point) {
+  while (stream.done < point) {
+    const Operation operation = stream.operations[stream.done++];
+    run(operation);
+    if (&stream != &legacy && legacy.done < legacy.operations.size()) run_to(legacy, legacy.done + 1);
+  }
+}
+
+void run_all(CUstream_st& stream) { run_to(stream, stream.operations.size()); }
+
+cudaError_t invalidate(CUstream_st& stream, cudaError_t error) {
+  stream.invalidated = true;
+  return error;
+}
+
+cudaError_t put(cudaStream_t stream, const Operation& operation) {
+  CUstream_st& into = stream ? *stream : legacy;
+  if (into.invalidated) return cudaErrorStreamCaptureInvalidated;
+  if (!into.capturing) into.operations.push_back(operation);
+  return cudaSuccess;
+}
+
+cudaError_t new_stream(cudaStream_t* stream, const char* name) {
+  streams.push_back(std::make_unique<CUstream_st>());
+  *stream = streams.back().get();
+  (*stream)->name = name;
+  (*stream)->device = current;
+  return cudaSuccess;
+}
+
+}  // namespace
+
+namespace fake_cuda {
+
+CUstream_st* user_stream() {
+  const Uncounted lock;
+  cudaStream_t stream = nullptr;
+  new_stream(&stream, "user");
+  return stream;
+}
+
+std::size_t pending() {
+  const Uncounted lock;
+  std::size_t count = legacy.operations.size() - legacy.done;
+  for (const auto& stream : streams) count += stream->operations.size() - stream->done;
+  return count;
+}
+
+void begin_capture(CUstream_st* stream) { stream->capturing = true; }
+
+bool end_capture(CUstream_st* stream) {
+  const bool whole = !stream->invalidated;
+  for (const auto& each : streams) each->capturing = each->invalidated = false;
+  return whole;
+}
+
+Floats::Floats(std::size_t size) : size_(size) { cudaMalloc(reinterpret_cast<void**>(&data_), size * sizeof(float)); }
+Floats::Floats(const std::vector<float>& values) : Floats(values.size()) {
+  std::memcpy(data_, values.data(), size_ * sizeof(float));
+}
+Floats::~Floats() { cudaFree(data_); }
+std::vector<float> Floats::values() const { return {data_, data_ + size_}; }
+
+}  // namespace fake_cuda
+
+extern "C" {
+const char* cudaGetErrorString(cudaError_t) { return "a fake error"; }
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  const Uncounted lock;
+  *count = fake_cuda::devices;
+  asked("cudaGetDeviceCount");
+  return fake_cuda::devices ? cudaSuccess : cudaErrorNoDevice;
+}
+cudaError_t cudaGetDevice(int* device) {
+  *device = current;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) {
+  const Uncounted lock;
+  const cudaError_t error = asked("cudaSetDevice " + std::to_string(device));
+  if (error == cudaSuccess) current = device;
+  return error;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  const Uncounted lock;
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? 8 : 7;
+  return asked("cudaDeviceGetAttribute");
+}
+
 cudaError_t cudaMalloc(void** pointer, std::size_t size) { return allocate("cudaMalloc", pointer, size); }
 cudaError_t cudaMallocHost(void** pointer, std::size_t size) { return allocate("cudaMallocHost", pointer, size); }
-cudaError_t cudaFree(void* pointer) { return std::free(pointer), cudaSuccess; }
-cudaError_t cudaFreeHost(void* pointer) { return std::free(pointer), cudaSuccess; }
+cudaError_t cudaFree(void* pointer) {  // waits for the device, as the real one does
+  const Uncounted lock;
+  run_all(legacy);
+  for (const auto& stream : streams) run_all(*stream);
+  return std::free(pointer), cudaSuccess;
+}
+cudaError_t cudaFreeHost(void* pointer) { return cudaFree(pointer); }
+
 cudaError_t cudaMemset(void* pointer, int value, std::size_t size) {
-  return std::memset(pointer, value, size), cudaSuccess;
+  return cudaMemsetAsync(pointer, value, size, nullptr);
+}
+cudaError_t cudaMemsetAsync(void* pointer, int value, std::size_t size, cudaStream_t stream) {
+  const Uncounted lock;
+  return put(stream, {Operation::Kind::set, pointer, nullptr, size, value, nullptr, 0, nullptr});
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t size, cudaMemcpyKind, cudaStream_t stream) {
+  const Uncounted lock;
   if (noted("cudaMemcpyAsync", stream) != cudaSuccess) return cudaErrorUnknown;
-  return std::memcpy(to, from, size), cudaSuccess;
+  return put(stream, {Operation::Kind::copy, to, from, size, 0, nullptr, 0, nullptr});
 }
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* data) {
+  const Uncounted lock;
+  return put(stream, {Operation::Kind::call, data, nullptr, 0, 0, nullptr, 0, function});
+}
+
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  return allocate("cudaStreamCreateWithFlags", reinterpret_cast<void**>(stream), 1);
+  const Uncounted lock;
+  if (result("cudaStreamCreateWithFlags") != cudaSuccess) return cudaErrorUnknown;
+  return new_stream(stream, "own");
 }
-cudaError_t cudaStreamDestroy(cudaStream_t stream) { return std::free(stream), cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return noted("cudaStreamSynchronize", stream); }
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t, unsigned) {
-  return noted("cudaStreamWaitEvent", stream);
+cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  const Uncounted lock;
+  if (noted("cudaStreamSynchronize", stream) != cudaSuccess) return cudaErrorUnknown;
+  if (stream->capturing) return invalidate(*stream, cudaErrorStreamCaptureUnsupported);
+  run_all(*stream);
+  return cudaSuccess;
 }
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  *status = stream && stream->capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  const Uncounted lock;
+  if (noted("cudaStreamWaitEvent", stream) != cudaSuccess) return cudaErrorUnknown;
+  if (!event->stream) return cudaSuccess;
+  if (stream->capturing && !event->captured) return invalidate(*stream, cudaErrorStreamCaptureIsolation);
+  if (event->captured) stream->capturing = true;  // joins the capture
+  return put(stream, {Operation::Kind::wait, nullptr, nullptr, 0, 0, event->stream, event->point, nullptr});
+}
+
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  return allocate("cudaEventCreateWithFlags", reinterpret_cast<void**>(event), 1);
+  if (result("cudaEventCreateWithFlags") != cudaSuccess) return cudaErrorUnknown;
+  *event = new CUevent_st;
+  (*event)->device = current;
+  return cudaSuccess;
 }
-cudaError_t cudaEventDestroy(cudaEvent_t event) { return std::free(event), cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t stream) { return noted("cudaEventRecord", stream); }
-cudaError_t cudaEventSynchronize(cudaEvent_t) {
-  if (fake_cuda::noting) calls.push_back("cudaEventSynchronize");
-  return result("cudaEventSynchronize");
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const Uncounted lock;
+  if (noted("cudaEventRecord", stream) != cudaSuccess) return cudaErrorUnknown;
+  if (event->device != stream->device) return cudaErrorInvalidResourceHandle;
+  event->stream = stream;
+  event->point = stream->operations.size();
+  event->captured = stream->capturing;
+  return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  const Uncounted lock;
+  if (fake_cuda::noting) fake_cuda::calls.push_back("cudaEventSynchronize");
+  if (result("cudaEventSynchronize") != cudaSuccess) return cudaErrorUnknown;
+  if (event->captured) return cudaErrorCapturedEvent;
+  if (event->stream) run_to(*event->stream, event->point);
+  return cudaSuccess;
 }
 }

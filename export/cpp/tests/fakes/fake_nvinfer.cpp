@@ -8,18 +8,27 @@
 //   add 0.5
 //
 // It gives logits[n][c] = sum(images[n]) * (c + 1) + sum over the elements i of the other inputs and of the refitted
-// weights of value[i] * (i % 7 + 1) + add, and takes batches from 2 to 4. A line "fail load", "fail context" or "fail
-// run" makes it fail there; "fail refitter" when a refitter is made, "fail forget" lists one refittable weight too few,
-// and "fail set", "fail missing" and "fail refit" (after having changed half of the weights) make the third refit fail.
-// FAKE_VERSION is what it says its version is.
+// weights of value[i] * (i % 7 + 1) + add, when its stream comes to it, and takes batches from 2 to 4, or as a line
+// "batch 2 8" says. A line "odd NAME host", "odd NAME hwc8" or "odd NAME output" makes a tensor one of that kind. A
+// line "fail load", "fail context" or "fail run" makes it fail there; "fail refitter" when a refitter is made, "fail
+// forget" lists one refittable weight too few, and "fail set", "fail missing" and "fail refit" (after having changed
+// half of the weights) make the third refit fail. FAKE_VERSION is what it says its version is.
+//
+// Like the real one it runs on the device on which it was loaded, wants addresses at multiples of 256 bytes, tells the
+// first logger that it was ever given, and breaks when two threads use one of its objects at once.
 #include <NvInferRuntime.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -30,13 +39,54 @@ struct Tensor {
   std::string name;
   DataType type;
   Dims dims;
+  std::string odd;
 };
 
 struct Plan {
   std::vector<Tensor> tensors, refittable;
+  std::int64_t smallest = 2, largest = 4;
   float add = 0;
   std::string fail;
+
+  std::size_t index(const std::string& name) const {
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      if (tensors[i].name == name) return i;
+    }
+    std::abort();
+  }
+  const Tensor& find(const std::string& name) const { return tensors[index(name)]; }
 };
+
+std::atomic<ILogger*> first_logger{nullptr};
+
+void log_error(const char* message) { first_logger.load()->log(ILogger::Severity::kERROR, message); }
+
+void keep_logger(void* logger) {
+  ILogger* none = nullptr;
+  first_logger.compare_exchange_strong(none, static_cast<ILogger*>(logger));
+}
+
+// Tells whether another thread is inside of the same object.
+class Use {
+ public:
+  explicit Use(std::atomic<int>& users) : users_(users), alone_(++users == 1) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    alone_ = alone_ && users_ == 1;
+    if (!alone_) log_error("two threads use one object at once");
+  }
+  ~Use() { --users_; }
+  bool alone() const { return alone_; }
+
+ private:
+  std::atomic<int>& users_;
+  bool alone_;
+};
+
+int current_device() {
+  int device = -1;
+  cudaGetDevice(&device);
+  return device;
+}
 
 double half_value(std::uint16_t bits) {
   const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
@@ -75,52 +125,71 @@ double weighted_sum(const Tensor& tensor, const void* data) {
   return sum;
 }
 
-class Context : public IExecutionContext {
- public:
-  Context(const Plan& plan, const std::map<std::string, double>& refitted) : plan_(plan), refitted_(refitted) {}
+// An inference as it was when it was queued.
+struct Launch {
+  const Plan* plan;
+  const std::map<std::string, double>* refitted;
+  std::int64_t batch;
+  std::array<void*, 64> addresses;  // of the plan's tensors
 
-  bool setInputShape(const char* name, const Dims& dims) noexcept override {
-    batch_ = dims.d[0];
-    return std::string(name) == "images" && dims.nbDims == 4 && batch_ >= 2 && batch_ <= 4;
-  }
-
-  bool setTensorAddress(const char* name, void* data) noexcept override {
-    addresses_[name] = data;
-    return data != nullptr;
-  }
-
-  bool enqueueV3(cudaStream_t) noexcept override {
-    if (plan_.fail == "run" || batch_ == 0 || addresses_.size() != plan_.tensors.size()) return false;
-    double sum = plan_.add;
-    for (const Tensor& tensor : plan_.tensors) {
-      if (tensor.dims.nbDims == 0 || tensor.dims.d[0] != -1) sum += weighted_sum(tensor, addresses_.at(tensor.name));
+  void run() const {
+    double sum = plan->add;
+    for (std::size_t i = 0; i < plan->tensors.size(); ++i) {
+      const Tensor& tensor = plan->tensors[i];
+      if (tensor.dims.nbDims == 0 || tensor.dims.d[0] != -1) sum += weighted_sum(tensor, addresses[i]);
     }
-    for (const auto& [name, value] : refitted_) sum += value;
-    const auto* const images = static_cast<const float*>(addresses_.at("images"));
-    auto* const logits = static_cast<float*>(addresses_.at("logits"));
-    const std::int64_t pixels = volume(find("images").dims), classes = volume(find("logits").dims);
-    for (std::int64_t n = 0; n < batch_; ++n) {
+    for (const auto& [name, value] : *refitted) sum += value;
+    const auto* const images = static_cast<const float*>(addresses[plan->index("images")]);
+    auto* const logits = static_cast<float*>(addresses[plan->index("logits")]);
+    const std::int64_t pixels = volume(plan->find("images").dims), classes = volume(plan->find("logits").dims);
+    for (std::int64_t n = 0; n < batch; ++n) {
       double total = 0;
       for (std::int64_t i = 0; i < pixels; ++i) total += images[n * pixels + i];
       for (std::int64_t c = 0; c < classes; ++c) {
         logits[n * classes + c] = static_cast<float>(total * static_cast<double>(c + 1) + sum);
       }
     }
-    return true;
+  }
+};
+
+void run_and_free(void* launch) {
+  static_cast<Launch*>(launch)->run();
+  std::free(launch);
+}
+
+class Context : public IExecutionContext {
+ public:
+  Context(const Plan& plan, const std::map<std::string, double>& refitted) : launch_{&plan, &refitted, 0, {}} {}
+
+  bool setInputShape(const char* name, const Dims& dims) noexcept override {
+    launch_.batch = dims.d[0];
+    return std::string(name) == "images" && dims.nbDims == 4 && launch_.batch >= launch_.plan->smallest &&
+           launch_.batch <= launch_.plan->largest;
+  }
+
+  bool setTensorAddress(const char* name, void* data) noexcept override {
+    launch_.addresses[launch_.plan->index(name)] = data;
+    return reinterpret_cast<std::uintptr_t>(data) % 256 == 0;
+  }
+
+  bool enqueueV3(cudaStream_t stream) noexcept override {
+    if (launch_.plan->fail == "run") return refuse("the fake was told to fail");
+    if (current_device() != device_) return refuse("this context is of another device");
+    for (std::size_t i = 0; i < launch_.plan->tensors.size(); ++i) {
+      if (!launch_.addresses[i]) return refuse("a tensor has no address");
+    }
+    auto* const queued = new (std::malloc(sizeof(Launch))) Launch(launch_);
+    return launch_.batch > 0 && cudaLaunchHostFunc(stream, run_and_free, queued) == cudaSuccess;
   }
 
  private:
-  const Tensor& find(const std::string& name) const {
-    for (const Tensor& tensor : plan_.tensors) {
-      if (tensor.name == name) return tensor;
-    }
-    std::abort();
+  static bool refuse(const char* reason) {
+    log_error(reason);
+    return false;
   }
 
-  const Plan& plan_;
-  const std::map<std::string, double>& refitted_;
-  std::int64_t batch_ = 0;
-  std::map<std::string, void*> addresses_;
+  Launch launch_;
+  int device_ = current_device();
 };
 
 class CudaEngine : public ICudaEngine {
@@ -131,24 +200,35 @@ class CudaEngine : public ICudaEngine {
   const char* getIOTensorName(int32_t index) const noexcept override {
     return plan_.tensors[static_cast<std::size_t>(index)].name.c_str();
   }
-  Dims getTensorShape(const char* name) const noexcept override { return find(name).dims; }
-  DataType getTensorDataType(const char* name) const noexcept override { return find(name).type; }
+  Dims getTensorShape(const char* name) const noexcept override { return plan_.find(name).dims; }
+  DataType getTensorDataType(const char* name) const noexcept override { return plan_.find(name).type; }
+  TensorIOMode getTensorIOMode(const char* name) const noexcept override {
+    const bool output = name == std::string("logits") || plan_.find(name).odd == "output";
+    return output ? TensorIOMode::kOUTPUT : TensorIOMode::kINPUT;
+  }
+  TensorLocation getTensorLocation(const char* name) const noexcept override {
+    return plan_.find(name).odd == "host" ? TensorLocation::kHOST : TensorLocation::kDEVICE;
+  }
+  TensorFormat getTensorFormat(const char* name, int32_t profile) const noexcept override {
+    return profile == 0 && plan_.find(name).odd == "hwc8" ? TensorFormat::kHWC8 : TensorFormat::kLINEAR;
+  }
+  Dims getProfileShape(const char* name, int32_t profile, OptProfileSelector select) const noexcept override {
+    if (profile != 0 || name != std::string("images")) return Dims{-1, {}};
+    Dims dims = plan_.find(name).dims;
+    dims.d[0] = select == OptProfileSelector::kMIN ? plan_.smallest : plan_.largest;
+    return dims;
+  }
   const Plan& plan() const { return plan_; }
   std::map<std::string, double> refitted;  // sums over weights that were refitted, by name
 
   IExecutionContext* createExecutionContext() noexcept override {
-    return plan_.fail == "context" ? nullptr : new Context(plan_, refitted);
+    const Use use(users_);
+    return plan_.fail == "context" || !use.alone() ? nullptr : new Context(plan_, refitted);
   }
 
  private:
-  const Tensor& find(const std::string& name) const {
-    for (const Tensor& tensor : plan_.tensors) {
-      if (tensor.name == name) return tensor;
-    }
-    std::abort();
-  }
-
   Plan plan_;
+  std::atomic<int> users_{0};
 };
 
 class Refitter : public IRefitter {
@@ -196,37 +276,46 @@ class Refitter : public IRefitter {
   int refits_ = 0;
 };
 
+Plan parsed(std::istream& text) {
+  Plan plan;
+  for (std::string line; std::getline(text, line);) {
+    std::istringstream words(line);
+    std::string name, type;
+    if (!(words >> name)) continue;
+    if (name == "add") {
+      words >> plan.add;
+    } else if (name == "fail") {
+      words >> plan.fail;
+    } else if (name == "batch") {
+      words >> plan.smallest >> plan.largest;
+    } else if (name == "odd") {
+      words >> name;
+      words >> plan.tensors[plan.index(name)].odd;
+    } else {
+      const bool refittable = name == "refittable";
+      if (refittable) words >> name;
+      words >> type;
+      Tensor tensor{name, type_of(type), {}, ""};
+      while (words >> tensor.dims.d[tensor.dims.nbDims]) ++tensor.dims.nbDims;
+      (refittable ? plan.refittable : plan.tensors).push_back(tensor);
+    }
+  }
+  return plan;
+}
+
 class Runtime : public IRuntime {
  public:
-  explicit Runtime(ILogger& logger) : logger_(logger) {}
-
   ICudaEngine* deserializeCudaEngine(const void* blob, std::size_t size) noexcept override {
+    const Use use(users_);
     std::istringstream text(std::string(static_cast<const char*>(blob), size));
-    Plan plan;
-    for (std::string line; std::getline(text, line);) {
-      std::istringstream words(line);
-      std::string name, type;
-      if (!(words >> name)) continue;
-      if (name == "add") {
-        words >> plan.add;
-      } else if (name == "fail") {
-        words >> plan.fail;
-      } else {
-        const bool refittable = name == "refittable";
-        if (refittable) words >> name;
-        words >> type;
-        Tensor tensor{name, type_of(type), {}};
-        while (words >> tensor.dims.d[tensor.dims.nbDims]) ++tensor.dims.nbDims;
-        (refittable ? plan.refittable : plan.tensors).push_back(tensor);
-      }
-    }
-    if (plan.fail != "load") return new CudaEngine(plan);
-    logger_.log(ILogger::Severity::kERROR, "the fake was told to fail");
+    Plan plan = parsed(text);
+    if (plan.fail != "load" && use.alone()) return new CudaEngine(plan);
+    log_error("the fake was told to\nfail");
     return nullptr;
   }
 
  private:
-  ILogger& logger_;
+  std::atomic<int> users_{0};
 };
 
 constexpr int kVersion[] = {FAKE_VERSION};
@@ -240,9 +329,11 @@ int32_t getInferLibPatchVersion() noexcept { return kVersion[2]; }
 int32_t getInferLibBuildVersion() noexcept { return kVersion[3]; }
 void* createInferRuntime_INTERNAL(void* logger, int32_t) noexcept {
   if (kVersion[0] != NV_TENSORRT_MAJOR) std::abort();  // as the real one may: the guard must have come first
-  return new Runtime(*static_cast<ILogger*>(logger));
+  keep_logger(logger);
+  return new Runtime;
 }
-void* createInferRefitter_INTERNAL(void* engine, void*, int32_t) noexcept {
+void* createInferRefitter_INTERNAL(void* engine, void* logger, int32_t) noexcept {
+  keep_logger(logger);
   auto& fake = *static_cast<CudaEngine*>(static_cast<ICudaEngine*>(engine));
   return fake.plan().fail == "refitter" ? nullptr : new Refitter(fake);
 }

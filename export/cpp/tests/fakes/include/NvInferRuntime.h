@@ -13,6 +13,11 @@ namespace nvinfer1 {
 
 enum class DataType : int32_t { kFLOAT = 0, kHALF = 1, kINT8 = 2, kBF16 = 7 };
 
+enum class TensorLocation : int32_t { kDEVICE = 0, kHOST = 1 };
+enum class TensorIOMode : int32_t { kNONE = 0, kINPUT = 1, kOUTPUT = 2 };
+enum class TensorFormat : int32_t { kLINEAR = 0, kHWC8 = 2 };
+enum class OptProfileSelector : int32_t { kMIN = 0, kOPT = 1, kMAX = 2 };
+
 struct Dims {
   static constexpr int32_t MAX_DIMS = 8;
   int32_t nbDims;
@@ -48,6 +53,10 @@ class ICudaEngine {
   virtual const char* getIOTensorName(int32_t index) const noexcept = 0;
   virtual Dims getTensorShape(const char* name) const noexcept = 0;
   virtual DataType getTensorDataType(const char* name) const noexcept = 0;
+  virtual TensorIOMode getTensorIOMode(const char* name) const noexcept = 0;
+  virtual TensorLocation getTensorLocation(const char* name) const noexcept = 0;
+  virtual TensorFormat getTensorFormat(const char* name, int32_t profile) const noexcept = 0;
+  virtual Dims getProfileShape(const char* name, int32_t profile, OptProfileSelector select) const noexcept = 0;
   virtual IExecutionContext* createExecutionContext() noexcept = 0;
 };
 
