@@ -11,7 +11,7 @@ import importlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -35,6 +35,8 @@ _IN_USE = "if memory ran out, close other programs on this GPU or use a smaller 
 
 class Cuda(ABC):
     """The first visible device. Belongs to the thread that opened it; use as a context manager.
+
+    It is the thread's current device until :meth:`close`, which makes the one before it current again.
 
     Copies of ordinary host arrays work too, but the driver stages them on the way: what is copied often belongs into
     :meth:`pinned` memory.
@@ -116,7 +118,7 @@ class Cuda(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Free all memory and let go of the context."""
+        """Wait until the stream is empty, free all memory and let go of the context."""
 
     def __enter__(self) -> Self:
         return self
@@ -182,7 +184,7 @@ class _PyCuda(Cuda):
             device = driver.Device(0)
             self.name = device.name()
             self.compute_capability = device.compute_capability()
-            self._context = device.retain_primary_context()
+            self._context: Any = device.retain_primary_context()
             self._context.push()
             self._stream = driver.Stream(_NON_BLOCKING)
             self.stream = self._stream.handle
@@ -236,13 +238,18 @@ class _PyCuda(Cuda):
             return self._driver.mem_get_info()
 
     def close(self) -> None:
-        with self._errors():
+        if self._context is None:
+            return
+        with self._errors(), ExitStack() as closing:  # backwards, and to the end whatever fails on the way
+            closing.callback(self._let_go)
             while self._allocations:
-                self._allocations.pop().free()
-            if self._context is not None:
-                del self._stream
-                self._context.pop()
-                self._context = None
+                closing.callback(self._allocations.pop().free)
+            closing.callback(self._stream.synchronize)
+
+    def _let_go(self) -> None:
+        del self._stream
+        self._context.pop()
+        self._context = None
 
 
 class _CudaPython(Cuda):
@@ -252,6 +259,7 @@ class _CudaPython(Cuda):
         self._runtime = runtime = importlib.import_module("cuda.bindings.runtime")
         self._allocations: list[int] = []
         self._page_locked: list[int] = []
+        self._device_before = self._call(runtime.cudaGetDevice, fix=_NO_DEVICE)
         properties = self._call(runtime.cudaGetDeviceProperties, 0, fix=_NO_DEVICE)
         self.name = properties.name.decode()
         self.compute_capability = (properties.major, properties.minor)
@@ -329,13 +337,17 @@ class _CudaPython(Cuda):
         return self._call(self._runtime.cudaMemGetInfo)
 
     def close(self) -> None:
-        while self._allocations:
-            self._call(self._runtime.cudaFree, self._allocations.pop())
-        while self._page_locked:
-            self._call(self._runtime.cudaFreeHost, self._page_locked.pop())
-        if self._stream is not None:
-            self._call(self._runtime.cudaStreamDestroy, self._stream)
-            self._stream = None
+        if self._stream is None:
+            return
+        stream, self._stream = self._stream, None
+        with ExitStack() as closing:  # backwards, and to the end whatever fails on the way
+            closing.callback(self._call, self._runtime.cudaSetDevice, self._device_before)
+            closing.callback(self._call, self._runtime.cudaStreamDestroy, stream)
+            while self._page_locked:
+                closing.callback(self._call, self._runtime.cudaFreeHost, self._page_locked.pop())
+            while self._allocations:
+                closing.callback(self._call, self._runtime.cudaFree, self._allocations.pop())
+            closing.callback(self._call, self._runtime.cudaStreamSynchronize, stream)
 
 
 class _CudaPythonGraph(Graph):

@@ -159,7 +159,7 @@ class TrtPredictor(Predictor):
         }
         if manifest.lam.mode == "input":
             wanted[LAMBDA_INPUT] = ((), single)
-        for tensors in [loaded.tensors for loaded in self._engines.values()]:
+        for tensors, odd in [(loaded.tensors, loaded.odd) for loaded in self._engines.values()]:
             names = wanted if manifest.lam.mode == "bound" else {**wanted, **tensors}
             wrong = [name for name in names if tensors.get(name) != wanted.get(name)]
             if wrong:
@@ -167,6 +167,10 @@ class TrtPredictor(Predictor):
                     f"an engine of {bundle.path} is not the one of its manifest: {', '.join(wrong)} is missing, too "
                     "many, or of another shape or type.",
                     fix=self.remedy,
+                )
+            if odd:
+                raise ArtifactError(
+                    f"an engine of {bundle.path} is not the one of its manifest: {'; '.join(odd)}.", fix=self.remedy
                 )
 
     def _prepare(self, bundle: Bundle, weights: InputWeights | None, host: Host) -> None:

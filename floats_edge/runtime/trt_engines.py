@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ log = logging.getLogger("floats_edge.runtime")
 _AMPERE = 80
 _ANY_MODEL = {"ampere+", "same-cc"}
 """Engines that are made for other GPUs than the one that built them."""
+_PROFILE = 0
+"""The optimization profile that a context begins with."""
 _NEXT_MAJOR = {10: 11}
 """Engines for newer versions cross one border between major versions: TensorRT 11 runs those of 10."""
 
@@ -100,6 +102,7 @@ class LoadedEngine:
         context: of it; keeps it and its runtime alive.
         batch: smallest, optimal and largest.
         tensors: shape and type of every input and output by name; the batch axis is -1.
+        odd: what of it no buffer of this package serves, one line each; empty where all is as the manifest says.
         kernels: what TensorRT-RTX compiles while it runs; None with the full TensorRT.
     """
 
@@ -107,6 +110,7 @@ class LoadedEngine:
     context: "tensorrt.IExecutionContext"
     batch: tuple[int, int, int]
     tensors: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+    odd: tuple[str, ...]
     kernels: CompiledKernels | None
 
     def keep_kernels(self) -> None:
@@ -150,7 +154,28 @@ def load_engine(bundle: Bundle, engine: Engine, plan: bytes, cuda: Cuda, host: H
         name = loaded.get_tensor_name(index)
         shape: Any = loaded.get_tensor_shape(name)  # a Dims: a sequence, though the stubs do not say so
         tensors[name] = (tuple(shape), _numpy_type(trt, loaded.get_tensor_dtype(name)))
-    return LoadedEngine(loaded, context, engine.batch, tensors, kernels)
+    odd = _odd(trt, loaded, bundle, engine, list(tensors))
+    return LoadedEngine(loaded, context, engine.batch, tensors, odd, kernels)
+
+
+def _odd(trt: Any, loaded: Any, bundle: Bundle, engine: Engine, names: Sequence[str]) -> tuple[str, ...]:
+    """What the buffers cannot serve, besides shapes and types: who writes, where, in which order, for which batches."""
+    manifest = bundle.manifest
+    odd: list[str] = []
+    for name in names:
+        kind = "output" if name == manifest.output.name else "input"
+        is_plain = (
+            loaded.get_tensor_mode(name) == getattr(trt.TensorIOMode, kind.upper())
+            and loaded.get_tensor_location(name) == trt.TensorLocation.DEVICE
+            and loaded.get_tensor_format(name, _PROFILE) == trt.TensorFormat.LINEAR
+        )
+        if not is_plain:
+            odd.append(f"{name} is no {kind} of rows on the device")
+    if manifest.input.name in names and not odd:
+        smallest, _, largest = map(tuple, loaded.get_tensor_profile_shape(manifest.input.name, _PROFILE))
+        if (smallest[0], largest[0]) != (engine.batch[0], engine.batch[2]):
+            odd.append(f"it takes batches from {smallest[0]} to {largest[0]}")
+    return tuple(odd)
 
 
 def _warn_of_another_gpu(bundle: Bundle, engine: Engine, cuda: Cuda) -> None:

@@ -1,48 +1,15 @@
 // The TensorRT backend against fakes: what it asks of TensorRT and CUDA, and what it makes of their answers. No GPU.
-#include <array>
 #include <atomic>
-#include <thread>
 
 #include "engine_bundle.hpp"
 #include "fakes/fake_cuda.hpp"
-#include "fakes/include/cuda_runtime_api.h"
 #include "schema.hpp"
 
 extern std::atomic<std::size_t> allocations;  // counting_new.cpp
 
 namespace floats_rt {
-namespace {
 
 using nlohmann::json;
-
-struct FakeReset {
-  ~FakeReset() {
-    fake_cuda::noting = true;
-    fake_cuda::devices = 1;
-    fake_cuda::failing.clear();
-    fake_cuda::calls.clear();
-    fake_cuda::asked.clear();
-  }
-};
-
-// Lets two threads do something and tells whether both could.
-template <typename Call>
-bool both_can(const Call& call) {
-  std::array<bool, 2> could{};
-  const auto attempt = [&](std::size_t i) {
-    try {
-      call(i);
-      could[i] = true;
-    } catch (const Error&) {
-    }
-  };
-  std::thread other(attempt, 1);
-  attempt(0);
-  other.join();
-  return could[0] && could[1];
-}
-
-}  // namespace
 
 TEST_CASE("what of lambda an engine takes reaches it, each tensor in its place and type") {
   for (const std::string name : {"bound", "bound-paper", "bound-fp16", "bound-bf16", "bound-int8",
@@ -81,142 +48,6 @@ TEST_CASE("any batch is run: in parts above the engine's largest, made up below 
   }
 }
 
-TEST_CASE("infer_async uses the caller's memory and stream, and what comes later waits for it") {
-  const FakeReset reset;
-  const EngineBundle bundle("bound");
-  Model model = bundle.load();
-  const std::vector<float> pixels = some_images(2);
-  const fake_cuda::Floats images(pixels), logits(2 * kClasses);
-  CUstream_st* const stream = fake_cuda::user_stream();
-  fake_cuda::calls.clear();
-  model.infer_async(images.data(), 2, logits.data(), stream);
-  CHECK(fake_cuda::calls == std::vector<std::string>{"cudaStreamWaitEvent user", "cudaEventRecord user"});
-  CHECK(fake_cuda::pending() > 0);
-
-  fake_cuda::calls.clear();
-  model.set_lambda(0.5f);
-  CHECK(fake_cuda::calls ==
-        std::vector<std::string>{"cudaStreamWaitEvent own", "cudaMemcpyAsync own", "cudaStreamSynchronize own"});
-  check_logits(logits.values(), pixels, lambda_sum("bound", 0));              // the switch came after it
-  check_logits(logits_of(model, pixels), pixels, lambda_sum("bound", 0.5f));  // on its own buffers again
-  CHECK(code_of([&] { model.infer_async(images.data(), 1, logits.data(), stream); }) == ErrorCode::bad_shape);
-  CHECK(code_of([&] { model.infer_async(images.data(), 5, logits.data(), stream); }) == ErrorCode::bad_shape);
-}
-
-TEST_CASE("infer_async refuses addresses that TensorRT would not take, and says which") {
-  const EngineBundle bundle("fixed");
-  Model model = bundle.load();
-  const fake_cuda::Floats images(some_images(3)), logits(64 + 2 * kClasses);
-  CUstream_st* const stream = fake_cuda::user_stream();
-  const auto refusal = [&](const float* from, float* to) -> std::string {
-    try {
-      model.infer_async(from, 2, to, stream);
-    } catch (const Error& error) {
-      CHECK(error.code() == ErrorCode::bad_shape);
-      return error.what();
-    }
-    return "";
-  };
-  CHECK(refusal(images.data() + 1, logits.data()).find("the images") == 0);
-  CHECK(refusal(images.data(), logits.data() + 32).find("the logits") == 0);  // 128 bytes
-  CHECK(refusal(nullptr, logits.data()).find("256") != std::string::npos);
-  CHECK(fake_cuda::pending() == 0);
-  CHECK(refusal(images.data() + 64, logits.data() + 64).empty());
-}
-
-TEST_CASE("infer_async refuses a stream that is being captured: the capture goes on, and the model is whole") {
-  const std::vector<float> pixels = some_images(2);
-  const fake_cuda::Floats images(pixels), logits(2 * kClasses);
-  for (const std::string name : {"bound", "refit"}) {
-    CAPTURE(name);
-    const EngineBundle bundle(name);
-    Model model = bundle.load();
-    for (int round = 0; round < 2; ++round) {  // the second time, something was queued before
-      CUstream_st* const stream = fake_cuda::user_stream();
-      fake_cuda::begin_capture(stream);
-      CHECK(code_of([&] { model.infer_async(images.data(), 2, logits.data(), stream); }) == ErrorCode::runtime);
-      model.set_lambda(0.5f);
-      check_logits(logits_of(model, pixels), pixels, lambda_sum(name, 0.5f));
-      CHECK(fake_cuda::end_capture(stream));
-      model.infer_async(images.data(), 2, logits.data(), stream);
-      model.set_lambda(0);
-      check_logits(logits_of(model, pixels), pixels, lambda_sum(name, 0));
-    }
-  }
-}
-
-TEST_CASE("nothing that was queued outlives an exception") {
-  const FakeReset reset;
-  const EngineBundle failing("fixed", "fail run"), bundle("fixed");
-  const std::vector<float> pixels = some_images(2);
-  const fake_cuda::Floats images(pixels), logits(2 * kClasses);
-  Model broken = failing.load(), model = bundle.load();
-  CUstream_st* const stream = fake_cuda::user_stream();
-  CHECK(code_of([&] { logits_of(broken, pixels); }) == ErrorCode::runtime);
-  CHECK(fake_cuda::pending() == 0);
-  fake_cuda::failing = {"cudaEventRecord"};
-  CHECK(code_of([&] { model.infer_async(images.data(), 2, logits.data(), stream); }) == ErrorCode::runtime);
-  CHECK(fake_cuda::pending() == 0);
-  check_logits(logits.values(), pixels, 0.3);
-}
-
-TEST_CASE("the caller's device is the caller's, and an inference sets its own once") {
-  const FakeReset reset;
-  fake_cuda::devices = 3;
-  Options options = on_fake_gpu();
-  options.device = 2;
-  const auto current = [] {
-    int device = -1;
-    cudaGetDevice(&device);
-    return device;
-  };
-  for (const std::string name : {"bound", "refit"}) {
-    CAPTURE(name);
-    const EngineBundle bundle(name);
-    const std::vector<float> pixels = some_images(2);
-    {
-      CHECK_FALSE(check_compatibility(bundle.path().string(), options));
-      CHECK(current() == 0);
-      Model model = bundle.load(options), second = model.clone();
-      CHECK(current() == 0);
-      second.set_lambda(0.5f);
-      CHECK(current() == 0);
-      fake_cuda::asked.clear();
-      check_logits(logits_of(second, pixels), pixels, lambda_sum(name, 0.5f));
-      CHECK(fake_cuda::asked == std::vector<std::string>{"cudaSetDevice 2", "cudaSetDevice 0"});
-      fake_cuda::asked.clear();
-    }
-    CHECK(current() == 0);
-    CHECK_FALSE(fake_cuda::asked.empty());  // what is freed is freed where it lies
-  }
-  fake_cuda::failing = {"cudaSetDevice"};
-  CHECK(EngineBundle("fixed").refusal() == ErrorCode::no_device);
-}
-
-TEST_CASE("TensorRT's messages reach the log of the model that they are about") {
-  const std::vector<float> pixels = some_images(2);
-  std::array<std::string, 2> logs;
-  std::vector<Model> models;
-  for (std::string& log : logs) {
-    Options options = on_fake_gpu();
-    options.log = [&log](const std::string& line) { log += line + "|"; };
-    CHECK(EngineBundle("fixed", "fail load").refusal(options) == ErrorCode::engine_incompatible);
-    CHECK(log == "TensorRT: the fake was told to fail|");
-    log.clear();
-    models.push_back(EngineBundle("fixed", "fail run").load(options));
-  }
-  Model clone = models[1].clone();
-  for (Model* model : {&clone, &models[1]}) {
-    CHECK(code_of([&] { logits_of(*model, pixels); }) == ErrorCode::runtime);
-    CHECK(logs[1] == "TensorRT: the fake was told to fail|");
-    logs[1].clear();
-  }
-  CHECK(logs[0].empty());
-  Options throwing = on_fake_gpu();
-  throwing.log = [](const std::string&) { throw std::runtime_error("a full disk"); };
-  CHECK(EngineBundle("fixed", "fail load").refusal(throwing) == ErrorCode::engine_incompatible);
-}
-
 TEST_CASE("clones have a lambda of their own, and where it is in the engine an engine of their own") {
   for (const std::string name : {"bound", "input", "refit"}) {
     CAPTURE(name);
@@ -229,59 +60,6 @@ TEST_CASE("clones have a lambda of their own, and where it is in the engine an e
     check_logits(logits_of(second, images), images, lambda_sum(name, 0.5f));
     check_logits(logits_of(first, images), images, lambda_sum(name, 1));
   }
-}
-
-TEST_CASE("clones in two threads give, at lambdas of their own, what one thread gives") {
-  const FakeReset reset;
-  for (const std::string name : {"bank", "bound", "refit"}) {
-    CAPTURE(name);
-    const EngineBundle bundle(name);
-    Model first = bundle.load(), second = first.clone();
-    const std::vector<float> images = some_images(2);
-    std::vector<std::vector<float>> wanted;
-    for (const float lam : {0.25f, 0.5f, 1.0f}) {
-      first.set_lambda(lam);
-      wanted.push_back(logits_of(first, images));
-    }
-    fake_cuda::noting = false;
-    bool right[2] = {true, true};
-    const auto work = [&](Model& model, bool& correct, std::size_t offset) {
-      for (std::size_t i = offset; i < offset + 30; ++i) {
-        model.set_lambda(std::array{0.25f, 0.5f, 1.0f}[i % 3]);
-        correct = correct && logits_of(model, images) == wanted[i % 3];
-      }
-    };
-    std::thread other(work, std::ref(second), std::ref(right[1]), 1);
-    work(first, right[0], 0);
-    other.join();
-    CHECK(right[0]);
-    CHECK(right[1]);
-  }
-}
-
-TEST_CASE("threads may clone at once") {
-  const FakeReset reset;
-  fake_cuda::noting = false;
-  for (const std::string name : {"bank", "bound", "refit"}) {
-    CAPTURE(name);
-    const EngineBundle bundle(name);
-    std::array<Model, 2> models{bundle.load(), bundle.load()};
-    models[1] = models[0].clone();
-    CHECK(both_can([&](std::size_t i) {
-      for (int round = 0; round < 4; ++round) models[i].clone();
-    }));
-  }
-}
-
-TEST_CASE("refit: not before what was queued on the engine is done") {
-  const FakeReset reset;
-  const EngineBundle bundle("refit");
-  Model model = bundle.load();
-  fake_cuda::calls.clear();
-  model.set_lambda(0.5f);
-  CHECK(fake_cuda::calls == std::vector<std::string>{"cudaEventSynchronize", "cudaStreamSynchronize own"});
-  fake_cuda::failing = {"cudaEventSynchronize"};
-  CHECK(code_of([&] { model.set_lambda(1); }) == ErrorCode::runtime);
 }
 
 TEST_CASE("refit: an engine with other refittable weights than those of lambda is refused") {
@@ -306,7 +84,7 @@ TEST_CASE("refit: one that fails leaves the model marked as broken, not half ref
 }
 
 TEST_CASE("once warm, infer and a switch allocate nothing") {
-  const FakeReset reset;
+  const fake_cuda::Reset reset;
   for (const std::string name : {"bank", "bound", "input"}) {
     CAPTURE(name);
     const EngineBundle bundle(name);
@@ -339,7 +117,7 @@ TEST_CASE("another version of TensorRT is refused before anything of it is calle
 }
 
 TEST_CASE("no device, and no such device") {
-  const FakeReset reset;
+  const fake_cuda::Reset reset;
   const EngineBundle bundle("fixed");
   Options second = on_fake_gpu();
   second.device = 1;
@@ -422,7 +200,7 @@ TEST_CASE("a batch whose bytes are more than there are numbers for is refused") 
 }
 
 TEST_CASE("failures of TensorRT and CUDA have codes, and leak nothing") {
-  const FakeReset reset;
+  const fake_cuda::Reset reset;
   CHECK(EngineBundle("fixed", "fail load").refusal() == ErrorCode::engine_incompatible);
   CHECK(EngineBundle("fixed", "fail context").refusal() == ErrorCode::runtime);
   const EngineBundle failing("fixed", "fail run"), bundle("bound");
@@ -437,7 +215,7 @@ TEST_CASE("failures of TensorRT and CUDA have codes, and leak nothing") {
 }
 
 TEST_CASE("a switch that fails leaves the model marked as broken, not half switched") {
-  const FakeReset reset;
+  const fake_cuda::Reset reset;
   const EngineBundle bundle("bound");
   Model model = bundle.load();
   const std::vector<float> images = some_images(1);
@@ -451,15 +229,6 @@ TEST_CASE("a switch that fails leaves the model marked as broken, not half switc
   CHECK_NOTHROW(bundle.load());
 }
 
-TEST_CASE("an engine that was let pass with --allow-mismatch says so when it is loaded") {
-  const EngineBundle bundle("bound", "", {{"mismatch", "it differs."}});
-  Options options = on_fake_gpu();
-  std::string logged;
-  options.log = [&](const std::string& line) { logged += line; };
-  CHECK_NOTHROW(bundle.load(options));
-  CHECK(logged.find("engine0.plan was exported with --allow-mismatch: it differs.") != std::string::npos);
-}
-
 TEST_CASE("golden outputs are checked, and the CPU stands in only when asked") {
   const EngineBundle bundle("bound");
   Options options = on_fake_gpu();
@@ -470,6 +239,15 @@ TEST_CASE("golden outputs are checked, and the CPU stands in only when asked") {
   options.cpu_fallback = true;
   CHECK(bundle.load(options).backend() == Backend::onnxruntime);
   CHECK(logged.find("golden") != std::string::npos);
+}
+
+TEST_CASE("an engine that was let pass with --allow-mismatch says so when it is loaded") {
+  const EngineBundle bundle("bound", "", {{"mismatch", "it differs."}});
+  Options options = on_fake_gpu();
+  std::string logged;
+  options.log = [&](const std::string& line) { logged += line; };
+  CHECK_NOTHROW(bundle.load(options));
+  CHECK(logged.find("engine0.plan was exported with --allow-mismatch: it differs.") != std::string::npos);
 }
 
 }  // namespace floats_rt

@@ -1,6 +1,7 @@
 import importlib
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,6 +60,39 @@ def test_closing_frees_everything_once(binding):
     cuda.close()
     assert binding.live == {}
     cuda.close()
+
+
+def test_closing_waits_for_what_uses_the_memory(binding):
+    cuda, found = open_cuda(), []
+    cuda.allocate(16)
+    cuda.pinned((4,), np.float32)
+    binding.queues[cuda.stream].append(lambda: found.append((len(binding.live), len(binding.pinned))))
+    cuda.close()
+    assert found == [(1, 1)]
+
+
+def test_closing_frees_everything_even_if_the_stream_fails(binding, monkeypatch):
+    cuda = open_cuda()
+    cuda.allocate(16)
+    cuda.pinned((4,), np.float32)
+
+    def fails(_):
+        raise BackendError("the device is lost.", fix="run it again")
+
+    monkeypatch.setattr(binding.Stream, "synchronize", fails)
+    with pytest.raises(BackendError, match="lost"):
+        cuda.close()
+    assert (binding.live, binding.pinned) == ({}, {})
+    cuda.close()
+
+
+@pytest.mark.parametrize("binding", ["cuda-python"], indirect=True)
+def test_the_device_of_the_caller_is_current_again_afterwards(binding):
+    runtime: Any = sys.modules["cuda.bindings.runtime"]
+    runtime.device = 2
+    with open_cuda():
+        assert runtime.device == 0
+    assert runtime.device == 2
 
 
 def test_an_error_tells_its_cause(binding):

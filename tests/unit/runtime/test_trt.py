@@ -157,11 +157,29 @@ def test_a_lambda_that_is_not_served_is_refused_before_anything_is_deserialised(
     assert trt.DESERIALISED == []
 
 
-def test_an_engine_that_takes_less_than_the_manifest_says(bound):
-    plan = b"[1, 2]\n" + bound.read("model.onnx")
+@pytest.mark.parametrize("batches", [[1, 2], [2, 8]])
+def test_an_engine_for_other_batches_than_the_manifest_says_is_refused(bound, batches):
+    plan = json.dumps(batches).encode() + b"\n" + bound.read("model.onnx")
     bundle = add_engine(write_bundle(bound.path.with_name("other"), None), engine_entry(), plan)
-    with open_trt(bundle, 0.5) as predictor, pytest.raises(BackendError, match="failed to take a batch of 3"):
-        predictor.predict(images(3))
+    with pytest.raises(ArtifactError, match=f"takes batches from {batches[0]} to {batches[1]}") as caught:
+        open_trt(bundle, 0.5)
+    assert "--trt" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ("images on the host", "images is no input"),
+        ("stem.weight on the host", "stem.weight is no input"),
+        ("logits in HWC8", "logits is no output"),
+        ("stem.bias the other way", "stem.bias is no input"),
+        ("logits the other way", "logits is no output"),
+    ],
+)
+def test_an_engine_with_tensors_of_another_layout_is_refused(bound, monkeypatch, layout, message):
+    monkeypatch.setenv("FAKE_TENSORRT", layout)
+    with pytest.raises(ArtifactError, match=message):
+        open_trt(bound, 0.5)
 
 
 # Trusting
@@ -218,7 +236,7 @@ def test_a_plan_that_tensorrt_rejects(bound, trt, monkeypatch):
 
 
 def test_an_engine_that_takes_other_weights_is_refused(trt, tmp_path):
-    fixed = with_engines(write_bundle(tmp_path / "fixed", (0.3,)), (1, 1, 1))
+    fixed = with_engines(write_bundle(tmp_path / "fixed", (0.3,)), (1, 4, 8))
     plan = (fixed.path / fixed.manifest.engines[0].file).read_bytes()
     bundle = add_engine(write_bundle(tmp_path / "bound", None), engine_entry(), plan)
     with pytest.raises(ArtifactError, match=r"classifier.bias, classifier.weight, stem.bias, stem.weight differ"):
@@ -281,11 +299,16 @@ def test_the_real_module_has_the_names_that_are_used():
             "get_tensor_name",
             "get_tensor_shape",
             "get_tensor_dtype",
+            "get_tensor_mode",
+            "get_tensor_location",
+            "get_tensor_format",
+            "get_tensor_profile_shape",
         ],
         "IExecutionContext": ["set_tensor_address", "set_input_shape", "execute_async_v3"],
     }
     for name, members in used.items():
         assert not [member for member in members if not hasattr(getattr(rtx, name), member)]
     assert rtx.nptype(rtx.DataType.HALF) is np.float16
+    assert {rtx.TensorIOMode.OUTPUT, rtx.TensorLocation.DEVICE, rtx.TensorFormat.LINEAR}
     severities = set(rtx.ILogger.Severity.__members__)
     assert severities == {"INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"}

@@ -43,4 +43,18 @@ class Floats {
   float* data_ = nullptr;
 };
 
+// Makes it at its end what it is at the start.
+struct Reset {
+  Reset() = default;
+  Reset(const Reset&) = delete;
+  Reset& operator=(const Reset&) = delete;
+  ~Reset() {
+    noting = true;
+    devices = 1;
+    failing.clear();
+    calls.clear();
+    asked.clear();
+  }
+};
+
 }  // namespace fake_cuda
