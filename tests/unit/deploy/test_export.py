@@ -15,7 +15,7 @@ from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.data import Splits
 from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.export import ExportRequest, export
-from floats_edge.errors import ArtifactError, FloatsError, OutputError, ParityError
+from floats_edge.errors import ArtifactError, FloatsError, LambdaError, OutputError, ParityError
 from floats_edge.runtime.backends import open_predictor
 
 FIXED = ExportRequest((0.3,))
@@ -232,3 +232,9 @@ def test_says_what_it_does(bundles: Callable[..., Bundle], tmp_path: Path) -> No
     said: list[str] = []
     export(bundles("bound").path, tmp_path / "bundle", FIXED, say=said.append)
     assert said == ["writing ONNX", "comparing with the trained network on 500 images"]
+
+
+@pytest.mark.parametrize("lambdas", [(0.5, 0.5), tuple(index / 300 for index in range(300))])
+def test_a_bank_that_no_bundle_may_state_is_refused_before_it_is_made(lambdas: tuple[float, ...]) -> None:
+    with pytest.raises(LambdaError, match="a bank serves up to 256 lambdas, each once"):
+        ExportRequest(lambdas)
