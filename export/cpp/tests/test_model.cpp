@@ -232,7 +232,7 @@ TEST_CASE("a graph that is not one, or another, is refused") {
   BundleCopy noise("fixed"), other("fixed");
   write_file(noise.path() / "model.onnx", std::string(1000, 'x'));
   rehash(noise, "model.onnx");
-  CHECK(code_of([&] { Model::load(noise.path().string(), on_cpu()); }) == ErrorCode::engine_incompatible);
+  CHECK(code_of([&] { Model::load(noise.path().string(), on_cpu()); }) == ErrorCode::bundle_invalid);
   std::filesystem::copy_file(bundle_path("bound") / "model.onnx", other.path() / "model.onnx",
                              std::filesystem::copy_options::overwrite_existing);
   rehash(other, "model.onnx");

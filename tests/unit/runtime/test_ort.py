@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -133,9 +134,11 @@ def test_backends_that_are_not_here(bundles: Callable[..., Bundle]) -> None:
 
 
 def test_a_graph_that_onnx_runtime_refuses(bundles: Callable[..., Bundle], tmp_path: Path) -> None:
-    """Of the right hash, since it was bundled so: the message is ours, not a traceback."""
+    """Of the right hash, since it was bundled so, and nothing but a type wrong: the message is ours, no traceback."""
     folder = shutil.copytree(bundles("fixed").path, tmp_path / "bundle")
-    (folder / "model.onnx").write_bytes(b"no graph")
+    model = onnx.load_model_from_string(bundles("fixed").read("model.onnx"))
+    next(t for t in model.graph.initializer if t.name.endswith(".bias")).data_type = onnx.TensorProto.INT32
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
     write_manifest(folder, bundles("fixed").manifest.model_copy(update={"files": file_entries(folder)}))
     with pytest.raises(BackendError, match="cannot load the graph"):
         open_predictor(open_bundle(folder), "ort-cpu", 0.3)
