@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,6 +59,12 @@ class Images:
     def as_float(self, indices: slice | Indices = slice(None)) -> NDArray[np.float32]:
         """The images at ``indices`` as a network takes them: float32 ``[n, C, H, W]`` in [0, 1]; all are read."""
         return np.divide(self.pixels[indices], 255, dtype=np.float32)
+
+    def batches(self, size: int) -> "Iterator[tuple[NDArray[np.float32], Labels]]":
+        """All images as a network takes them, and their labels, ``size`` at a time."""
+        for start in range(0, len(self), size):
+            batch = slice(start, start + size)
+            yield self.as_float(batch), self.labels[batch]
 
     def take(self, indices: Indices) -> "Images":
         """The images at ``indices``, to be read apart from the others."""

@@ -1,5 +1,6 @@
 """``floats-edge evaluate``: clean and attacked accuracy over lambda."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -89,6 +90,7 @@ def evaluate(
 
     torch_name = torch_device(device)
     from floats_edge.evaluate import robustness
+    from floats_edge.evaluate.batch import evaluation_batch
     from floats_edge.runtime.torch import ResampledPredictor
 
     if noise == "frozen" and eot is not None:
@@ -97,10 +99,11 @@ def evaluate(
     config = _attack(recipe, {"kind": attack, "epsilon": epsilon, "steps": steps, "restarts": restarts})
     if noise == "resample" and config.kind != "pgd":
         raise click.UsageError(f"--noise resample goes with PGD, not with {config.kind}: add --attack pgd")
+    batch = evaluation_batch(recipe)
     draws = 1 if noise == "frozen" else eot or EOT
     if isinstance(engine, ResampledPredictor):
         splits = load_data(recipe.data, recipe.seed, data_dir, kind)
-        robustness.settle(engine, splits.train, recipe.attack, seed)
+        robustness.settle(engine, splits.train, recipe.attack, seed, batch)
     if split == "test":
         chosen = load_test(recipe.data, kind, data_dir)
     else:
@@ -109,7 +112,8 @@ def evaluate(
     values = lambdas or engine.lambdas or recipe.evaluate.lambdas
     with engine, progress_bar("images") as bar:
         task = bar.add_task(f"evaluate {path}", total=len(chosen) * len(values))
-        results = robustness.evaluate(engine, twin, chosen, values, config, seed, lambda n: bar.advance(task, n), draws)
+        progress = partial(bar.advance, task)
+        results = robustness.evaluate(engine, twin, chosen, values, config, seed, progress, draws, batch)
     record = Evaluation(
         subject=subject,
         backend=engine.backend,

@@ -15,6 +15,7 @@ from floats_edge.artifacts.study import STUDY, TRIAL, Study, Trial, load_trial, 
 from floats_edge.compare.complexity import complexity
 from floats_edge.compare.plan import with_seed
 from floats_edge.data import Splits, load_data
+from floats_edge.evaluate.batch import evaluation_batch
 from floats_edge.evaluate.robustness import evaluate
 from floats_edge.recipe import Recipe
 from floats_edge.runtime.torch import trained_predictor
@@ -92,7 +93,8 @@ def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: st
             return trial
     images = (splits.test if split == "test" else splits.validation).first(recipe.evaluate.images)
     network = trained_predictor(run, device)
-    results = evaluate(network, network, images, recipe.evaluate.lambdas, recipe.evaluate.attack, recipe.seed)
+    lambdas, attack, batch = recipe.evaluate.lambdas, recipe.evaluate.attack, evaluation_batch(recipe)
+    results = evaluate(network, network, images, lambdas, attack, recipe.seed, batch=batch)
     alpha = checkpoint.history[-1].alpha.values()
     trial = Trial(
         variant=name,

@@ -7,12 +7,11 @@ all of it. A cached file is a stranger's: it counts only if it is valid and stat
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 from pydantic import Field, ValidationError
 
 from floats_edge import __version__
@@ -21,11 +20,12 @@ from floats_edge.artifacts.manifest import Calibration, CalibrationMethod, KeptP
 from floats_edge.artifacts.sensitivity import Sensitivity
 from floats_edge.data import Splits
 from floats_edge.deploy.lambda_graph import Network
-from floats_edge.deploy.quantize import calibrate, conv_inputs
+from floats_edge.deploy.quantize import Array, calibrate, conv_inputs
 from floats_edge.deploy.sensitivity import measure_sensitivity
 from floats_edge.errors import ArtifactError
+from floats_edge.evaluate.batch import LARGEST_BATCH, evaluation_batch
 from floats_edge.images import Images
-from floats_edge.recipe import Recipe, Section
+from floats_edge.recipe import Attack, Recipe, Section
 
 if TYPE_CHECKING:
     from floats_edge.runtime.torch import TorchPredictor
@@ -109,13 +109,14 @@ def quantisation(
         kept=tuple(layer for layer in network.quantisable if layer in request.keep),
         kept_precision=request.keep_precision,
     )
-    ranges = activation_ranges(network, twin, images, record, recipe.seed, say)
+    batch = evaluation_batch(recipe)
+    ranges = activation_ranges(network, twin, images, record, recipe.seed, say, batch)
     if not (request.sensitivity or request.keep_worst):
         return Quantisation(ranges, record, None)
     held_out = splits.validation.first(IMAGES).as_float()
     say(f"quantising each layer alone, on {len(held_out)} validation images")
     report = measure_sensitivity(
-        network, ranges, lambda lam: network.scales(lam if lambdas else None), held_out, record.lambdas
+        network, ranges, lambda lam: network.scales(lam if lambdas else None), held_out, record.lambdas, batch
     )
     others = [cost.layer for cost in report.layers if cost.layer not in request.keep]
     kept = {*request.keep, *others[: request.keep_worst]}
@@ -130,13 +131,16 @@ def activation_ranges(
     record: Calibration,
     seed: int,
     say: Say,
+    batch: int = LARGEST_BATCH,
 ) -> dict[str, float]:
     """Ranges of the convolutions' inputs over ``images``, clean and attacked at each lambda: remembered or measured.
+
+    Measuring takes ``batch`` images at a time.
 
     Raises:
         DataError: too few images, or of another shape than the network takes.
     """
-    key = _key(network, images, record, seed)
+    key = _key(network, images, record, seed, batch)
     file = cache_file("calibration", key)
     ranges = _remembered(file, key, conv_inputs(network.template))
     if ranges is not None:
@@ -144,7 +148,7 @@ def activation_ranges(
         return ranges
     lambdas = ", ".join(map(str, record.lambdas))
     say(f"calibrating on {len(images)} training images, clean and attacked, at lambda {lambdas}")
-    ranges = _measured(network, twin(), images, record, seed)
+    ranges = _measured(network, twin(), images, record, seed, batch)
     write_cache(file, _Cached(key=key, ranges=ranges).model_dump_json().encode())
     return ranges
 
@@ -163,24 +167,38 @@ def _check_kept(keep: Sequence[str], keep_worst: int, quantisable: Sequence[str]
         )
 
 
-def _measured(
-    network: Network, twin: "TorchPredictor", images: Images, record: Calibration, seed: int
-) -> dict[str, float]:
-    from floats_edge.evaluate.robustness import attacked_images
+@dataclass(frozen=True, eq=False)
+class _CleanAndAttacked:
+    """Batches of images, clean and then attacked at a lambda; made anew whenever they are iterated over."""
 
-    clean = images.as_float()
-    by_lambda = {
-        lam: np.concatenate([clean, attacked_images(twin, images, lam, record.attack, seed)]) for lam in record.lambdas
-    }
+    twin: "TorchPredictor"
+    images: Images
+    lam: float
+    attack: Attack
+    seed: int
+    batch: int
+
+    def __iter__(self) -> Iterator[Array]:
+        from floats_edge.evaluate.robustness import attacked_images
+
+        yield from (pixels for pixels, _ in self.images.batches(self.batch))
+        yield from attacked_images(self.twin, self.images, self.lam, self.attack, self.seed, self.batch)
+
+
+def _measured(
+    network: Network, twin: "TorchPredictor", images: Images, record: Calibration, seed: int, batch: int
+) -> dict[str, float]:
+    by_lambda = {lam: _CleanAndAttacked(twin, images, lam, record.attack, seed, batch) for lam in record.lambdas}
     return calibrate(network.constant, by_lambda, record.method)
 
 
-def _key(network: Network, images: Images, record: Calibration, seed: int) -> str:
+def _key(network: Network, images: Images, record: Calibration, seed: int, batch: int) -> str:
     """A hash of all that the ranges depend on: graphs with their weights, images, and what is done with them."""
     facts = {
         "floats_edge": __version__,
         "calibration": record.model_dump(mode="json", exclude={"kept", "kept_precision"}),
         "seed": seed,
+        "batch": batch,
         "shape": images.pixels.shape,
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())

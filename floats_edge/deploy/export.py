@@ -45,6 +45,7 @@ from floats_edge.deploy.engine_request import EngineOptions
 from floats_edge.deploy.engines import check_engines, check_options, with_engines, with_mismatch
 from floats_edge.deploy.lambda_graph import Network
 from floats_edge.errors import ArtifactError, BackendError, LambdaError, ParityError
+from floats_edge.evaluate.batch import evaluation_batch
 from floats_edge.evaluate.parity import GATES, check_parity, check_reference, measure_parity
 from floats_edge.images import ImageKind
 from floats_edge.method.fold import check_lambda
@@ -223,7 +224,7 @@ def _export(source: _Source, out: Path, request: ExportRequest, data_dir: Path |
         say(f"comparing with the trained network on {len(images)} images")
         with open_predictor(open_bundle(folder), "ort-cpu", lambdas[0]) as engine:
             try:
-                parity = measure_parity(engine, source.reference, images, lambdas)
+                parity = measure_parity(engine, source.reference, images, lambdas, evaluation_batch(source.recipe))
             except ParityError as error:  # no figures to let pass
                 raise _refused(error) from None
             if manifest.calibration is not None:

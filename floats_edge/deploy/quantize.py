@@ -19,7 +19,6 @@ from floats_edge.runtime.lambda_weights import quantized
 
 MIN_IMAGES = 500
 PERCENTILE = 99.99
-_BATCH = 64
 _BINS = 2048
 _LEVELS = 127
 """Steps of an int8 range on either side of zero."""
@@ -54,21 +53,22 @@ def conv_inputs(model: onnx.ModelProto) -> list[str]:
     return list(dict.fromkeys(node.input[0] for node in model.graph.node if node.op_type == "Conv"))
 
 
-def calibrate(model_at: ModelAt, images: Mapping[float, Images], method: CalibrationMethod) -> dict[str, float]:
+def calibrate(
+    model_at: ModelAt, images: Mapping[float, Iterable[Images]], method: CalibrationMethod
+) -> dict[str, float]:
     """Largest magnitude that the input of each convolution is to represent, by tensor name.
 
     Args:
         model_at: the float32 network at each lambda of ``images``.
-        images: by lambda, float32 ``[N, C, H, W]`` in [0, 1]: at least :data:`MIN_IMAGES`, from the evaluation's loader
-            but never its test images, clean and attacked at that lambda.
+        images: by lambda, batches of float32 ``[n, C, H, W]`` in [0, 1], which are iterated over once or twice: at
+            least :data:`MIN_IMAGES`, from the evaluation's loader but never its test images, clean and attacked at
+            that lambda.
         method: ``minmax`` keeps the largest value, ``percentile`` 99.99 % of the values, ``entropy`` what loses least
             information (Migacz, GTC 2017, S7310). The images' own range is always kept whole.
 
     Raises:
         DataError: too few images, or of another shape than the network takes.
     """
-    for lam, batch in images.items():
-        _check_images(model_at(lam), batch)
     largest: dict[str, float] = {}
     for name, values in _conv_input_values(model_at, images):
         largest[name] = max(largest.get(name, 0.0), float(np.abs(values).max()))
@@ -138,7 +138,21 @@ def _dequantizer(source: str, name: str) -> onnx.NodeProto:
     return helper.make_node("DequantizeLinear", inputs, [f"{name}.dequantized"], axis=0)
 
 
-def _check_images(model: onnx.ModelProto, images: Images) -> None:
+def _checked(model: onnx.ModelProto, batches: Iterable[Images]) -> Iterator[Images]:
+    """The batches, each of the right shape and type, and enough of them."""
+    count = 0
+    for images in batches:
+        _check_shape(model, images)
+        count += len(images)
+        yield images
+    if count < MIN_IMAGES:
+        raise DataError(
+            f"{count} images are too few to calibrate on: the ranges would miss what others hold.",
+            fix=f"use a data set with at least {MIN_IMAGES} training images, or another --precision than int8",
+        )
+
+
+def _check_shape(model: onnx.ModelProto, images: Images) -> None:
     shape = tuple(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)[1:]
     if images.dtype != np.float32 or images.shape[1:] != shape:
         raise DataError(
@@ -146,18 +160,13 @@ def _check_images(model: onnx.ModelProto, images: Images) -> None:
             f"{list(images.shape[1:])}.",
             fix="calibrate on images of the data set that the network was trained on",
         )
-    if len(images) < MIN_IMAGES:
-        raise DataError(
-            f"{len(images)} images are too few to calibrate on: the ranges would miss what others hold.",
-            fix=f"use a data set with at least {MIN_IMAGES} training images, or another --precision than int8",
-        )
 
 
-def _conv_input_values(model_at: ModelAt, images: Mapping[float, Images]) -> Iterator[tuple[str, Array]]:
+def _conv_input_values(model_at: ModelAt, images: Mapping[float, Iterable[Images]]) -> Iterator[tuple[str, Array]]:
     """Name and values of the input of every convolution, batch by batch."""
     import onnxruntime as ort
 
-    for lam, all_images in images.items():
+    for lam, batches in images.items():
         model = onnx.ModelProto()
         model.CopyFrom(model_at(lam))
         image_name = model.graph.input[0].name
@@ -165,8 +174,8 @@ def _conv_input_values(model_at: ModelAt, images: Mapping[float, Images]) -> Ite
         del model.graph.output[:]
         model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
         session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        for start in range(0, len(all_images), _BATCH):
-            outputs = session.run(names, {image_name: all_images[start : start + _BATCH]})
+        for batch in _checked(model, batches):
+            outputs = session.run(names, {image_name: batch})
             yield from zip(names, map(np.asarray, outputs), strict=True)
 
 

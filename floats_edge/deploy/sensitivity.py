@@ -8,7 +8,8 @@ import onnx
 from floats_edge.artifacts.sensitivity import Cost, LayerCost, Sensitivity
 from floats_edge.deploy.lambda_graph import Network
 from floats_edge.deploy.quantize import Array, quantize
-from floats_edge.evaluate.parity import BATCH, logit_errors, top1_agreement
+from floats_edge.evaluate.batch import LARGEST_BATCH
+from floats_edge.evaluate.parity import logit_errors, top1_agreement
 from floats_edge.runtime.base import Images, Logits
 
 ScalesAt = Callable[[float], Mapping[str, Array]]
@@ -16,7 +17,12 @@ ScalesAt = Callable[[float], Mapping[str, Array]]
 
 
 def measure_sensitivity(
-    network: Network, ranges: Mapping[str, float], scales_at: ScalesAt, images: Images, lambdas: Sequence[float]
+    network: Network,
+    ranges: Mapping[str, float],
+    scales_at: ScalesAt,
+    images: Images,
+    lambdas: Sequence[float],
+    batch: int = LARGEST_BATCH,
 ) -> Sensitivity:
     """Compare the network with one layer in int8, for each layer, with the float32 network on ONNX Runtime's CPU.
 
@@ -28,17 +34,18 @@ def measure_sensitivity(
         scales_at: of the weights.
         images: float32 ``[N, C, H, W]`` in [0, 1], neither calibrated on nor test images.
         lambdas: at which to compare.
+        batch: images at a time.
     """
     alone: dict[str, list[Cost]] = {layer: [] for layer in network.quantisable}
     together: list[Cost] = []
     for lam in lambdas:
         model, scales = network.constant(lam), scales_at(lam)
-        wanted = _logits(model, images)
+        wanted = _logits(model, images, batch)
         for layer, costs in alone.items():
             weight = f"{layer}.weight"
             quantised = quantize(model, ranges, {weight: scales[weight]})
-            costs.append(_cost(lam, _logits(quantised, images), wanted))
-        together.append(_cost(lam, _logits(quantize(model, ranges, scales), images), wanted))
+            costs.append(_cost(lam, _logits(quantised, images, batch), wanted))
+        together.append(_cost(lam, _logits(quantize(model, ranges, scales), images, batch), wanted))
     layers = [LayerCost(layer=layer, costs=tuple(costs)) for layer, costs in alone.items()]
     layers.sort(key=lambda cost: cost.p99_error, reverse=True)
     return Sensitivity(images=len(images), layers=tuple(layers), together=tuple(together))
@@ -56,10 +63,10 @@ def _cost(lam: float, got: Logits, wanted: Logits) -> Cost:
     )
 
 
-def _logits(model: onnx.ModelProto, images: Images) -> Logits:
+def _logits(model: onnx.ModelProto, images: Images, batch: int) -> Logits:
     import onnxruntime as ort
 
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     name = model.graph.input[0].name
-    batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-    return np.concatenate([np.asarray(session.run(None, {name: batch})[0]) for batch in batches])
+    batches = (images[start : start + batch] for start in range(0, len(images), batch))
+    return np.concatenate([np.asarray(session.run(None, {name: some})[0]) for some in batches])

@@ -12,6 +12,7 @@ from floats_edge.artifacts.verification import LambdaProof, Verification
 from floats_edge.data import load_test
 from floats_edge.deploy.export import PARITY_IMAGES
 from floats_edge.errors import BackendError, ParityError
+from floats_edge.evaluate.batch import evaluation_batch
 from floats_edge.evaluate.parity import check_parity, measure_parity
 from floats_edge.images import ImageKind, Images
 from floats_edge.recipe import Attack
@@ -76,6 +77,7 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
     recipe, lambdas = manifest.recipe, manifest.lam.values or manifest.recipe.evaluate.lambdas
     test = load_test(recipe.data, ImageKind(manifest.output.labels, manifest.model.image_shape), data_dir)
     images = test.first(request.images)
+    batch = evaluation_batch(recipe)
     attack, twin = recipe.evaluate.attack, bundle_twin(bundle)
     parity: tuple[Parity, ...] = ()
     proofs: tuple[LambdaProof, ...] = ()
@@ -84,12 +86,12 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
         problems = _problems(lambda: check_golden(engine, golden))
         say("comparing with the float twin")
         try:
-            parity = measure_parity(engine, twin, test.first(PARITY_IMAGES).as_float(), lambdas)
+            parity = measure_parity(engine, twin, test.first(PARITY_IMAGES).as_float(), lambdas, batch)
         except ParityError as error:  # its logits are no numbers: there is nothing to attack
             problems.append(error.what)
         else:
             problems += _problems(lambda: check_parity(parity, manifest.precision))
-            proofs = _proofs(engine, twin, images, lambdas, attack, request, say)
+            proofs = _proofs(engine, twin, images, lambdas, attack, request, batch, say)
     return Verification(
         subject=bundle_subject(bundle),
         backend=request.backend,
@@ -113,24 +115,25 @@ def _proofs(
     lambdas: tuple[float, ...],
     attack: Attack,
     request: VerifyRequest,
+    batch: int,
     say: Say,
 ) -> tuple[LambdaProof, ...]:
     from floats_edge.evaluate import robustness
 
     say("attacking the float twin and replaying on the engine")
-    engine_results = robustness.evaluate(engine, twin, images, lambdas, attack, request.seed)
-    twin_results = robustness.evaluate(twin, twin, images, lambdas, attack, request.seed)
+    engine_results, twin_results = (
+        robustness.evaluate(judged, twin, images, lambdas, attack, request.seed, batch=batch)
+        for judged in (engine, twin)
+    )
     say(f"attacking the engine itself with {request.queries} queries per image")
+
+    def square(lam: float) -> Share:
+        return robustness.withstands_square(engine, images, lam, attack.epsilon, request.queries, request.seed, batch)
+
     return tuple(
-        LambdaProof(lam=lam, engine=result, twin=wanted, square=_square(engine, images, lam, attack.epsilon, request))
+        LambdaProof(lam=lam, engine=result, twin=wanted, square=square(lam))
         for lam, result, wanted in zip(lambdas, engine_results, twin_results, strict=True)
     )
-
-
-def _square(engine: Predictor, images: Images, lam: float, epsilon: float, request: VerifyRequest) -> Share:
-    from floats_edge.evaluate.robustness import withstands_square
-
-    return withstands_square(engine, images, lam, epsilon, request.queries, request.seed)
 
 
 def _problems(check: Callable[[], None]) -> list[str]:

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from floats_edge.artifacts.manifest import Parity, Precision
 from floats_edge.errors import ParityError
+from floats_edge.evaluate.batch import LARGEST_BATCH
 from floats_edge.runtime.base import Images, Logits, Predictor
-
-BATCH = 128
 
 
 class Gate(NamedTuple):
@@ -62,14 +61,14 @@ _REMEDIES: dict[Precision, str] = {
 
 
 def measure_parity(
-    engine: Predictor, reference: Predictor, images: Images, lambdas: Sequence[float]
+    engine: Predictor, reference: Predictor, images: Images, lambdas: Sequence[float], batch: int = LARGEST_BATCH
 ) -> tuple[Parity, ...]:
-    """Compare two predictors on ``images`` (float32 ``[N, C, H, W]`` in [0, 1]) at each lambda.
+    """Compare two predictors on ``images`` (float32 ``[N, C, H, W]`` in [0, 1]), ``batch`` at a time, at each lambda.
 
     Raises:
         ParityError: the engine's logits are no numbers, as when half precision overflows; or the reference's are none.
     """
-    return tuple(_parity(engine, reference, images, lam) for lam in lambdas)
+    return tuple(_parity(engine, reference, images, lam, batch) for lam in lambdas)
 
 
 def check_reference(reference: Predictor, images: Images, lambdas: Sequence[float]) -> None:
@@ -79,7 +78,7 @@ def check_reference(reference: Predictor, images: Images, lambdas: Sequence[floa
         ParityError: they are no numbers, or all the same.
     """
     for lam in lambdas:
-        _reference_logits(reference, images, lam)
+        _reference_logits(reference, images, lam, len(images))
 
 
 def check_parity(figures: Sequence[Parity], precision: Precision) -> None:
@@ -106,8 +105,8 @@ def check_parity(figures: Sequence[Parity], precision: Precision) -> None:
             )
 
 
-def _parity(engine: Predictor, reference: Predictor, images: Images, lam: float) -> Parity:
-    wanted, got = _reference_logits(reference, images, lam), _logits(engine, images, lam)
+def _parity(engine: Predictor, reference: Predictor, images: Images, lam: float, batch: int) -> Parity:
+    wanted, got = _reference_logits(reference, images, lam, batch), _logits(engine, images, lam, batch)
     if not np.isfinite(got).all():
         raise ParityError(
             f"at lambda {lam:g} the exported network gives logits that are no numbers; the trained one's are.",
@@ -125,8 +124,8 @@ def _parity(engine: Predictor, reference: Predictor, images: Images, lam: float)
     )
 
 
-def _reference_logits(reference: Predictor, images: Images, lam: float) -> Logits:
-    logits = _logits(reference, images, lam)
+def _reference_logits(reference: Predictor, images: Images, lam: float, batch: int) -> Logits:
+    logits = _logits(reference, images, lam, batch)
     with np.errstate(invalid="ignore", over="ignore"):
         extent = np.ptp(logits)
     if not 0 < extent < np.inf:
@@ -138,10 +137,10 @@ def _reference_logits(reference: Predictor, images: Images, lam: float) -> Logit
     return logits
 
 
-def _logits(predictor: Predictor, images: Images, lam: float) -> Logits:
+def _logits(predictor: Predictor, images: Images, lam: float, batch: int) -> Logits:
     predictor.set_lambda(lam)
-    batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-    return np.concatenate([predictor.predict(batch) for batch in batches])
+    starts = range(0, len(images), batch)
+    return np.concatenate([predictor.predict(images[start : start + batch]) for start in starts])
 
 
 def logit_errors(got: Logits, wanted: Logits) -> NDArray[np.float32]:

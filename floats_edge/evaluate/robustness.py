@@ -5,7 +5,7 @@ replayed on the engine under evaluation; an image counts as robust if the engine
 *and* attacked.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -15,12 +15,11 @@ from floats_edge.artifacts.records import LambdaResult, Share
 from floats_edge.attacks import Network, attack, square
 from floats_edge.errors import ArtifactError
 from floats_edge.evaluate.autoattack import autoattack
+from floats_edge.evaluate.batch import LARGEST_BATCH
 from floats_edge.images import Images
 from floats_edge.method.batchnorm import SETTLING
 from floats_edge.recipe import Attack
 from floats_edge.runtime.base import Predictor
-
-BATCH = 128
 
 
 class Twin(Protocol):
@@ -55,6 +54,7 @@ def evaluate(
     seed: int,
     progress: Callable[[int], None] = lambda done: None,
     eot: int = 1,
+    batch: int = LARGEST_BATCH,
 ) -> tuple[LambdaResult, ...]:
     """Measure ``engine`` at each lambda on the same images, with the same random starts of the attack.
 
@@ -68,6 +68,7 @@ def evaluate(
         progress: told how many (image, lambda) pairs the last batch finished.
         eot: calls of a twin that draws noise at every call, over which each gradient of PGD is averaged; at lambda 0,
             where there is no noise, one call gives the same.
+        batch: images at a time.
 
     Raises:
         LambdaError: the engine does not serve one of the lambdas.
@@ -80,9 +81,7 @@ def evaluate(
         generator = torch.Generator(twin.device).manual_seed(seed)
         clean = robust = 0
         flags: dict[str, None] = {}
-        for start in range(0, len(images), BATCH):
-            batch = slice(start, start + BATCH)
-            pixels, labels = images.as_float(batch), images.labels[batch]
+        for pixels, labels in images.batches(batch):
             attacked, raised = _attack(twin, pixels, labels, generator, config, draws=eot if lam > 0 else 1)
             right = _classes(engine, pixels) == labels
             clean += int(right.sum())
@@ -95,7 +94,15 @@ def evaluate(
     return tuple(results)
 
 
-def withstands_square(engine: Predictor, images: Images, lam: float, epsilon: float, queries: int, seed: int) -> Share:
+def withstands_square(
+    engine: Predictor,
+    images: Images,
+    lam: float,
+    epsilon: float,
+    queries: int,
+    seed: int,
+    batch: int = LARGEST_BATCH,
+) -> Share:
     """Share of images that ``engine`` gets right, clean and after the Square attack on the engine itself.
 
     Args:
@@ -105,6 +112,7 @@ def withstands_square(engine: Predictor, images: Images, lam: float, epsilon: fl
         epsilon: largest change of a pixel.
         queries: per image.
         seed: of the attack.
+        batch: images at a time.
 
     Raises:
         LambdaError: the engine does not serve ``lam``.
@@ -113,9 +121,7 @@ def withstands_square(engine: Predictor, images: Images, lam: float, epsilon: fl
     engine.set_lambda(lam)
     generator = torch.Generator().manual_seed(seed)
     right = 0
-    for start in range(0, len(images), BATCH):
-        batch = slice(start, start + BATCH)
-        pixels, labels = images.as_float(batch), images.labels[batch]
+    for pixels, labels in images.batches(batch):
         victims, truths = torch.from_numpy(pixels), torch.from_numpy(labels)
         attacked = square(_logits_of(engine), victims, truths, generator, epsilon, queries).numpy()
         right += int(((_classes(engine, attacked) == labels) & (_classes(engine, pixels) == labels)).sum())
@@ -138,27 +144,27 @@ def _classes(engine: Predictor, images: np.ndarray) -> np.ndarray:
     return logits.argmax(1)
 
 
-def attacked_images(twin: Twin, images: Images, lam: float, config: Attack, seed: int) -> np.ndarray:
-    """The images attacked on ``twin`` at ``lam``: float32 ``[N, C, H, W]`` in [0, 1]."""
+def attacked_images(
+    twin: Twin, images: Images, lam: float, config: Attack, seed: int, batch: int = LARGEST_BATCH
+) -> Iterator[np.ndarray]:
+    """The images attacked on ``twin`` at ``lam``: float32 ``[n, C, H, W]`` in [0, 1], ``batch`` at a time."""
     twin.set_lambda(lam)
     generator = torch.Generator(twin.device).manual_seed(seed)
-    batches = (slice(start, start + BATCH) for start in range(0, len(images), BATCH))
-    return np.concatenate(
-        [_attack(twin, images.as_float(batch), images.labels[batch], generator, config)[0] for batch in batches]
-    )
+    for pixels, labels in images.batches(batch):
+        yield _attack(twin, pixels, labels, generator, config)[0]
 
 
-def settle(network: Unsettled, images: Images, config: Attack, seed: int) -> None:
+def settle(network: Unsettled, images: Images, config: Attack, seed: int, batch: int = LARGEST_BATCH) -> None:
     """Make a network that draws noise at every call ready to be evaluated.
 
     Args:
         network: at whose lambda 1 the images are attacked.
-        images: training images, the first 2,048 of which are used.
+        images: training images, of which the first 16 batches are used, as in training.
         config: the attack of training.
         seed: of the attack.
+        batch: images at a time.
     """
-    attacked = attacked_images(network, images.first(SETTLING * BATCH), 1.0, config, seed)
-    network.settle([attacked[start : start + BATCH] for start in range(0, len(attacked), BATCH)])
+    network.settle(list(attacked_images(network, images.first(SETTLING * batch), 1.0, config, seed, batch)))
 
 
 def _attack(

@@ -1,6 +1,6 @@
 """What every epoch is checked for: numbers that are none, accuracy, catastrophic overfitting, a collapsed condition."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from floats_edge.attacks import Network, attack, pgd
 from floats_edge.errors import RecipeError
 from floats_edge.recipe import Attack
-from floats_edge.train.steps import Step
+from floats_edge.train.steps import Batch, Step
 
 IMAGES = 512
 PGD_STEPS = 10
@@ -45,20 +45,31 @@ class Check:
         return self.robust < OVERFITTED_RATIO * self.single_step and gap >= OVERFITTED_GAP
 
 
-def check(step: Step, images: Tensor, labels: Tensor, config: Attack, generator: torch.Generator) -> Check:
-    """Measure the network in training on ``images``, attacked within the epsilon of the attack of training.
+def check(step: Step, batches: Callable[[], Iterable[Batch]], config: Attack, generator: torch.Generator) -> Check:
+    """Measure the network in training, attacked within the epsilon of the attack of training.
+
+    Args:
+        step: knows the network.
+        batches: gives the images to measure it on, each time anew, as many at once as training takes.
+        config: the attack of training.
+        generator: of the random starts.
 
     Raises:
         RecipeError: its logits are no numbers.
     """
-    clean = _accuracy(step.at(0.0), images, labels)
+
+    def by_pgd(images: Tensor, labels: Tensor) -> Tensor:
+        return pgd(network, images, labels, generator, config.epsilon, config.epsilon / 4, PGD_STEPS)
+
+    def as_trained(images: Tensor, labels: Tensor) -> Tensor:
+        return attack(network, images, labels, generator, **config.model_dump())
+
+    clean = _accuracy(step.at(0.0), batches())
     network = step.at(1.0)
-    attacked = pgd(network, images, labels, generator, config.epsilon, config.epsilon / 4, PGD_STEPS)
-    robust = _accuracy(network, attacked, labels)
+    robust = _accuracy(network, ((by_pgd(*batch), batch[1]) for batch in batches()))
     if config.kind == "pgd":
         return Check(clean, robust)
-    attacked = attack(network, images, labels, generator, **config.model_dump())
-    return Check(clean, robust, _accuracy(network, attacked, labels))
+    return Check(clean, robust, _accuracy(network, ((as_trained(*batch), batch[1]) for batch in batches())))
 
 
 def diverged(what: str) -> RecipeError:
@@ -104,8 +115,12 @@ def collapsed_remark(alpha: Mapping[str, float]) -> str | None:
 
 
 @torch.no_grad()
-def _accuracy(network: Network, images: Tensor, labels: Tensor) -> float:
-    logits = network(images)
-    if not logits.isfinite().all():
-        raise diverged("the network gives logits that are no numbers")
-    return 100.0 * (logits.argmax(1) == labels).float().mean().item()
+def _accuracy(network: Network, batches: Iterable[Batch]) -> float:
+    right = total = 0
+    for images, labels in batches:
+        logits = network(images)
+        if not logits.isfinite().all():
+            raise diverged("the network gives logits that are no numbers")
+        right += int((logits.argmax(1) == labels).sum())
+        total += len(labels)
+    return 100.0 * right / total

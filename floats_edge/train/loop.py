@@ -19,7 +19,6 @@ from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run, save_
 from floats_edge.artifacts.files import Tensors
 from floats_edge.data import Splits, channel_statistics
 from floats_edge.errors import ArtifactError, RecipeError
-from floats_edge.images import Images
 from floats_edge.method.conditioning import conditioned_weights, draw_noise, fix_alpha
 from floats_edge.models.build import build_method
 from floats_edge.models.spec import ModelSpec
@@ -29,7 +28,7 @@ from floats_edge.train.distributed import ALONE, Workers
 from floats_edge.train.execution import Precision, torch_settings
 from floats_edge.train.resume import check_same_images, previous_run
 from floats_edge.train.sparsity import make_masks
-from floats_edge.train.steps import Losses, ResampledFloatStep, make_step
+from floats_edge.train.steps import Batch, Losses, ResampledFloatStep, make_step
 from floats_edge.train.sync_batchnorm import synchronize_batchnorm
 
 
@@ -146,7 +145,7 @@ class Trainer:
         self.workers = workers
         self.images = splits.train
         self.spec = model_spec(recipe, splits)
-        self.held_out = self._held_out(splits.validation.first(check.IMAGES))
+        self.held_out = splits.validation.first(check.IMAGES)
         self.steps_per_epoch = len(splits.train) // recipe.train.batch_size
         if self.steps_per_epoch == 0:
             raise RecipeError(
@@ -252,7 +251,7 @@ class Trainer:
             group["lr"] = rate
         return rate
 
-    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, epoch: int) -> Iterator[Batch]:
         """This worker's share of an epoch's augmented batches: images float32 in [0, 1], channels last, and labels."""
         data, size, share = self.recipe.data, self.recipe.train.batch_size, self.workers.share
         rng = np.random.Generator(np.random.Philox(_seed(self.recipe.seed, epoch)))
@@ -262,19 +261,19 @@ class Trainer:
             mine = self.images.pixels[chosen[share]]
             pixels = _augment(mine, data.crop, data.flip, rng, self.workers.positions(size))
             images = torch.from_numpy(pixels).to(self.device).float().div_(255)
-            yield images.contiguous(memory_format=torch.channels_last), self._labels(self.images.labels[chosen[share]])
+            yield self._batch(images, self.images.labels[chosen[share]])
 
-    def _labels(self, labels: np.ndarray) -> Tensor:
-        return torch.from_numpy(labels).to(self.device)
+    def _held_out(self) -> Iterator[Batch]:
+        """Images to check the network on, and their labels: as many at once as this worker has in a step."""
+        for pixels, labels in self.held_out.batches(self.recipe.train.batch_size // self.workers.size):
+            yield self._batch(torch.from_numpy(pixels).to(self.device), labels)
 
-    def _held_out(self, images: Images) -> tuple[Tensor, Tensor]:
-        """Images to check the network on, and their labels."""
-        pixels = torch.from_numpy(images.as_float()).to(self.device)
-        return pixels.contiguous(memory_format=torch.channels_last), self._labels(images.labels)
+    def _batch(self, images: Tensor, labels: np.ndarray) -> Batch:
+        return images.contiguous(memory_format=torch.channels_last), torch.from_numpy(labels).to(self.device)
 
     def _check(self, generator: torch.Generator) -> check.Check:
         """Measure the network on validation images."""
-        result = check.check(self.step, *self.held_out, self.attack, generator)
+        result = check.check(self.step, self._held_out, self.attack, generator)
         known = [accuracy for accuracy in dataclasses.astuple(result) if accuracy is not None]
         means = self.workers.mean(torch.tensor(known, dtype=torch.float64, device=self.workers.device))
         return check.Check(*means.tolist())  # the same decisions everywhere

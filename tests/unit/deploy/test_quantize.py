@@ -80,7 +80,7 @@ def test_the_classifier_stays_float():
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
 def test_the_range_of_the_images_is_kept_whole(method):
     batch = images(MIN_IMAGES)
-    assert calibrate(network().constant, {0.0: batch}, method) == {"images": pytest.approx(batch.max())}
+    assert calibrate(network().constant, {0.0: [batch]}, method) == {"images": pytest.approx(batch.max())}
 
 
 def two_convolutions() -> onnx.ModelProto:
@@ -113,13 +113,13 @@ def with_outlier():
 
 @pytest.mark.parametrize("method", ["entropy", "percentile"])
 def test_entropy_and_percentile_do_not_follow_an_outlier(method, with_outlier):
-    found = calibrate(lambda lam: two_convolutions(), {0.0: with_outlier}, method)
+    found = calibrate(lambda lam: two_convolutions(), {0.0: [with_outlier]}, method)
     assert 0.5 < found["between"] < 5
     assert found["images"] == 40
 
 
 def test_minmax_covers_every_lambda(with_outlier):
-    by_lambda = {0.0: images(MIN_IMAGES), 1.0: with_outlier}
+    by_lambda = {0.0: [images(MIN_IMAGES)], 1.0: [with_outlier[:100], with_outlier[100:]]}
     assert calibrate(lambda lam: two_convolutions(), by_lambda, "minmax") == {"images": 40, "between": 40}
 
 
@@ -130,13 +130,13 @@ def test_the_network_at_each_lambda_is_what_sees_its_images():
         asked.append(lam)
         return two_convolutions()
 
-    calibrate(model_at, {0.0: images(MIN_IMAGES), 0.5: images(MIN_IMAGES)}, "minmax")
+    calibrate(model_at, {0.0: [images(MIN_IMAGES)], 0.5: [images(MIN_IMAGES)]}, "minmax")
     assert set(asked) == {0.0, 0.5}
 
 
 def test_too_few_images():
     with pytest.raises(DataError, match="499 images are too few") as caught:
-        calibrate(network().constant, {0.0: images(MIN_IMAGES - 1)}, "minmax")
+        calibrate(network().constant, {0.0: [images(MIN_IMAGES - 1)]}, "minmax")
     assert "500" in caught.value.fix
 
 
@@ -147,4 +147,4 @@ def test_too_few_images():
 )
 def test_images_of_another_shape(batch):
     with pytest.raises(DataError, match=r"takes float32 images of shape \[3, 8, 8\]"):
-        calibrate(network().constant, {0.0: batch}, "minmax")
+        calibrate(network().constant, {0.0: [batch]}, "minmax")

@@ -8,7 +8,7 @@ from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.data import Splits
 from floats_edge.errors import LambdaError
-from floats_edge.evaluate.robustness import evaluate
+from floats_edge.evaluate.robustness import attacked_images, evaluate
 from floats_edge.images import Images
 from floats_edge.recipe import Attack
 from floats_edge.runtime.backends import open_predictor
@@ -117,6 +117,27 @@ def test_a_lambda_that_is_not_served(bundles: Callable[..., Bundle], images: Ima
     bundle = bundles("fixed")
     with open_predictor(bundle, "ort-cpu", 0.3) as engine, pytest.raises(LambdaError):
         evaluate(engine, bundle_twin(bundle), images, (0.3, 0.4), PGD, seed=0)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_random_starts_do_not_depend_on_the_batch(images: Images, batch: int) -> None:
+    """Without gradients an attacked image is its random start."""
+
+    class Blind:
+        device = torch.device("cpu")
+
+        @staticmethod
+        def network(pixels: torch.Tensor) -> torch.Tensor:
+            return pixels.sum((1, 2, 3))[:, None] * torch.zeros(10)
+
+        def set_lambda(self, lam: float) -> float:
+            return lam
+
+    whole, parts = (
+        np.concatenate(list(attacked_images(Blind(), images, 1.0, PGD, 0, at_once))) for at_once in (200, batch)
+    )
+    assert np.abs(whole - images.as_float()).max() > 0.1
+    np.testing.assert_array_equal(parts, whole)
 
 
 def test_gradients_are_the_twins(network: TorchPredictor, images: Images) -> None:

@@ -1,5 +1,6 @@
 """What every epoch is checked for: catastrophic overfitting, and noise that has collapsed."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from fixtures.training import StopAfterAnEpoch, trainer
 
 from floats_edge.data import Splits
-from floats_edge.recipe import Recipe, override_recipe
+from floats_edge.recipe import Attack, Recipe, override_recipe
 from floats_edge.train import check, steps
 from floats_edge.train.check import Check
 from floats_edge.train.check import check as run_check
@@ -61,9 +62,31 @@ class TestOverfitting:
 
         config = subject.attack
         assert config.kind == "n-fgsm"
-        result = run_check(Masked(), images, labels, config, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+        generator = torch.Generator().manual_seed(0)
+        result = run_check(Masked(), lambda: [(images, labels)], config, generator)  # type: ignore[arg-type]
         assert (result.clean, result.robust, result.single_step) == (100.0, 0.0, 100.0)
         assert result.overfitted
+
+    @pytest.mark.parametrize("size", [1, 7, 16])
+    def test_how_many_images_are_checked_at_once_changes_nothing(self, size: int, few: Splits) -> None:
+        """Random starts included; a pixel for each class is the network, so that nothing depends on rounding."""
+        images = few.validation
+
+        class Pixels:
+            def at(self, lam: float) -> Any:
+                return lambda batch: batch.flatten(1)[:, 20:30]
+
+        def checked(at_once: int) -> Check:
+            def batches() -> Iterator[steps.Batch]:
+                for pixels, labels in images.batches(at_once):
+                    yield torch.from_numpy(pixels), torch.from_numpy(labels)
+
+            config, generator = Attack(kind="n-fgsm", epsilon=0.05), torch.Generator().manual_seed(0)
+            return run_check(Pixels(), batches, config, generator)  # type: ignore[arg-type]
+
+        whole = checked(len(images))
+        assert whole.clean > whole.robust > 0
+        assert checked(size) == whole
 
     def test_pgd_training_is_not_checked_by_a_second_attack(
         self, digits_recipe: Recipe, few: Splits, silent: Observer
