@@ -45,7 +45,7 @@ from floats_edge.deploy.engine_request import EngineOptions
 from floats_edge.deploy.engines import check_engines, check_options, with_engines, with_mismatch
 from floats_edge.deploy.lambda_graph import Network
 from floats_edge.errors import ArtifactError, BackendError, ParityError
-from floats_edge.evaluate.parity import GATES, check_parity, measure_parity
+from floats_edge.evaluate.parity import GATES, check_parity, check_reference, measure_parity
 from floats_edge.method.fold import check_lambda
 from floats_edge.models.spec import ModelSpec
 from floats_edge.recipe import Recipe
@@ -191,13 +191,17 @@ def _export(source: _Source, out: Path, request: ExportRequest, data_dir: Path |
         check_options(request.engine, request.mode, request.precision or "fp32")
     splits = load_data(source.recipe.data, source.recipe.seed, data_dir)
     images = splits.test.first(PARITY_IMAGES).as_float()
+    lambdas = request.lambdas if isinstance(request.lambdas, tuple) else source.recipe.evaluate.lambdas
+    try:
+        check_reference(source.reference, images[:GOLDEN_IMAGES], lambdas)
+    except ParityError as error:
+        raise _refused(error) from None
     with staged_bundle(out) as folder:
         int8 = _quantisation(source, folder, request, splits, say) if request.precision == "int8" else None
         say("writing ONNX")
         manifest = _write_graphs(source, folder, request, images, int8)
         write_manifest(folder, manifest)
         say(f"comparing with the trained network on {len(images)} images")
-        lambdas = manifest.lam.values or source.recipe.evaluate.lambdas
         with open_predictor(open_bundle(folder), "ort-cpu", lambdas[0]) as engine:
             try:
                 parity = measure_parity(engine, source.reference, images, lambdas)

@@ -40,7 +40,7 @@ def trace(network: "nn.Module", image_shape: tuple[int, int, int]) -> onnx.Model
     weights = {name for name, _ in network.named_parameters()}
     program = torch.onnx.export(
         network.eval(),
-        (torch.rand(2, *image_shape),),
+        (torch.zeros(2, *image_shape),),
         dynamo=True,
         optimize=False,  # optimising merges equal tensors and drops biases that are zero
         opset_version=OPSET,

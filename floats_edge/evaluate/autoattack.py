@@ -8,8 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from floats_edge.attacks import Network
-from floats_edge.errors import BackendError
+from floats_edge.errors import BackendError, RecipeError
 
+FEWEST_CLASSES = 4
+"""The targeted loss of AutoAttack compares the four largest logits."""
+MOST_TARGETS = 9
+"""How many of the other classes the targeted attacks of AutoAttack's standard version aim at."""
 _LOGGER = "auto-attack"
 
 
@@ -19,7 +23,8 @@ def autoattack(
     """Adversarial images, and the flags by which AutoAttack doubts that its result is reliable.
 
     Args:
-        network: the network under attack, of at least 4 classes.
+        network: the network under attack, of at least 4 classes; the targeted attacks aim at 9 others, or at all of
+            them if these are fewer.
         images: clean images, ``[N, C, H, W]`` in [0, 1].
         labels: their true classes.
         generator: source of the seed, on the images' device.
@@ -27,16 +32,31 @@ def autoattack(
 
     Raises:
         BackendError: pyautoattack is not installed.
+        RecipeError: the network has fewer classes.
     """
     try:
         from pyautoattack import AutoAttack
     except ImportError as error:
         raise BackendError(f"AutoAttack needs pyautoattack: {error}.", fix="pip install 'floats-edge[train]'") from None
+    targets = _targets(network, images)
     seed = int(torch.randint(2**31, (1,), generator=generator, device=images.device))
     with _flags() as flags, torch.random.fork_rng():
         attacker = AutoAttack(_Contiguous(network), eps=epsilon, device=images.device, seed=seed)
+        attacker.apgd_targeted.n_target_classes = attacker.fab.n_target_classes = targets
         adversarial, _ = attacker.run_standard_evaluation(images.contiguous(), labels, batch_size=len(images))
     return adversarial, tuple(dict.fromkeys(flags))
+
+
+@torch.no_grad()
+def _targets(network: Network, images: Tensor) -> int:
+    """How many classes to aim at."""
+    classes = network(images[:1]).shape[1]
+    if classes < FEWEST_CLASSES:
+        raise RecipeError(
+            f"AutoAttack needs a network of {FEWEST_CLASSES} classes or more, and this one knows {classes}.",
+            fix="attack by PGD: --attack pgd --steps 50 --restarts 5, or evaluate.attack.kind=pgd in the recipe",
+        )
+    return min(MOST_TARGETS, classes - 1)
 
 
 class _Contiguous(nn.Module):

@@ -67,9 +67,19 @@ def measure_parity(
     """Compare two predictors on ``images`` (float32 ``[N, C, H, W]`` in [0, 1]) at each lambda.
 
     Raises:
-        ParityError: the engine's logits are not finite, as when half precision overflows.
+        ParityError: the engine's logits are no numbers, as when half precision overflows; or the reference's are none.
     """
     return tuple(_parity(engine, reference, images, lam) for lam in lambdas)
+
+
+def check_reference(reference: Predictor, images: Images, lambdas: Sequence[float]) -> None:
+    """Check that what an export is to be compared with gives logits worth comparing with.
+
+    Raises:
+        ParityError: they are no numbers, or all the same.
+    """
+    for lam in lambdas:
+        _reference_logits(reference, images, lam)
 
 
 def check_parity(figures: Sequence[Parity], precision: Precision) -> None:
@@ -97,15 +107,11 @@ def check_parity(figures: Sequence[Parity], precision: Precision) -> None:
 
 
 def _parity(engine: Predictor, reference: Predictor, images: Images, lam: float) -> Parity:
-    engine.set_lambda(lam)
-    reference.set_lambda(lam)
-    batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-    got = np.concatenate([engine.predict(batch) for batch in batches])
-    wanted = np.concatenate([reference.predict(batch) for batch in batches])
+    wanted, got = _reference_logits(reference, images, lam), _logits(engine, images, lam)
     if not np.isfinite(got).all():
         raise ParityError(
-            f"at lambda {lam:g} the exported network gives logits that are no numbers.",
-            fix="export with --precision fp32",
+            f"at lambda {lam:g} the exported network gives logits that are no numbers; the trained one's are.",
+            fix="export with --precision fp32; if it is that already, export or build its engine again",
         )
     error = logit_errors(got, wanted)
     return Parity(
@@ -117,6 +123,25 @@ def _parity(engine: Predictor, reference: Predictor, images: Images, lam: float)
         max_error=float(error.max()),
         p99_error=float(np.percentile(error, 99)),
     )
+
+
+def _reference_logits(reference: Predictor, images: Images, lam: float) -> Logits:
+    logits = _logits(reference, images, lam)
+    with np.errstate(invalid="ignore", over="ignore"):
+        extent = np.ptp(logits)
+    if not 0 < extent < np.inf:
+        raise ParityError(
+            f"at lambda {lam:g} the trained network itself gives logits that are no numbers, or all the same: its "
+            "weights are no numbers, or far too large.",
+            fix="train it again with a lower train.lr or a longer train.warmup, and export that run",
+        )
+    return logits
+
+
+def _logits(predictor: Predictor, images: Images, lam: float) -> Logits:
+    predictor.set_lambda(lam)
+    batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+    return np.concatenate([predictor.predict(batch) for batch in batches])
 
 
 def logit_errors(got: Logits, wanted: Logits) -> NDArray[np.float32]:

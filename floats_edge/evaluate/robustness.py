@@ -14,6 +14,7 @@ import torch
 from floats_edge.artifacts.records import LambdaResult, Share
 from floats_edge.attacks import Network, attack, square
 from floats_edge.data import Images
+from floats_edge.errors import ArtifactError
 from floats_edge.evaluate.autoattack import autoattack
 from floats_edge.method.batchnorm import SETTLING
 from floats_edge.recipe import Attack
@@ -70,6 +71,7 @@ def evaluate(
 
     Raises:
         LambdaError: the engine does not serve one of the lambdas.
+        ArtifactError: its logits are no numbers.
     """
     results: list[LambdaResult] = []
     for lam in lambdas:
@@ -82,9 +84,9 @@ def evaluate(
             batch = slice(start, start + BATCH)
             pixels, labels = images.as_float(batch), images.labels[batch]
             attacked, raised = _attack(twin, pixels, labels, generator, config, draws=eot if lam > 0 else 1)
-            right = engine.predict(pixels).argmax(1) == labels
+            right = _classes(engine, pixels) == labels
             clean += int(right.sum())
-            robust += int((right & (engine.predict(attacked).argmax(1) == labels)).sum())
+            robust += int((right & (_classes(engine, attacked) == labels)).sum())
             flags |= dict.fromkeys(raised)
             progress(len(labels))
         total = len(images)
@@ -106,15 +108,17 @@ def withstands_square(engine: Predictor, images: Images, lam: float, epsilon: fl
 
     Raises:
         LambdaError: the engine does not serve ``lam``.
+        ArtifactError: its logits are no numbers.
     """
     engine.set_lambda(lam)
     generator = torch.Generator().manual_seed(seed)
     right = 0
     for start in range(0, len(images), BATCH):
         batch = slice(start, start + BATCH)
-        pixels, labels = torch.from_numpy(images.as_float(batch)), torch.from_numpy(images.labels[batch])
-        attacked = square(_logits_of(engine), pixels, labels, generator, epsilon, queries)
-        right += int(((_logits_of(engine)(attacked).argmax(1) == labels) & _is_right(engine, pixels, labels)).sum())
+        pixels, labels = images.as_float(batch), images.labels[batch]
+        victims, truths = torch.from_numpy(pixels), torch.from_numpy(labels)
+        attacked = square(_logits_of(engine), victims, truths, generator, epsilon, queries).numpy()
+        right += int(((_classes(engine, attacked) == labels) & (_classes(engine, pixels) == labels)).sum())
     return Share(count=right, total=len(images))
 
 
@@ -122,8 +126,16 @@ def _logits_of(engine: Predictor) -> Network:
     return lambda images: torch.from_numpy(engine.predict(images.numpy()))
 
 
-def _is_right(engine: Predictor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return _logits_of(engine)(images).argmax(1) == labels
+def _classes(engine: Predictor, images: np.ndarray) -> np.ndarray:
+    """What ``engine`` takes the images for: int64 ``[N]``."""
+    logits = engine.predict(images)
+    if not np.isfinite(logits).all():
+        raise ArtifactError(
+            f"at lambda {engine.lam:g} the network on {engine.backend} gives logits that are no numbers: there is no "
+            "accuracy to state.",
+            fix="train it again with a lower train.lr; if it is a bundle in another precision, export it in fp32",
+        )
+    return logits.argmax(1)
 
 
 def attacked_images(twin: Twin, images: Images, lam: float, config: Attack, seed: int) -> np.ndarray:

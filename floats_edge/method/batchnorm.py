@@ -58,7 +58,7 @@ SETTLING = 16
 def reestimate(network: nn.Module, forward: Callable[[], object]) -> None:
     """Replace the adversarial running statistics of ``network`` by the mean over what ``forward`` sends through it.
 
-    It is in training mode meanwhile.
+    It is in training mode meanwhile, and afterwards as before, also if ``forward`` raises.
     """
     norms = [module.adv for module in network.modules() if isinstance(module, DualBatchNorm2d)]
     momenta, training = [norm.momentum for norm in norms], network.training
@@ -66,7 +66,9 @@ def reestimate(network: nn.Module, forward: Callable[[], object]) -> None:
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over batches
-    forward()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.train(training)
+    try:
+        forward()
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        network.train(training)

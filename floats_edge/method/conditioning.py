@@ -49,11 +49,14 @@ class ConditionedWeight(nn.Module):
         self.theta.mul_(self.mask)
 
     def sigma(self) -> Tensor:
-        """Standard deviation of theta over its unmasked entries, detached: a float32 scalar."""
+        """Standard deviation of theta over its unmasked entries, detached: a float32 scalar.
+
+        The mean is found first, for the difference of two large squares would lose a small deviation.
+        """
         theta = self.theta.detach()
         count = self.mask.sum()
-        mean = theta.sum() / count
-        return (theta.square().sum() / count - mean.square()).clamp_min(0).sqrt()
+        deviation = self.mask * (theta - theta.sum() / count)
+        return (deviation.square().sum() / count).sqrt()
 
     def forward(self, lam: float) -> Tensor:
         """``W(lam)``, differentiable in theta and alpha."""

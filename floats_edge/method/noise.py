@@ -16,7 +16,7 @@ def standard_normal(seed: int, layer_index: int, shape: tuple[int, ...]) -> NDAr
 
     Args:
         seed: the network's noise seed, 0 <= seed < 2**64.
-        layer_index: position of the layer in the network, in forward order.
+        layer_index: position of the layer in the network, in the order in which its layers are defined.
         shape: shape of the layer's weight; filled in C order.
 
     Returns:

@@ -1,12 +1,13 @@
-"""What every epoch is checked for, on validation images: accuracy, catastrophic overfitting, a collapsed condition."""
+"""What every epoch is checked for: numbers that are none, accuracy, catastrophic overfitting, a collapsed condition."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from floats_edge.attacks import Network, attack, pgd
+from floats_edge.errors import RecipeError
 from floats_edge.recipe import Attack
 from floats_edge.train.steps import Step
 
@@ -45,7 +46,11 @@ class Check:
 
 
 def check(step: Step, images: Tensor, labels: Tensor, config: Attack, generator: torch.Generator) -> Check:
-    """Measure the network in training on ``images``, attacked within the epsilon of the attack of training."""
+    """Measure the network in training on ``images``, attacked within the epsilon of the attack of training.
+
+    Raises:
+        RecipeError: its logits are no numbers.
+    """
     clean = _accuracy(step.at(0.0), images, labels)
     network = step.at(1.0)
     attacked = pgd(network, images, labels, generator, config.epsilon, config.epsilon / 4, PGD_STEPS)
@@ -54,6 +59,25 @@ def check(step: Step, images: Tensor, labels: Tensor, config: Attack, generator:
         return Check(clean, robust)
     attacked = attack(network, images, labels, generator, **config.model_dump())
     return Check(clean, robust, _accuracy(network, attacked, labels))
+
+
+def diverged(what: str) -> RecipeError:
+    """The error of a training that has destroyed its network; ``what`` is how that shows."""
+    return RecipeError(
+        f"training diverged: {what}.",
+        fix="lower train.lr or raise train.warmup; the last epoch that was saved is kept",
+    )
+
+
+def check_numbers(network: nn.Module) -> None:
+    """Check that parameters and statistics are numbers: the loss of a step is older than what the step did to them.
+
+    Raises:
+        RecipeError: they are not.
+    """
+    for name, tensor in network.state_dict().items():
+        if not tensor.isfinite().all():
+            raise diverged(f"{name} holds values that are no numbers")
 
 
 def fallback(config: Attack) -> Attack:
@@ -81,4 +105,7 @@ def collapsed_remark(alpha: Mapping[str, float]) -> str | None:
 
 @torch.no_grad()
 def _accuracy(network: Network, images: Tensor, labels: Tensor) -> float:
-    return 100.0 * (network(images).argmax(1) == labels).float().mean().item()
+    logits = network(images)
+    if not logits.isfinite().all():
+        raise diverged("the network gives logits that are no numbers")
+    return 100.0 * (logits.argmax(1) == labels).float().mean().item()

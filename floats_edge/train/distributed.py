@@ -1,8 +1,9 @@
 """Several processes that train one network, started by torchrun: gloo on CPUs, NCCL on NVIDIA GPUs.
 
-Every worker holds the whole network, makes the random choices of the whole batch and computes every ``size``-th of its
-images. BatchNorm shares its statistics (sync_batchnorm.py), and after the backward pass one all-reduce averages all
-gradients; so the workers take the steps that one process would take on the whole batch, up to rounding.
+Every worker holds the whole network and makes the random choices of the whole batch; it augments, attacks and computes
+every ``size``-th of its images. BatchNorm shares its statistics (sync_batchnorm.py), and after the backward pass one
+all-reduce averages all gradients; so the workers take the steps that one process would take on the whole batch, up to
+rounding.
 
 DistributedDataParallel would hide that all-reduce behind the backward pass. It expects one forward pass of one module
 for each backward pass, though, where a step here calls the network twice, or under another name than ``forward``; and

@@ -150,7 +150,6 @@ class Trainer:
                 fix="lower train.batch_size",
             )
         self.attack = recipe.attack
-        torch.manual_seed(recipe.seed)
         self.network = build_method(self.spec, recipe.method, recipe.oat, recipe.seed).to(device)
         draw_noise(self.network, recipe.condition.noise_seed)
         if recipe.condition.alpha != "trained":
@@ -177,7 +176,7 @@ class Trainer:
         """Train one epoch, then measure accuracy on validation images.
 
         Raises:
-            RecipeError: the loss is no longer a number.
+            RecipeError: the loss, a parameter or a logit is no longer a number.
         """
         generator = torch.Generator(self.device).manual_seed(_seed(self.recipe.seed, epoch))
         total = self.recipe.train.epochs * self.steps_per_epoch
@@ -188,10 +187,7 @@ class Trainer:
             learning_rate = self._set_learning_rate(step / total)
             loss = losses.add(self.update(images, labels, generator).of_all(self.workers))
             if not math.isfinite(loss):
-                raise RecipeError(
-                    f"training diverged: the loss of step {step + 1} is {loss:g}.",
-                    fix="lower train.lr or raise train.warmup; the last epoch that was saved is kept",
-                )
+                raise check.diverged(f"the loss of step {step + 1} is {loss:g}")
             swapped += self.updater.after_step(step + 1, self.optimizer)
             speed = losses.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
             observer.on_step(step + 1, total, loss, speed)
@@ -199,6 +195,7 @@ class Trainer:
             self.step.settle(self._batches(epoch), self.attack, generator)
         seconds = time.perf_counter() - start
         self.check_alike()
+        check.check_numbers(self.network)
         result = self._check(generator)
         mean, clean, robust = losses.means()
         alpha = {name: weight.alpha.item() for name, weight in self.weights_by_layer.items()}
@@ -258,7 +255,8 @@ class Trainer:
         order = rng.permutation(len(self.images))
         for start in range(0, self.steps_per_epoch * size, size):
             chosen = order[start : start + size]
-            pixels = _augment(self.images.pixels[chosen], data.crop, data.flip, rng)[share]
+            mine = self.images.pixels[chosen[share]]
+            pixels = _augment(mine, data.crop, data.flip, rng, self.workers.positions(size))
             images = torch.from_numpy(pixels).to(self.device).float().div_(255)
             yield images.contiguous(memory_format=torch.channels_last), self._labels(self.images.labels[chosen[share]])
 
@@ -354,15 +352,23 @@ def _seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _augment(pixels: np.ndarray, crop: int, flip: bool, rng: np.random.Generator) -> np.ndarray:
-    """Random crops after zero-padding, and random horizontal flips, of uint8 images ``[N, C, H, W]``."""
+def _augment(
+    pixels: np.ndarray, crop: int, flip: bool, rng: np.random.Generator, positions: range | None = None
+) -> np.ndarray:
+    """Random crops after zero-padding, and random horizontal flips, of uint8 images ``[N, C, H, W]``.
+
+    ``positions`` is where the images stand in a larger batch, up to ``positions.stop``, for all of which the choices
+    are drawn; None: they are the whole batch.
+    """
     count, _, height, width = pixels.shape
+    positions = positions or range(count)
+    share = slice(positions.start, None, positions.step)
     if crop:
         padded = np.pad(pixels, ((0, 0), (0, 0), (crop, crop), (crop, crop)))
         windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
-        top, left = rng.integers(0, 2 * crop + 1, (2, count))
+        top, left = rng.integers(0, 2 * crop + 1, (2, positions.stop))[:, share]
         pixels = windows[np.arange(count), :, top, left]
     if flip:
-        mirrored = rng.random(count) < 0.5
+        mirrored = rng.random(positions.stop)[share] < 0.5
         pixels = np.where(mirrored[:, None, None, None], pixels[..., ::-1], pixels)
     return pixels

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from floats_edge.artifacts.bundle import Bundle
-from floats_edge.artifacts.checkpoint import TrainingRun, open_run
+from floats_edge.artifacts.checkpoint import TrainingRun, open_run, save_run
 from floats_edge.cli.main import cli
 from floats_edge.data import load_data
 from floats_edge.recipe import Recipe, dump_recipe, override_recipe
@@ -123,6 +123,37 @@ class TestRecipe:
     def test_learning_rate_that_diverges(self, out: Path) -> None:
         result = floats_edge("train", "quickstart", *QUICK, "-o", "train.lr=1e15", "-o", "train.warmup=0", "--out", out)
         assert_told(result, "diverged", "train.lr")
+
+
+class TestDestroyedNetwork:
+    """Weights as an older version may have left them."""
+
+    @pytest.fixture
+    def run(self, digits_run: TrainingRun, tmp_path: Path) -> Path:
+        checkpoint, weights = digits_run.checkpoint, digits_run.weights()
+        weights["stem.weight.theta"] = weights["stem.weight.theta"] * np.float32(1e38)
+        destroyed = save_run(
+            tmp_path / "run",
+            checkpoint.recipe,
+            checkpoint.model,
+            checkpoint.labels,
+            checkpoint.history,
+            weights,
+            digits_run.state(),
+        )
+        return destroyed.path
+
+    @pytest.mark.parametrize("precision", ["fp32", "int8"])
+    def test_export_names_the_weights(self, precision: str, run: Path, out: Path) -> None:
+        result = floats_edge("export", run, "--precision", precision, "-o", out)
+        assert_told(result, "weights are no numbers, or far too large. Nothing was exported", "train.lr")
+        assert "fp32" not in result.stderr
+        assert not out.exists()
+
+    def test_evaluate_states_no_accuracy(self, run: Path, out: Path) -> None:
+        result = floats_edge("evaluate", run, "--device", "cpu", "--images", "8", "-o", out)
+        assert_told(result, "logits that are no numbers", "train.lr")
+        assert not out.exists()
 
 
 class TestAttack:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from floats_edge.artifacts.bundle import Bundle, open_bundle, write_manifest
 from floats_edge.artifacts.checkpoint import TrainingRun
@@ -33,7 +34,9 @@ def old(bundles: Callable[..., Bundle], tmp_path: Path) -> Bundle:
 def test_from_a_run_and_from_a_bundle_of_it_give_the_same_network(
     digits_run: TrainingRun, bundles: Callable[..., Bundle], digits: Splits, tmp_path: Path
 ) -> None:
+    state = torch.get_rng_state()
     from_run = export(digits_run.path, tmp_path / "bundle", FIXED)
+    assert torch.equal(torch.get_rng_state(), state), "the global generator belongs to the caller"
     from_bundle = bundles("fixed")
     assert from_run.manifest.layers == from_bundle.manifest.layers
     assert from_run.manifest.checkpoint_sha256 == from_bundle.manifest.checkpoint_sha256 == digits_run.weights_sha256

@@ -37,7 +37,6 @@ MaskOf = Callable[[tuple[int, ...], torch.Generator], torch.Tensor]
 def layers_with(mask_of: MaskOf) -> dict[str, AffineLayer]:
     """The layers of an untrained network with such masks; its two ends differ in every channel."""
     generator = torch.Generator().manual_seed(0)
-    torch.manual_seed(0)
     network = build(SPEC, FLOAT).eval()
     for weight in conditioned_weights(network).values():
         weight.set_mask(mask_of(tuple(weight.theta.shape), generator))

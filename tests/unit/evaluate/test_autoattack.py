@@ -61,6 +61,32 @@ def test_a_randomised_network_is_flagged() -> None:
     assert any("randomized defense" in flag for flag in flags)
 
 
+@pytest.mark.parametrize("classes", [4, 5, 9])
+def test_below_ten_classes_it_aims_at_those_that_there_are(classes: int) -> None:
+    """It succeeds on a linear network, and doubts nothing."""
+    weights = torch.randn(classes, 16, generator=torch.Generator().manual_seed(classes))
+
+    def network(images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1) @ weights.T
+
+    images = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    labels = network(images).argmax(1)
+    adversarial, flags = autoattack(network, images, labels, torch.Generator().manual_seed(0), EPSILON)
+    assert (adversarial - images).abs().max() <= EPSILON + 1e-6
+    assert (network(adversarial).argmax(1) != labels).any()
+    assert not any("classes" in flag for flag in flags)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_too_few_classes_for_it(classes: int) -> None:
+    images, labels = torch.rand(2, 1, 4, 4), torch.tensor([0, 1])
+    with pytest.raises(
+        RecipeError, match=f"needs a network of 4 classes or more, and this one knows {classes}"
+    ) as told:
+        autoattack(lambda x: x.flatten(1)[:, :classes], images, labels, torch.Generator(), EPSILON)
+    assert "--attack pgd" in told.value.fix
+
+
 def test_it_is_not_for_training(digits_recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"autoattack is for evaluate\.attack"):
         override_recipe(digits_recipe, ("attack.kind=autoattack",))

@@ -75,6 +75,15 @@ def test_logits_that_are_no_numbers(logits: Logits, value: float) -> None:
         measure_parity(Table(broken), Table(logits), numbered(300), (0.5,))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3.0])
+def test_a_reference_that_is_worth_nothing_is_not_the_exports_fault(logits: Logits, value: float) -> None:
+    """No numbers, or the same everywhere: then no figure would mean anything, and no precision would help."""
+    with pytest.raises(ParityError, match=r"lambda 0\.5 the trained network itself .* no numbers") as caught:
+        measure_parity(Table(logits), Table(np.full_like(logits, value)), numbered(300), (0.5,))
+    assert "train.lr" in caught.value.fix
+    assert "fp32" not in caught.value.fix
+
+
 def parity(agreement: float, error: float, lam: float = 0.5, p99_error: float = 0) -> Parity:
     return Parity(
         lam=lam, backend="a", reference="b", images=1000, top1_agreement=agreement, max_error=error, p99_error=p99_error

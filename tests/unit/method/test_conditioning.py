@@ -39,6 +39,20 @@ def test_sigma_is_taken_over_the_unmasked_entries(weight: ConditionedWeight) -> 
     assert weight.sigma().item() == pytest.approx(inside(weight).std(), rel=1e-5)
 
 
+@pytest.mark.parametrize("deviation", [1e-2, 1e-3, 1e-4])
+def test_sigma_of_weights_that_hardly_differ(weight: ConditionedWeight, deviation: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight.theta.data.normal_(1.0, deviation, generator=generator)
+    weight.set_mask(weight.mask.clone())
+    assert weight.sigma().item() == pytest.approx(inside(weight).std(), rel=1e-4)
+
+
+def test_sigma_of_equal_weights_is_zero(weight: ConditionedWeight) -> None:
+    weight.theta.data.fill_(0.5)
+    weight.set_mask(weight.mask.clone())
+    assert weight.sigma().item() == 0
+
+
 def test_set_mask_clears_what_it_excludes(weight: ConditionedWeight) -> None:
     assert weight.theta[~weight.mask].abs().max() == 0
     assert weight.theta[weight.mask].abs().min() > 0

@@ -36,8 +36,7 @@ SEEDS = st.integers(0, 2**31)
 def network_of(seed: int, spec: ModelSpec = SPEC) -> nn.Module:
     """A FLOAT network as training might leave it."""
     generator = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)
-    network = build(spec, FLOAT).eval()
+    network = build(spec, FLOAT, seed).eval()
     draw_noise(network, seed)
     for weight in conditioned_weights(network).values():
         weight.alpha.data.uniform_(-0.5, 0.5, generator=generator)

@@ -52,7 +52,7 @@ def test_folded_network_has_the_same_layers_in_the_same_order(arch: str) -> None
     assert not any(parameter.requires_grad for parameter in folded.parameters())
 
 
-def test_order_of_the_layers_is_that_of_the_forward_pass() -> None:
+def test_order_of_the_layers_is_that_of_their_definition() -> None:
     """The position of a layer is the index of its noise, in every language: it must never change."""
     assert list(conditioned_weights(build(spec("resnet8"), FLOAT))) == [
         "stem",

@@ -15,6 +15,7 @@ from floats_edge.errors import ArtifactError, OutputError, RecipeError
 from floats_edge.method.fold import fold_network, weights_at
 from floats_edge.recipe import Recipe, override_recipe
 from floats_edge.train import loop, steps
+from floats_edge.train.distributed import Workers
 from floats_edge.train.loop import Observer, Trainer, train
 
 SHORT = ("train.epochs=4", "sparsity.update_every=0.4", "data.crop=1", "data.flip=true")
@@ -79,6 +80,12 @@ def assert_same_bits(first: TrainingRun, second: TrainingRun) -> None:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def weights_after_an_epoch(recipe: Recipe, few: Splits, folder: Path) -> dict[str, bytes]:
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, few, folder, StopAt(epoch=1))
+    return {name: array.tobytes() for name, array in open_run(folder).weights().items()}
 
 
 class TestResume:
@@ -167,6 +174,39 @@ class TestRefused:
             train(wild, few, tmp_path / "run", silent)
         assert "train.lr" in caught.value.fix
 
+    @pytest.mark.parametrize("method", ["float", "standard", "oat"])
+    def test_a_network_destroyed_by_the_last_step(
+        self, recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path, method: str
+    ) -> None:
+        """Every loss is a number, for it is computed before the update; the epoch before that one is kept."""
+        options = ("train.batch_size=80", "train.epochs=2", "train.warmup=0.5", "sparsity={}", f"method={method}")
+        serves = ("evaluate.lambdas=[0,1]",)
+        gentle = override_recipe(recipe, (*options, *serves, "train.lr=0.01"))
+        kept = weights_after_an_epoch(gentle, few, tmp_path / "gentle")
+        wild = override_recipe(recipe, (*options, *serves, "train.lr=1e38"))
+        with pytest.raises(RecipeError, match="training diverged: .* no numbers") as caught:
+            train(wild, few, tmp_path / "run", silent)
+        assert "train.lr" in caught.value.fix
+        run = open_run(tmp_path / "run")
+        assert len(run.checkpoint.history) == 1
+        assert {name: array.tobytes() for name, array in run.weights().items()} == kept
+
+    def test_statistics_that_are_no_numbers(self, recipe: Recipe, few: Splits, silent: Observer) -> None:
+        trainer = Trainer(recipe, few, torch.device("cpu"))
+        trainer.weights_by_layer["stem"].alpha.data.fill_(float("inf"))
+        trainer.update = lambda *_: steps.Losses(torch.tensor(1.0), None, None)  # type: ignore[method-assign]
+        with pytest.raises(RecipeError, match=r"stem\.weight\.alpha holds values that are no numbers"):
+            trainer.run_epoch(0, silent)
+
+    def test_logits_that_are_no_numbers(self, recipe: Recipe, few: Splits, silent: Observer) -> None:
+        """Though all parameters are."""
+        trainer = Trainer(recipe, few, torch.device("cpu"))
+        trainer.update = lambda *_: steps.Losses(torch.tensor(1.0), None, None)  # type: ignore[method-assign]
+        for weight in trainer.weights_by_layer.values():
+            weight.theta.data.mul_(1e30)
+        with pytest.raises(RecipeError, match="gives logits that are no numbers"):
+            trainer.run_epoch(0, silent)
+
     def test_output_that_cannot_be_written(self, recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("mine")
         with pytest.raises(OutputError):
@@ -224,6 +264,27 @@ class TestStep:
                 image.tobytes() for image in few.train.as_float()
             )
 
+    @pytest.mark.parametrize("size", [2, 4])
+    def test_a_worker_augments_its_share_and_nothing_else(self, recipe: Recipe, few: Splits, size: int) -> None:
+        """What it reads is its share of every batch, and what it gets are the bits of one process that trains alone."""
+
+        class Recorded(np.ndarray):
+            def __getitem__(self, key: Any) -> Any:
+                read.append(len(key))
+                return super().__getitem__(key).view(np.ndarray)
+
+        recipe = override_recipe(recipe, ("data.flip=true", "data.crop=2"))
+        whole = list(Trainer(recipe, few, torch.device("cpu"))._batches(0))
+        for rank in range(size):
+            read: list[int] = []
+            worker = Trainer(recipe, few, torch.device("cpu"), Workers(rank, size))
+            worker.images = replace(few.train)
+            worker.images.__dict__["pixels"] = few.train.pixels.view(Recorded)
+            for (images, labels), (mine, truths) in zip(whole, worker._batches(0), strict=True):
+                assert torch.equal(mine, images[rank::size])
+                assert torch.equal(truths, labels[rank::size])
+            assert read == [16 // size] * 5
+
     def test_crops_and_flips(self, few: Splits) -> None:
         """Every augmented image is a window of the padded original or of its mirror image, and many windows occur."""
         pixels = few.train.pixels[:40]
@@ -266,6 +327,25 @@ class TestStep:
         assert {name for name, value in decay.items() if value > 0} == {
             name for name in names.values() if name.endswith("theta") or name == "head.bias"
         }
+
+
+class TestGlobalGenerator:
+    """Torch's global generator is the caller's: training neither reads nor moves it."""
+
+    def test_it_is_left_alone(self, recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path) -> None:
+        torch.manual_seed(31)
+        before = torch.get_rng_state()
+        train(override_recipe(recipe, ("train.epochs=1",)), few, tmp_path / "run", silent)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_initial_weights_are_a_function_of_the_recipes_seed(self, recipe: Recipe, few: Splits) -> None:
+        def weights(seed: int, of_caller: int) -> dict[str, bytes]:
+            torch.manual_seed(of_caller)
+            start = Trainer(override_recipe(recipe, (f"seed={seed}",)), few, torch.device("cpu")).weights()
+            return {name: array.tobytes() for name, array in start.items()}
+
+        assert weights(3, of_caller=0) == weights(3, of_caller=1)
+        assert weights(3, of_caller=0)["stem.weight.theta"] != weights(4, of_caller=0)["stem.weight.theta"]
 
 
 class TestResult:
