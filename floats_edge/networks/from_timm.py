@@ -47,15 +47,16 @@ def timm_layers() -> Register:
 
 def _batchnorm(layer: Any) -> Parts:
     kind = nn.SyncBatchNorm if isinstance(layer, nn.SyncBatchNorm) else nn.BatchNorm2d
-    after = [part for part in (layer.drop, layer.act) if not isinstance(part, nn.Identity)]
+    inside = dict(layer.named_children())
+    after = [inside[name] for name in ("drop", "act") if not isinstance(inside.get(name, nn.Identity()), nn.Identity)]
     return _as(kind, layer), nn.Sequential(*after) if after else None
 
 
 def _as(kind: type[Any], layer: nn.Module) -> Any:
-    """A layer as one of the class of ``torch.nn`` that its own is derived from, with the same parameters and buffers."""
+    """A layer as one of the class of ``torch.nn`` that its own is derived from, with the same tensors."""
     plain = copy.copy(layer)
     plain.__class__ = kind
-    plain._modules = {}
+    plain._parameters, plain._buffers, plain._modules = layer._parameters.copy(), layer._buffers.copy(), {}
     return plain
 
 
@@ -63,7 +64,5 @@ def _timm() -> ModuleType:
     try:
         import timm
     except ImportError as error:
-        raise NetworkError(
-            f"networks of timm need timm: {error}.", fix="pip install 'floats-edge[timm]'"
-        ) from error
+        raise NetworkError(f"networks of timm need timm: {error}.", fix="pip install 'floats-edge[timm]'") from error
     return timm

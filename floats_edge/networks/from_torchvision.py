@@ -1,5 +1,6 @@
 """torchvision's classifiers."""
 
+import copy
 from collections.abc import Mapping
 from functools import partial
 
@@ -38,14 +39,12 @@ def _take_channels(network: nn.Module, channels: int) -> None:
     name, old = next(
         ((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)), ("", None)
     )
-    if old is None or old.in_channels != 3 or isinstance(old.padding, str):
+    if old is None or old.in_channels != 3:
         raise NetworkError(
             f"the network takes images of 3 channels, not of {channels}.", fix="use colour images or another network"
         )
-    new = nn.Conv2d(
-        channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation, bias=old.bias is not None
-    )
+    new = copy.deepcopy(old)
+    new.in_channels = channels
+    new.weight = nn.Parameter(old.weight.new_empty(len(old.weight), channels, *old.kernel_size))
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
-    if new.bias is not None:
-        nn.init.zeros_(new.bias)
     network.set_submodule(name, new)

@@ -37,9 +37,7 @@ def _normalized(network: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (images - mean) / std, *others
 
 
-def pretrained_statistics(
-    spec: NetworkSpec, network: nn.Module
-) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def pretrained_statistics(spec: NetworkSpec, network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and standard deviation per channel of the images that the published weights of a network expect.
 
     They are those of the library's own weights: torchvision's default ones, timm's of the tag in the name. None where

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from floats_edge.networks.layers import classifier, convolution
+from floats_edge.networks.layers import check_sizes, classifier, convolution
 
 DEPTHS: dict[str, tuple[int, ...]] = {
     "resnet8": (1, 1, 1),
@@ -56,6 +56,7 @@ class ResNet(nn.Module):
         self, depths: tuple[int, ...], classes: int, channels: int = 3, width: int = 16, stem_stride: int = 1
     ) -> None:
         super().__init__()
+        check_sizes(width, stem_stride)
         self.stem = convolution(channels, width, 3, stem_stride)
         self.stem_norm = nn.BatchNorm2d(width)
         self.blocks = nn.ModuleList()

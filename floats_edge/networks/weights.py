@@ -131,7 +131,9 @@ def _head(wanted: _Tensors, given: _Tensors, pairs: _Pairs) -> set[str]:
 
     A layer within the network has others after it, which would then differ in the number of their inputs.
     """
-    odd = {ours: (wanted[ours], given[theirs]) for ours, theirs in pairs.items() if not _fits(wanted[ours], given[theirs])}
+    odd = {
+        ours: (wanted[ours], given[theirs]) for ours, theirs in pairs.items() if not _fits(wanted[ours], given[theirs])
+    }
     outputs = {(a.shape[:1], b.shape[:1]) for a, b in odd.values()}
     return set(odd) if len(outputs) == 1 and all(a.shape[1:] == b.shape[1:] for a, b in odd.values()) else set()
 
@@ -155,9 +157,7 @@ def _share(wanted: _Tensors, given: _Tensors, pairs: _Pairs, values: _Tensors) -
 
 def _skipped(wanted: _Tensors, given: _Tensors, back: _Pairs, values: _Tensors) -> dict[str, str]:
     return {
-        theirs: "the network has no such tensor"
-        if theirs not in back
-        else _shapes(wanted[back[theirs]], given[theirs])
+        theirs: "the network has no such tensor" if theirs not in back else _shapes(wanted[back[theirs]], given[theirs])
         for theirs in filter(_counts, given)
         if back.get(theirs) not in values
     }
@@ -174,11 +174,11 @@ def _shapes(wanted: Tensor, given: Tensor) -> str:
 
 def _check(report: Report, used: _Tensors) -> None:
     if report.share < LEAST_SHARE:
-        odd = next(iter((report.skipped | report.fresh).items()))
+        odd = next(iter(({**report.skipped, **report.fresh}).items()))
         raise NetworkError(
             f"{report.path} holds the weights of another network: {report.share:.0%} of the tensors fit, and "
             f"{LEAST_SHARE:.0%} must. {odd[0]}: {odd[1]}.",
-            fix="set model.name and model.arguments to the network that the weights belong to, or model.weights to others",
+            fix="set model.name and model.arguments to the network that the weights are of, or model.weights to others",
         )
     for name, tensor in used.items():
         if not bool(tensor.isfinite().all()):

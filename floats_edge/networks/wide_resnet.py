@@ -7,7 +7,7 @@ as many channels as the width; published networks have 16.
 import torch
 from torch import Tensor, nn
 
-from floats_edge.networks.layers import classifier, convolution
+from floats_edge.networks.layers import check_sizes, classifier, convolution
 
 WIDE: dict[str, tuple[tuple[int, ...], int]] = {"wrn-16-8": ((2, 2, 2), 8), "wrn-40-2": ((6, 6, 6), 2)}
 """Blocks of each stage, and the widening factor."""
@@ -58,6 +58,7 @@ class WideResNet(nn.Module):
         stem_stride: int = 1,
     ) -> None:
         super().__init__()
+        check_sizes(width, stem_stride)
         self.stem = convolution(channels, width, 3, stem_stride)
         self.blocks = nn.ModuleList()
         before = width

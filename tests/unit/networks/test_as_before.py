@@ -35,7 +35,12 @@ def name_before(name: str) -> str:
     layer, _, tensor = name.rpartition(".")
     if name.startswith("image_"):
         return name.replace("image_", "normalize.")
-    for suffix, convolution in (("stem_norm", "stem"), ("shortcut_norm", "shortcut"), ("norm1", "conv1"), ("norm2", "conv2")):
+    for suffix, convolution in (
+        ("stem_norm", "stem"),
+        ("shortcut_norm", "shortcut"),
+        ("norm1", "conv1"),
+        ("norm2", "conv2"),
+    ):
         if layer.endswith(suffix):
             return f"{layer.removesuffix(suffix)}{convolution}.norm.{tensor}"
     return f"{layer}.norm.{tensor}" if layer.endswith("norm") else name
