@@ -31,6 +31,10 @@ class DataError(FloatsError):
     """A data set is missing, empty or damaged."""
 
 
+class NetworkError(FloatsError):
+    """A network cannot be built, conditioned or folded."""
+
+
 class ArtifactError(FloatsError):
     """A checkpoint, bundle or record is missing, damaged, or belongs to something else."""
 

@@ -24,18 +24,19 @@ class ConditionedWeight(nn.Module):
     forward pass, hence ``theta.grad`` is the *dense* gradient that FLOATS regrows weights by.
 
     Args:
-        shape: of the weight.
+        theta: the weight at lambda 0.
+        alpha: first value of alpha.
     """
 
     mask: Tensor
     eta: Tensor
 
-    def __init__(self, *shape: int) -> None:
+    def __init__(self, theta: nn.Parameter, alpha: float = INITIAL_ALPHA) -> None:
         super().__init__()
-        self.theta = nn.Parameter(torch.empty(shape))
-        self.alpha = nn.Parameter(torch.tensor(INITIAL_ALPHA))
-        self.register_buffer("mask", torch.ones(shape, dtype=torch.bool))
-        self.register_buffer("eta", torch.zeros(shape), persistent=False)
+        self.theta = theta
+        self.alpha = nn.Parameter(theta.new_tensor(alpha))
+        self.register_buffer("mask", torch.ones_like(theta, dtype=torch.bool))
+        self.register_buffer("eta", torch.zeros_like(theta, requires_grad=False), persistent=False)
 
     def draw_noise(self, seed: int, layer_index: int) -> None:
         """Set ``eta`` to the frozen draw of this layer."""
@@ -64,12 +65,16 @@ class ConditionedWeight(nn.Module):
         return self.theta + (lam * self.alpha * self.sigma()) * (self.mask * self.eta)
 
 
+def _weight(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.empty(shape))
+
+
 class FloatConv(nn.Module):
     """Conditioned convolution and its dual BatchNorm: the unit that folds into one plain convolution with bias."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
         super().__init__()
-        self.weight = ConditionedWeight(out_channels, in_channels, kernel_size, kernel_size)
+        self.weight = ConditionedWeight(_weight(out_channels, in_channels, kernel_size, kernel_size))
         self.norm = DualBatchNorm2d(out_channels)
         self.stride = stride
         nn.init.kaiming_normal_(self.weight.theta, mode="fan_out", nonlinearity="relu")
@@ -83,7 +88,7 @@ class FloatBareConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
         super().__init__()
-        self.weight = ConditionedWeight(out_channels, in_channels, kernel_size, kernel_size)
+        self.weight = ConditionedWeight(_weight(out_channels, in_channels, kernel_size, kernel_size))
         self.stride = stride
         nn.init.kaiming_normal_(self.weight.theta, mode="fan_out", nonlinearity="relu")
 
@@ -107,7 +112,7 @@ class FloatLinear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        self.weight = ConditionedWeight(out_features, in_features)
+        self.weight = ConditionedWeight(_weight(out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(out_features))
         nn.init.kaiming_uniform_(self.weight.theta, a=math.sqrt(5))
 

@@ -1,0 +1,206 @@
+"""FLOAT as something that is done to a network: ``condition`` any ordinary classifier, ``folded`` back at any lambda.
+
+Source: Kundu et al., arXiv 2204.00426; the equations are those of ``layers.py`` and ``fold.py``.
+"""
+
+import copy
+from collections.abc import Collection, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from floats_edge.errors import NetworkError
+from floats_edge.method.conditioning import INITIAL_ALPHA
+from floats_edge.method.fold import AffineLayer, Rule, weights_at
+from floats_edge.method.knob import Knob
+from floats_edge.method.layers import Conditioned, ConditionedLayer, ConditionedNorm
+from floats_edge.method.plan import Norm, Parts, Register, Weighted, inference, plan, split
+
+TOLERANCE = 1e-5
+"""Largest error of folded logits, over the range of the logits."""
+_EXCLUDE = "leave out the layers that are used in an unusual way: exclude=[...], by their names in print(plan)"
+
+
+def condition(
+    network: nn.Module,
+    example: Tensor,
+    alpha: float = INITIAL_ALPHA,
+    exclude: Collection[str] = (),
+    register: Register | None = None,
+    noise_seed: int = 0,
+) -> Knob:
+    """Make ``network`` a FLOAT network, in place: its convolutions and linear layers obey the knob that is returned.
+
+    Every one of these gets scaled noise, ``W = theta + lam * alpha * sigma * eta``, and every BatchNorm a second set of
+    statistics. The network computes at lambda 0 exactly what it did before.
+
+    Args:
+        network: any classifier of images, made of ordinary layers of ``torch.nn`` and whatever else its forward does.
+        example: images ``[N, C, H, W]`` that it takes, float32.
+        alpha: how strong the noise is at first; small (0.02) for a network that is trained already.
+        exclude: names of layers, or of modules around them, to leave as they are.
+        register: how layers of classes of one's own begin, by class; see :data:`~floats_edge.method.plan.Register`.
+        noise_seed: of the frozen noise eta.
+
+    Returns:
+        The knob: ``with knob.at(0.5): network(images)``; ``print(knob.plan)`` lists the layers.
+
+    Raises:
+        NetworkError: the network cannot be conditioned; it is as it was.
+    """
+    known = register or {}
+    made = plan(network, example, exclude, known)
+    before = _logits(network, example)
+    if not made.conditioned:
+        raise NetworkError(
+            f"no layer of the network can be conditioned:\n{made}", fix="use nn.Conv2d, nn.Linear and nn.BatchNorm2d"
+        )
+    knob = Knob(made)
+    swaps = _swaps(network, knob, alpha, known)
+    old = {name: network.get_submodule(name) for name in swaps}
+    try:
+        with torch.no_grad():
+            _put(network, swaps)
+            draw_noise(network, noise_seed)
+            _check(network, example, before, knob)
+    except BaseException:
+        _put(network, old)
+        raise
+    return knob
+
+
+def conditioned_layers(network: nn.Module) -> dict[str, Conditioned]:
+    """The layers of a network that depend on lambda, by name, in the order in which it defines them."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, Conditioned)}
+
+
+def draw_noise(network: nn.Module, seed: int) -> None:
+    """Give every conditioned weight its frozen noise: a layer's position is the index of its draw."""
+    for index, layer in enumerate(conditioned_layers(network).values()):
+        if isinstance(layer, ConditionedLayer):
+            layer.weight.draw_noise(seed, index)
+
+
+def fold(network: nn.Module) -> dict[str, AffineLayer]:
+    """Read the affine form off a conditioned network, its BatchNorms in inference mode."""
+    return {name: layer.affine() for name, layer in conditioned_layers(network).items()}
+
+
+def folded(network: nn.Module, lam: float, rule: Rule = "interpolate") -> nn.Module:
+    """The ordinary network that a conditioned one is at ``lam``: plain convolutions with bias, ready for export.
+
+    Layers that the condition did not reach are shared with ``network``, not copied.
+    """
+    plain = unfilled(network)
+    load_weights(plain, weights_at(fold(network), lam, rule))
+    return plain
+
+
+def unfilled(network: nn.Module) -> nn.Module:
+    """A copy of a conditioned network, of plain layers whose weights are yet to be loaded; in inference mode.
+
+    What the condition did not reach is shared: when ``network`` is trained, the copy's follows.
+    """
+    layers = conditioned_layers(network).values()
+    own = {id(tensor) for layer in layers for tensor in _tensors(layer)}
+    memo: dict[int, object] = {id(tensor): tensor for tensor in _tensors(network) if id(tensor) not in own}
+    memo |= {id(layer): layer.plain() for layer in layers}
+    return copy.deepcopy(network, memo).eval()
+
+
+def load_weights(plain: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy plain weights, named as in :mod:`floats_edge.method.fold`, into a network of plain layers."""
+    parameters = dict(plain.named_parameters())
+    with torch.no_grad():
+        for name, weight in weights.items():
+            parameters[name].copy_(weight)
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()
+
+
+def _swaps(network: nn.Module, knob: Knob, alpha: float, register: Register) -> dict[str, nn.Module]:
+    """What takes the place of which module, by name."""
+    swaps: dict[str, nn.Module] = {}
+    for planned in knob.plan.conditioned:
+        layer, after = _parts(network, planned.name, register)
+        norm = None
+        if planned.norm is not None:
+            norm, rest = _parts(network, planned.norm, register)
+            swaps[planned.norm] = rest or nn.Identity()
+        if isinstance(layer, Weighted):
+            assert norm is None or isinstance(norm, Norm), "a plan pairs a layer with a BatchNorm"
+            conditioned: nn.Module = ConditionedLayer(layer, norm, alpha, knob)
+        else:
+            conditioned = ConditionedNorm(layer, knob)
+        swaps[planned.name] = conditioned if after is None else nn.Sequential(conditioned, after)
+    return swaps
+
+
+def _parts(network: nn.Module, name: str, register: Register) -> Parts:
+    parts = split(network.get_submodule(name), register)
+    assert parts is not None, "a plan conditions layers of known kinds only"
+    return parts
+
+
+def _put(network: nn.Module, modules: Mapping[str, nn.Module]) -> None:
+    """Set submodules by name, wherever the same module stands."""
+    for name, module in modules.items():
+        old = network.get_submodule(name)
+        for parent in list(network.modules()):
+            for key, child in list(parent._modules.items()):
+                if child is old:
+                    parent._modules[key] = module
+
+
+def _logits(network: nn.Module, example: Tensor) -> Tensor:
+    with inference(network):
+        return network(example)
+
+
+def _check(network: nn.Module, example: Tensor, before: Tensor, knob: Knob) -> None:
+    """Compare a conditioned network with what it was, and with what it folds into.
+
+    Raises:
+        NetworkError: it computes something else, or a layer of it does not run.
+    """
+    ran: set[str] = set()
+    hooks = [
+        layer.register_forward_hook(lambda *_, name=name: ran.add(name))
+        for name, layer in conditioned_layers(network).items()
+    ]
+    try:
+        after = _logits(network, example)
+    except Exception as error:
+        raise NetworkError(
+            f"the conditioned network does not run: {type(error).__name__}: {error}", fix=_EXCLUDE
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    idle = [name for name in conditioned_layers(network) if name not in ran]
+    if idle:
+        raise NetworkError(f"{', '.join(idle)} is called past its place in the network.", fix=_EXCLUDE)
+    if not torch.equal(after, before):
+        raise NetworkError(
+            f"conditioned, the network computes something else at lambda 0: {_error(after, before):.1e} of the logits' "
+            "range.",
+            fix=_EXCLUDE,
+        )
+    for lam in (0.0, 1.0):
+        with knob.at(lam):
+            wanted = _logits(network, example)
+        error = _error(_logits(folded(network, lam), example), wanted)
+        if not error <= TOLERANCE:
+            raise NetworkError(
+                f"at lambda {lam:g} the folded network is off by {error:.1e} of the logits' range; {TOLERANCE:.0e} is "
+                "allowed.",
+                fix=_EXCLUDE,
+            )
+
+
+def _error(got: Tensor, wanted: Tensor) -> float:
+    """Largest error over the range of what is wanted."""
+    return float((got - wanted).abs().max() / (wanted.max() - wanted.min()))

@@ -1,0 +1,57 @@
+"""Which network, and which images it takes: values that recipes and checkpoints share. Imports no torch."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from typing_extensions import Self
+
+Source = Literal["builtin", "torchvision", "timm", "python"]
+Scalar = bool | int | float | str | None
+Argument = Scalar | list[Scalar]
+
+
+class NetworkSpec(BaseModel):
+    """One network."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    source: Source = "builtin"
+    name: str = Field(description="of a network of the source; python: package.module:function")
+    arguments: dict[str, Argument] = Field(default={}, description="that it is built with")
+    weights: Path | None = Field(
+        default=None, description="file of pretrained tensors, safetensors or a state dict of torch; none: random ones"
+    )
+
+    @model_validator(mode="after")
+    def _python_names_a_function(self) -> Self:
+        module, colon, function = self.name.partition(":")
+        if self.source == "python" and not (colon and _is_dotted(module) and _is_dotted(function)):
+            raise ValueError(f"python code is named package.module:function, not {self.name!r}")
+        return self
+
+    @property
+    def title(self) -> str:
+        """The network and its arguments, for people."""
+        origin = "" if self.source == "builtin" else f"{self.source} "
+        return ", ".join((f"{origin}{self.name}", *(f"{key} {value}" for key, value in self.arguments.items())))
+
+
+class ImageSpec(BaseModel):
+    """The images a network takes: ``[N, C, H, W]``, float32 in [0, 1], normalised inside the network."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="(C, H, W) of one image")
+    mean: tuple[float, ...] = Field(description="per channel, subtracted from the images inside the network")
+    std: tuple[float, ...] = Field(description="per channel, divides the images inside the network")
+
+    @model_validator(mode="after")
+    def _statistics_match(self) -> Self:
+        if not len(self.mean) == len(self.std) == self.shape[0] or min(self.std) <= 0:
+            raise ValueError("mean and std need one entry per channel, std positive")
+        return self
+
+
+def _is_dotted(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
