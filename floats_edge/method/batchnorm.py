@@ -4,10 +4,39 @@ Source: Xie et al., "Adversarial Examples Improve Image Recognition" (CVPR 2020)
 2020) and FLOAT (Kundu et al., arXiv 2204.00426).
 """
 
+import copy
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from floats_edge.method.plan import Norm
+
+
+class DualNorm(nn.Module):
+    """``clean`` normalises what lambda = 0 computes, ``adv`` everything else; they begin as equals.
+
+    Args:
+        norm: BatchNorm of a network, of which the clean one is made.
+    """
+
+    def __init__(self, norm: Norm) -> None:
+        super().__init__()
+        self.clean = norm
+        self.adv = copy.deepcopy(norm)
+
+    def forward(self, x: Tensor, lam: float) -> Tensor:
+        return self.clean(x) if lam == 0 else self.adv(x)
+
+
+def gain_and_bias(norm: Norm) -> tuple[Tensor, Tensor]:
+    """Per channel, of a BatchNorm in inference mode: ``y = gain * x + bias``."""
+    assert norm.running_mean is not None, "a plan takes no BatchNorm without running statistics"
+    assert norm.running_var is not None, "as above"
+    deviation = (norm.running_var + norm.eps).sqrt()
+    gain, bias = (norm.weight.detach(), norm.bias.detach()) if norm.affine else (1.0, 0.0)
+    gain = gain / deviation
+    return gain, bias - norm.running_mean * gain
 
 
 class DualBatchNorm2d(nn.Module):

@@ -13,8 +13,8 @@ from floats_edge.errors import NetworkError
 from floats_edge.method.conditioning import INITIAL_ALPHA
 from floats_edge.method.fold import AffineLayer, Rule, weights_at
 from floats_edge.method.knob import Knob
-from floats_edge.method.layers import Conditioned, ConditionedLayer, ConditionedNorm
-from floats_edge.method.plan import Norm, Parts, Register, Weighted, inference, plan, split
+from floats_edge.method.layers import Conditioned, ConditionedLayer, ConditionedNorm, Layers, OrdinaryLayer
+from floats_edge.method.plan import Norm, Parts, Plan, Register, Weighted, inference, plan, split
 
 TOLERANCE = 1e-5
 """Largest error of folded logits, over the range of the logits."""
@@ -81,9 +81,22 @@ def draw_noise(network: nn.Module, seed: int) -> None:
             layer.weight.draw_noise(seed, index)
 
 
-def fold(network: nn.Module) -> dict[str, AffineLayer]:
-    """Read the affine form off a conditioned network, its BatchNorms in inference mode."""
-    return {name: layer.affine() for name, layer in conditioned_layers(network).items()}
+def ordinary_layers(network: nn.Module, made: Plan, register: Register | None = None) -> dict[str, OrdinaryLayer]:
+    """The layers of a network that is trained as it is, by name, as its plan pairs them."""
+    layers: dict[str, OrdinaryLayer] = {}
+    for planned in made.conditioned:
+        names = (planned.name,) if planned.norm is None else (planned.name, planned.norm)
+        parts = [_parts(network, name, register or {}) for name in names]
+        [layer] = (part for part, _ in parts if isinstance(part, Weighted)) if planned.kind != "norm" else (None,)
+        norm = next((part for part, _ in parts if isinstance(part, Norm)), None)
+        modules = tuple((network.get_submodule(name), after) for name, (_, after) in zip(names, parts, strict=True))
+        layers[planned.name if parts[0][1] is None else f"{planned.name}.0"] = OrdinaryLayer(layer, norm, modules)
+    return layers
+
+
+def fold(layers: Layers) -> dict[str, AffineLayer]:
+    """Read the affine form off the layers of a network, its BatchNorms in inference mode."""
+    return {name: layer.affine() for name, layer in layers.items()}
 
 
 def folded(network: nn.Module, lam: float, rule: Rule = "interpolate") -> nn.Module:
@@ -91,21 +104,22 @@ def folded(network: nn.Module, lam: float, rule: Rule = "interpolate") -> nn.Mod
 
     Layers that the condition did not reach are shared with ``network``, not copied.
     """
-    plain = unfilled(network)
-    load_weights(plain, weights_at(fold(network), lam, rule))
+    layers = conditioned_layers(network)
+    plain = unfilled(network, layers)
+    load_weights(plain, weights_at(fold(layers), lam, rule))
     return plain
 
 
-def unfilled(network: nn.Module) -> nn.Module:
-    """A copy of a conditioned network, of plain layers whose weights are yet to be loaded; in inference mode.
+def unfilled(network: nn.Module, layers: Layers) -> nn.Module:
+    """A copy of ``network``, ``layers`` replaced by what they fold into, whose weights are yet to be loaded.
 
-    What the condition did not reach is shared: when ``network`` is trained, the copy's follows.
+    It is in inference mode. All other layers are shared: when ``network`` is trained, the copy follows.
     """
-    layers = conditioned_layers(network).values()
-    own = {id(tensor) for layer in layers for tensor in _tensors(layer)}
-    memo: dict[int, object] = {id(tensor): tensor for tensor in _tensors(network) if id(tensor) not in own}
-    memo |= {id(layer): layer.plain() for layer in layers}
-    return copy.deepcopy(network, memo).eval()
+    plain = {id(old): new for layer in layers.values() for old, new in layer.plain().items()}
+    replaced = [module for module in network.modules() if id(module) in plain]
+    own = {id(tensor) for module in replaced for tensor in _tensors(module)}
+    shared: dict[int, object] = {id(tensor): tensor for tensor in _tensors(network) if id(tensor) not in own}
+    return copy.deepcopy(network, shared | plain).eval()
 
 
 def load_weights(plain: nn.Module, weights: Mapping[str, Tensor]) -> None:

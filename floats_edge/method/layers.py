@@ -1,32 +1,38 @@
-"""The layers that the condition puts in place of a network's own, and the plain ones that they fold into."""
+"""The layers that fold: those that the condition puts in place of a network's own, and the network's own.
+
+Each tells its affine form, which ``fold.py`` turns into plain weights, and the ordinary layer that these go into.
+"""
 
 import copy
-from typing import cast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
+from floats_edge.method.batchnorm import DualNorm, gain_and_bias
 from floats_edge.method.conditioning import ConditionedWeight
 from floats_edge.method.fold import AffineLayer
 from floats_edge.method.knob import Knob
 from floats_edge.method.plan import Norm, Weighted
 
 
-class DualNorm(nn.Module):
-    """Two BatchNorms: ``clean`` normalises what lambda = 0 computes, ``adv`` everything else; they begin as equals.
+class Foldable(Protocol):
+    """One layer of a network that folds into an ordinary one."""
 
-    Source: Xie et al., "Adversarial Examples Improve Image Recognition" (CVPR 2020); used by OAT (Wang et al., NeurIPS
-    2020) and FLOAT (Kundu et al., arXiv 2204.00426).
-    """
+    def affine(self) -> AffineLayer:
+        """The layer as ``fold.py`` writes it, its BatchNorms in inference mode: tensors on its device."""
+        ...
 
-    def __init__(self, norm: Norm) -> None:
-        super().__init__()
-        self.clean = norm
-        self.adv = copy.deepcopy(norm)
+    def plain(self) -> dict[nn.Module, nn.Module]:
+        """What takes the place of which module when it is folded; parameters are yet to be set and need no gradient."""
+        ...
 
-    def forward(self, x: Tensor, lam: float) -> Tensor:
-        return self.clean(x) if lam == 0 else self.adv(x)
+
+Layers = Mapping[str, Foldable]
+"""By the names of their convolutions, linear layers and lone BatchNorms."""
 
 
 class ConditionedLayer(nn.Module):
@@ -54,34 +60,16 @@ class ConditionedLayer(nn.Module):
         return y if self.norm is None else self.norm(y, lam)
 
     def affine(self) -> AffineLayer:
-        """The layer as ``method/fold.py`` writes it, tensors on its device."""
         weight = self.weight
-        bias = weight.theta.new_zeros(len(weight.theta)) if self.bias is None else self.bias.detach()
-        ends = (bias * 0 + 1, bias), (bias * 0 + 1, bias)
-        if self.norm is not None:
-            ends = _shifted(self.norm.clean, bias), _shifted(self.norm.adv, bias)
+        theta, noise = weight.theta.detach(), weight.mask * weight.eta
+        clean, adv = (None, None) if self.norm is None else (self.norm.clean, self.norm.adv)
+        ends = _folded_bias(theta, self.bias, clean), _folded_bias(theta, self.bias, adv)
         (gain_clean, bias_clean), (gain_adv, bias_adv) = ends
         scale = weight.alpha.detach() * weight.sigma()
-        noise = weight.mask * weight.eta
-        return AffineLayer(weight.theta.detach(), weight.mask, noise, scale, gain_clean, gain_adv, bias_clean, bias_adv)
+        return AffineLayer(theta, weight.mask, noise, scale, gain_clean, gain_adv, bias_clean, bias_adv)
 
-    def plain(self) -> Weighted:
-        """The ordinary layer that it folds into; its parameters are yet to be set."""
-        plain = copy.deepcopy(self.operation)
-        plain.weight, plain.bias = _unset(self.weight.theta)
-        return plain
-
-
-def _computed(operation: Weighted, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """What ``operation`` computes with other parameters."""
-    if isinstance(operation, nn.Linear):
-        return linear(x, weight, bias)
-    if torch.is_grad_enabled() and operation.kernel_size == (1, 1) and operation.padding == (0, 0):
-        # A strided 1x1 convolution subsamples first: the same function, without the weight gradient that oneDNN gets
-        # wrong, or crashes in, for few channels stored channels last (its issue 6035).
-        rows, columns = operation.stride
-        return conv2d(x[:, :, ::rows, ::columns], weight, bias, groups=operation.groups)
-    return operation._conv_forward(x, weight, bias)
+    def plain(self) -> dict[nn.Module, nn.Module]:
+        return {self: _like(self.operation, self.weight.theta)}
 
 
 class ConditionedNorm(nn.Module):
@@ -101,16 +89,47 @@ class ConditionedNorm(nn.Module):
         return self.norm(x, self.knob.lam)
 
     def affine(self) -> AffineLayer:
-        """The layer as ``method/fold.py`` writes it, tensors on its device; theta is one for each channel."""
-        (gain_clean, bias_clean), (gain_adv, bias_adv) = _gain_bias(self.norm.clean), _gain_bias(self.norm.adv)
-        one = gain_clean * 0 + 1
-        return AffineLayer(one, one > 0, one * 0, one.new_zeros(()), gain_clean, gain_adv, bias_clean, bias_adv)
+        return _scaling(self.norm.clean, self.norm.adv)
 
-    def plain(self) -> "Scale":
-        """What it folds into; its parameters are yet to be set."""
-        plain = Scale()
-        plain.weight, plain.bias = _unset(_gain_bias(self.norm.adv)[0])
-        return plain
+    def plain(self) -> dict[nn.Module, nn.Module]:
+        return {self: _like(Scale(), gain_and_bias(self.norm.adv)[0])}
+
+
+Conditioned = ConditionedLayer | ConditionedNorm
+
+
+@dataclass(frozen=True)
+class OrdinaryLayer:
+    """A layer that no condition reaches: both ends are the same, so that every lambda gives the same weights.
+
+    Attributes:
+        layer: convolution or linear layer; None: a lone BatchNorm.
+        norm: BatchNorm after it, if one follows.
+        modules: those of the network that it is, in the order of their calls, each with what it does after that.
+    """
+
+    layer: Weighted | None
+    norm: Norm | None
+    modules: tuple[tuple[nn.Module, nn.Module | None], ...]
+
+    def affine(self) -> AffineLayer:
+        if self.layer is None:
+            assert self.norm is not None, "a layer is one or the other"
+            return _scaling(self.norm, self.norm)
+        theta = self.layer.weight.detach()
+        gain, bias = _folded_bias(theta, self.layer.bias, self.norm)
+        nothing = torch.zeros_like(theta)
+        return AffineLayer(theta, nothing == 0, nothing, theta.new_zeros(()), gain, gain, bias, bias)
+
+    def plain(self) -> dict[nn.Module, nn.Module]:
+        if self.layer is not None:
+            plain = _like(self.layer, self.layer.weight)
+        else:
+            assert self.norm is not None, "a layer is one or the other"
+            plain = _like(Scale(), gain_and_bias(self.norm)[0])
+        (first, after), *others = self.modules
+        rest = {module: nn.Identity() if rest is None else rest for module, rest in others}
+        return {first: plain if after is None else nn.Sequential(plain, after), **rest}
 
 
 class Scale(nn.Module):
@@ -128,27 +147,37 @@ class Scale(nn.Module):
         return (x * self.weight.view(shape) + self.bias.view(shape)).to(x.dtype)
 
 
-Conditioned = ConditionedLayer | ConditionedNorm
+def _computed(operation: Weighted, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What ``operation`` computes with other parameters."""
+    if isinstance(operation, nn.Linear):
+        return linear(x, weight, bias)
+    if torch.is_grad_enabled() and operation.kernel_size == (1, 1) and operation.padding == (0, 0):
+        # A strided 1x1 convolution subsamples first: the same function, without the weight gradient that oneDNN gets
+        # wrong, or crashes in, for few channels stored channels last (its issue 6035).
+        rows, columns = operation.stride
+        return conv2d(x[:, :, ::rows, ::columns], weight, bias, groups=operation.groups)
+    return operation._conv_forward(x, weight, bias)
 
 
-def _unset(weight: Tensor) -> tuple[nn.Parameter, nn.Parameter]:
-    """A weight like ``weight`` and a bias for it, neither of which needs gradients; both are yet to be set."""
-    parameters = torch.empty_like(weight), weight.new_empty(len(weight))
-    return nn.Parameter(parameters[0], requires_grad=False), nn.Parameter(parameters[1], requires_grad=False)
+def _folded_bias(theta: Tensor, bias: Tensor | None, norm: Norm | None) -> tuple[Tensor, Tensor]:
+    """Per-channel ``(gain, bias)`` of a layer whose own bias and BatchNorm may be missing."""
+    own = theta.new_zeros(len(theta)) if bias is None else bias.detach()
+    if norm is None:
+        return torch.ones_like(own), own
+    gain, shift = gain_and_bias(norm)
+    return gain, shift if bias is None else shift + own * gain
 
 
-def _gain_bias(norm: Norm) -> tuple[Tensor, Tensor]:
-    """Per-channel ``(gain, bias)`` of a BatchNorm in inference mode: ``y = gain * x + bias``."""
-    assert norm.running_mean is not None, "a plan conditions no BatchNorm without running statistics"
-    assert norm.running_var is not None, "as above"
-    gain = (norm.running_var + norm.eps).rsqrt()
-    bias = norm.running_mean.new_zeros(norm.num_features)
-    if norm.affine:
-        gain, bias = norm.weight.detach() / (norm.running_var + norm.eps).sqrt(), norm.bias.detach()
-    return gain, bias - norm.running_mean * gain
+def _scaling(clean: Norm, adv: Norm) -> AffineLayer:
+    """The affine form of a lone BatchNorm: theta is one for each channel."""
+    (gain_clean, bias_clean), (gain_adv, bias_adv) = gain_and_bias(clean), gain_and_bias(adv)
+    one = torch.ones_like(gain_clean)
+    return AffineLayer(one, one > 0, one * 0, one.new_zeros(()), gain_clean, gain_adv, bias_clean, bias_adv)
 
 
-def _shifted(norm: Norm, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of a BatchNorm that normalises what a layer with ``bias`` computes."""
-    gain, shift = _gain_bias(norm)
-    return gain, shift + bias * gain
+def _like(layer: nn.Module, weight: Tensor) -> nn.Module:
+    """A copy of ``layer`` with a weight like ``weight`` and a bias."""
+    plain = copy.deepcopy(layer, {id(parameter): None for parameter in layer.parameters()})
+    plain.weight = nn.Parameter(torch.empty_like(weight), requires_grad=False)
+    plain.bias = nn.Parameter(weight.new_empty(len(weight)), requires_grad=False)
+    return plain

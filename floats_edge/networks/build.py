@@ -13,6 +13,7 @@ from floats_edge.networks.construct import construct, unknown
 from floats_edge.networks.from_python import from_python
 from floats_edge.networks.from_timm import from_timm, timm_layers
 from floats_edge.networks.from_torchvision import from_torchvision
+from floats_edge.networks.layers import Projection, as_convolution
 from floats_edge.networks.resnet import DEPTHS, ResNet
 from floats_edge.networks.spec import NetworkSpec, Source
 from floats_edge.networks.wide_resnet import WIDE, WideResNet
@@ -40,7 +41,7 @@ def build(spec: NetworkSpec, classes: int, channels: int, may_import: bool = Fal
     if spec.source == "python" and not may_import:
         raise NetworkError(
             f"the network is what {spec.name} returns: code that floats-edge runs only if you allow it.",
-            fix="read that code, and if you trust it, add --allow-code",
+            fix="read that code, and if you trust it, build the network with may_import=True",
         )
     network = _SOURCES[spec.source](spec, classes, channels)
     check_parameters(network)
@@ -49,6 +50,8 @@ def build(spec: NetworkSpec, classes: int, channels: int, may_import: bool = Fal
 
 def register(spec: NetworkSpec) -> Register:
     """How layers of the source's own classes begin; code of a user may have made some of timm."""
+    if spec.source == "builtin":
+        return {Projection: as_convolution}
     uses_timm = spec.source == "timm" or (spec.source == "python" and "timm" in sys.modules)
     return timm_layers() if uses_timm else {}
 

@@ -3,7 +3,10 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from floats_edge.method.plan import Parts
 
 
 def convolution(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
@@ -13,6 +16,35 @@ def convolution(in_channels: int, out_channels: int, kernel_size: int, stride: i
     ).to_empty(device=torch.get_default_device())
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer
+
+
+class Projection(nn.Conv2d):
+    """A strided 1x1 convolution without bias: the shortcut where the shape changes. Sizes are rounded up.
+
+    While gradients are computed it subsamples first: the same function, without the weight gradient that oneDNN gets
+    wrong, or crashes in, for few channels stored channels last (its issue 6035).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return super().forward(input)
+        rows, columns = self.stride
+        return conv2d(input[:, :, ::rows, ::columns], self.weight)
+
+
+def projection(in_channels: int, out_channels: int, stride: int) -> Projection:
+    """``[N, in, H, W]`` to ``[N, out, H/stride, W/stride]``; first weights as of a convolution."""
+    layer = Projection(in_channels, out_channels, 1, stride, bias=False, device="meta").to_empty(device="cpu")
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return layer
+
+
+def as_convolution(layer: Projection) -> Parts:
+    """The convolution that a projection is, for the condition: its weight is shared."""
+    stride = (layer.stride[0], layer.stride[1])
+    plain = nn.Conv2d(layer.in_channels, layer.out_channels, 1, stride, bias=False, device="meta")
+    plain.weight = layer.weight
+    return plain, None
 
 
 def check_sizes(width: int, stem_stride: int) -> None:

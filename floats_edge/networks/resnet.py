@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from floats_edge.networks.layers import check_sizes, classifier, convolution
+from floats_edge.networks.layers import check_sizes, classifier, convolution, projection
 
 DEPTHS: dict[str, tuple[int, ...]] = {
     "resnet8": (1, 1, 1),
@@ -20,25 +20,17 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.stride = stride
         self.conv1 = convolution(in_channels, out_channels, 3, stride)
         self.norm1 = nn.BatchNorm2d(out_channels)
         self.conv2 = convolution(out_channels, out_channels, 3)
         self.norm2 = nn.BatchNorm2d(out_channels)
         changes = stride != 1 or in_channels != out_channels
-        self.shortcut = convolution(in_channels, out_channels, 1) if changes else None
-        self.shortcut_norm = nn.BatchNorm2d(out_channels) if changes else None
+        self.shortcut = projection(in_channels, out_channels, stride) if changes else nn.Identity()
+        self.shortcut_norm = nn.BatchNorm2d(out_channels) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         out = torch.relu(self.norm1(self.conv1(x)))
-        return torch.relu(self.norm2(self.conv2(out)) + self._shortcut(x))
-
-    def _shortcut(self, x: Tensor) -> Tensor:
-        if self.shortcut is None or self.shortcut_norm is None:
-            return x
-        # It subsamples first: the same function as a strided convolution, without the weight gradient that oneDNN gets
-        # wrong, or crashes in, for few channels stored channels last (its issue 6035).
-        return self.shortcut_norm(self.shortcut(x[:, :, :: self.stride, :: self.stride]))
+        return torch.relu(self.norm2(self.conv2(out)) + self.shortcut_norm(self.shortcut(x)))
 
 
 class ResNet(nn.Module):

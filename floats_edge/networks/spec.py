@@ -1,14 +1,15 @@
 """Which network, and which images it takes: values that recipes and checkpoints share. Imports no torch."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from typing_extensions import Self
 
 Source = Literal["builtin", "torchvision", "timm", "python"]
-Scalar = bool | int | float | str | None
-Argument = Scalar | list[Scalar]
+Word = Annotated[str, Field(max_length=256)]
+Scalar = bool | int | float | Word | None
+Argument = Scalar | Annotated[list[Scalar], Field(max_length=64)]
 
 
 class NetworkSpec(BaseModel):
@@ -17,8 +18,8 @@ class NetworkSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     source: Source = "builtin"
-    name: str = Field(description="of a network of the source; python: package.module:function")
-    arguments: dict[str, Argument] = Field(default={}, description="that it is built with")
+    name: Word = Field(description="of a network of the source; python: package.module:function")
+    arguments: dict[Word, Argument] = Field(default={}, max_length=64, description="that it is built with")
     weights: Path | None = Field(
         default=None, description="file of pretrained tensors, safetensors or a state dict of torch; none: random ones"
     )

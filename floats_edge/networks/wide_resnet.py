@@ -7,7 +7,7 @@ as many channels as the width; published networks have 16.
 import torch
 from torch import Tensor, nn
 
-from floats_edge.networks.layers import check_sizes, classifier, convolution
+from floats_edge.networks.layers import check_sizes, classifier, convolution, projection
 
 WIDE: dict[str, tuple[tuple[int, ...], int]] = {"wrn-16-8": ((2, 2, 2), 8), "wrn-40-2": ((6, 6, 6), 2)}
 """Blocks of each stage, and the widening factor."""
@@ -22,17 +22,15 @@ class PreActivationBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, projects: bool) -> None:
         super().__init__()
-        self.stride = stride
         self.norm = nn.BatchNorm2d(in_channels)
         self.conv1 = convolution(in_channels, out_channels, 3, stride)
         self.norm1 = nn.BatchNorm2d(out_channels)
         self.conv2 = convolution(out_channels, out_channels, 3)
-        self.shortcut = convolution(in_channels, out_channels, 1) if projects else None
+        self.shortcut = projection(in_channels, out_channels, stride) if projects else None
 
     def forward(self, x: Tensor) -> Tensor:
         out = torch.relu(self.norm(x))
-        # It subsamples first: see resnet.py.
-        shortcut = x if self.shortcut is None else self.shortcut(out[:, :, :: self.stride, :: self.stride])
+        shortcut = x if self.shortcut is None else self.shortcut(out)
         return self.conv2(torch.relu(self.norm1(self.conv1(out)))) + shortcut
 
 

@@ -4,18 +4,30 @@ import copy
 
 import pytest
 import torch
+from fixtures.strangers import Stranger, stranger
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from floats_edge.errors import NetworkError
-from floats_edge.method.condition import condition, conditioned_layers, folded, unfilled
+from floats_edge.method.batchnorm import DualNorm
+from floats_edge.method.condition import (
+    condition,
+    conditioned_layers,
+    fold,
+    folded,
+    load_weights,
+    ordinary_layers,
+    unfilled,
+)
+from floats_edge.method.conditioning import conditioned_weights
+from floats_edge.method.fold import weights_at
 from floats_edge.method.knob import Knob
-from floats_edge.method.layers import ConditionedLayer, DualNorm
-from tests.fixtures.strangers import Stranger, stranger
+from floats_edge.method.layers import ConditionedLayer, Scale
+from floats_edge.method.noise import standard_normal
+from floats_edge.method.plan import plan
 
 EXAMPLE = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-LOOSE = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 def trained(seed: int) -> tuple[nn.Module, Knob]:
@@ -86,7 +98,7 @@ def test_a_folded_network_is_ordinary_layers_of_the_same_names() -> None:
 
 def test_what_the_condition_did_not_reach_is_shared_with_the_folded_network() -> None:
     network, _ = trained(0)
-    plain = unfilled(network)
+    plain = unfilled(network, conditioned_layers(network))
     assert plain.layer_norm.weight is network.layer_norm.weight
     assert not plain.training
     assert not any(p.requires_grad for n, p in plain.named_parameters() if not n.startswith("layer_norm"))
@@ -168,9 +180,11 @@ def test_a_network_that_fails_a_gate_is_refused_as_a_whole(network: nn.Module, s
 
 
 def test_a_wrong_fold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("floats_edge.method.layers._shifted", lambda norm, bias: (bias * 0 + 1, bias))
+    monkeypatch.setattr("floats_edge.method.layers.gain_and_bias", lambda norm: (norm.weight, norm.bias))
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 14 * 14, 5))
+    network[1].running_mean.normal_()
     with pytest.raises(NetworkError, match=r"at lambda 0 the folded network is off by .* of the logits' range"):
-        condition(stranger(), EXAMPLE)
+        condition(network, EXAMPLE)
 
 
 def test_a_network_of_other_layers_is_refused_with_its_plan() -> None:
@@ -203,3 +217,57 @@ def test_a_layer_of_ones_own_can_be_taught() -> None:
     assert torch.equal(logits(taught), before)
     untaught = condition(network(), EXAMPLE)
     assert [layer.kind for layer in untaught.plan.layers] == ["bare", "untouched", "untouched", "bare"]
+
+
+def test_every_layer_gets_the_noise_of_its_place() -> None:
+    network = stranger()
+    condition(network, EXAMPLE, noise_seed=9)
+    names = list(conditioned_layers(network))
+    for name, weight in conditioned_weights(network).items():
+        wanted = standard_normal(9, names.index(name), tuple(weight.theta.shape))
+        assert torch.equal(weight.eta, torch.from_numpy(wanted))
+
+
+def test_clean_and_attacked_images_have_statistics_of_their_own() -> None:
+    network = stranger().train()
+    knob = condition(network, EXAMPLE)
+    norm = network.stem.norm
+    network(EXAMPLE)
+    assert (int(norm.clean.num_batches_tracked), int(norm.adv.num_batches_tracked)) == (1, 0)
+    with knob.at(0.1):
+        network(EXAMPLE)
+    assert (int(norm.clean.num_batches_tracked), int(norm.adv.num_batches_tracked)) == (1, 1)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 8])
+def test_gradient_of_a_strided_projection(channels: int) -> None:
+    """In channels-last memory, where oneDNN's own is wrong or crashes for few channels."""
+    network = nn.Sequential(nn.Conv2d(channels, 8, 1, stride=2, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    images = torch.rand(8, channels, 56, 56, generator=torch.Generator().manual_seed(0))
+    condition(network, images[:1])
+    network(images.contiguous(memory_format=torch.channels_last)).sum().backward()
+    wanted = images.double()[:, :, ::2, ::2].mean((2, 3)).sum(0).expand(8, channels)
+    got = conditioned_layers(network)["0"].weight.theta.grad
+    assert got is not None
+    torch.testing.assert_close(got[:, :, 0, 0].double(), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_an_ordinary_network_folds_as_it_is() -> None:
+    """One that is trained without a condition; its layers stay its own."""
+    network = stranger()
+    layers = ordinary_layers(network, plan(network, EXAMPLE))
+    plain = unfilled(network, layers)
+    load_weights(plain, weights_at(fold(layers), 0.3, "interpolate"))
+    assert type(network.stem_norm) is nn.BatchNorm2d
+    assert type(plain.lone_norm) is Scale
+    wanted, got = logits(network), logits(plain)
+    assert float((got - wanted).abs().max()) <= 1e-5 * float(wanted.max() - wanted.min())
+
+
+def test_a_scale_is_rounded_once() -> None:
+    torch.manual_seed(0)
+    scale, x = Scale(), torch.randn(2, 3, 4, 4).bfloat16()
+    scale.weight, scale.bias = nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(3))
+    exact = x.float() * scale.weight.view(-1, 1, 1) + scale.bias.view(-1, 1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(scale(x), exact.bfloat16())

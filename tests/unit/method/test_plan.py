@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from fixtures.strangers import stranger
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from floats_edge.errors import NetworkError
 from floats_edge.method.plan import Plan, plan
-from tests.fixtures.strangers import stranger
 
 EXAMPLE = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

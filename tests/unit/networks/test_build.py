@@ -110,7 +110,7 @@ def test_arguments_that_a_network_does_not_take(source: str, name: str, argument
 def test_a_name_of_python_code_imports_nothing_by_itself(code: str) -> None:
     with pytest.raises(NetworkError, match=f"{code}:build") as told:
         build(spec("python", f"{code}:build"), classes=5, channels=3)
-    assert "--allow-code" in told.value.fix
+    assert "may_import=True" in told.value.fix
     assert not Path("imported").exists()
     assert code not in sys.modules
 
