@@ -10,7 +10,7 @@ from floats_edge.method.noise import standard_normal
 @pytest.fixture
 def weight() -> ConditionedWeight:
     """A masked weight with noise, some of it outside the mask."""
-    weight = ConditionedWeight(6, 4, 3, 3)
+    weight = ConditionedWeight(nn.Parameter(torch.empty(6, 4, 3, 3)))
     generator = torch.Generator().manual_seed(0)
     weight.theta.data.normal_(0.3, 2.0, generator=generator)
     weight.alpha.data.fill_(0.7)
