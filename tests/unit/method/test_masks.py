@@ -11,6 +11,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
+from torch import nn
 
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
@@ -101,7 +102,10 @@ class TestUpdate:
     @pytest.fixture
     def weights(self) -> dict[str, ConditionedWeight]:
         generator = torch.Generator().manual_seed(0)
-        weights = {"conv": ConditionedWeight(8, 4, 3, 3), "head": ConditionedWeight(5, 8)}
+        weights = {
+            "conv": ConditionedWeight(nn.Parameter(torch.empty(8, 4, 3, 3))),
+            "head": ConditionedWeight(nn.Parameter(torch.empty(5, 8))),
+        }
         for weight in weights.values():
             weight.theta.data.normal_(generator=generator)
             weight.set_mask(random_mask(weight.theta.shape, weight.mask.numel() // 3, generator))
@@ -162,7 +166,7 @@ class TestUpdate:
             assert weight.theta[~weight.mask].abs().max() == 0
 
     def test_a_dense_layer_stays_as_it_is(self) -> None:
-        weight = ConditionedWeight(4, 4)
+        weight = ConditionedWeight(nn.Parameter(torch.empty(4, 4)))
         torch.nn.init.normal_(weight.theta)
         theta = weight.theta.detach().clone()
         assert MaskUpdater({"head": weight}).update(0.5, torch.optim.SGD([weight.theta], lr=0.1)) == 0
