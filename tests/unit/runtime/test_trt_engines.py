@@ -52,7 +52,7 @@ def test_every_engine_that_does_not_fit_is_explained(trt, tmp_path):
 
 def test_the_first_engine_that_fits_is_taken(trt, tmp_path):
     bundle = write_bundle(tmp_path / "bundle", None)
-    for file, change in {"old": {"version": "10.0.1"}, "fits": {}, "fits too": {}}.items():
+    for file, change in {"old": {"version": "10.0.1"}, "fits": {}, "fits-too": {}}.items():
         bundle = add_engine(bundle, engine_entry(file, **change), b"")
     assert fitting_engines(bundle, "sm_87")[None].file == "fits"
     assert trt_unavailable_reason(bundle) is None
