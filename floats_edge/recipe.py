@@ -20,8 +20,9 @@ from pydantic import (
 from typing_extensions import Self
 
 from floats_edge.errors import RecipeError
-from floats_edge.method.fold import Rule
-from floats_edge.models.spec import MOST_LAMBDAS, Architecture, Method, Oat
+from floats_edge.baselines.spec import Oat
+from floats_edge.method.fold import MOST_LAMBDAS, Rule
+from floats_edge.networks.spec import NetworkSpec, Word
 
 
 def _fraction(value: Any) -> Any:
@@ -51,6 +52,8 @@ def _trained_or_number(value: Any) -> Any:
         return value
     raise ValueError(f"{value!r} is neither 'trained' nor a number in [0, 1]")
 
+
+Method = Literal["float", "oat", "pgd-at", "standard"]
 
 Noise = Literal["frozen", "resample"]
 """One draw of eta that stays, or a fresh one every time."""
@@ -131,16 +134,6 @@ class Data(Section):
     flip: bool = Field(default=False, description="random horizontal flip")
 
 
-class Model(Section):
-    """The backbone."""
-
-    arch: Architecture = "resnet8"
-    width: int = Field(
-        default=16, gt=0, description="channels of the first stage; of a wide ResNet, of its stem: 16 as published"
-    )
-    stem_stride: Literal[1, 2] = 1
-
-
 class Condition(Section):
     """How lambda conditions the weights: W(lam) = m * (theta + lam * alpha * sigma * eta)."""
 
@@ -151,6 +144,12 @@ class Condition(Section):
     alpha: Alpha = Field(
         default="trained",
         description="or the value at which every alpha stays; 0: no noise, lambda moves BatchNorm only",
+    )
+    initial_alpha: float = Field(
+        default=0.25, gt=0, le=1, description="every alpha at first, if trained; at most 0.02 for pretrained weights"
+    )
+    exclude: tuple[Word, ...] = Field(
+        default=(), max_length=1024, description="layers, or modules around them, that lambda leaves alone"
     )
     rule: Rule = Field(default="interpolate", description="how a lambda between 0 and 1 is served")
 
@@ -268,7 +267,7 @@ class Recipe(Section):
     method: Method = "float"
     seed: int = Field(default=0, ge=0, lt=2**31)
     data: Data = Data()
-    model: Model = Model()
+    model: NetworkSpec = NetworkSpec(name="resnet8")
     condition: Condition = Condition()
     oat: Oat = Oat()
     sparsity: Sparsity = Sparsity()

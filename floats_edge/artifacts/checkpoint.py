@@ -28,7 +28,7 @@ from floats_edge.artifacts.files import (
     writing,
 )
 from floats_edge.errors import ArtifactError
-from floats_edge.models.spec import ModelSpec
+from floats_edge.networks.spec import ImageSpec
 from floats_edge.recipe import Recipe, Section, dump_recipe
 
 CHECKPOINT = "checkpoint.json"
@@ -60,10 +60,10 @@ class Epoch(Section):
 class Checkpoint(Section):
     """``checkpoint.json``."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     floats_edge_version: str = __version__
     recipe: Recipe
-    model: ModelSpec
+    images: ImageSpec
     labels: tuple[str, ...]
     history: tuple[Epoch, ...] = Field(min_length=1)
     weights: FileName
@@ -127,7 +127,7 @@ def open_run(path: Path) -> TrainingRun:
 def save_run(
     path: Path,
     recipe: Recipe,
-    model: ModelSpec,
+    images: ImageSpec,
     labels: tuple[str, ...],
     history: tuple[Epoch, ...],
     weights: Mapping[str, NDArray[Any]],
@@ -146,7 +146,7 @@ def save_run(
     names = tuple(blobs)
     checkpoint = Checkpoint(
         recipe=recipe,
-        model=model,
+        images=images,
         labels=labels,
         history=history,
         weights=names[0],

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from floats_edge.cli.parameters import allow_code
+
 if TYPE_CHECKING:
     from floats_edge.artifacts.study import Trial
     from floats_edge.cli.console import TrainingProgress
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, …; auto takes a GPU where one is."
 )
+@allow_code
 def compare(
     recipes: tuple[str, ...],
     options: tuple[str, ...],
@@ -32,6 +35,7 @@ def compare(
     split: Literal["test", "validation"],
     data_dir: Path | None,
     device: str,
+    allow_code: bool,
 ) -> None:
     """Train variants of a recipe on equal footing and compare accuracy, robustness and cost.
 
@@ -60,7 +64,7 @@ def compare(
 
     refuse_workers("floats-edge compare")
     folder = out or Path("runs") / Path(recipes[0]).stem
-    study = run.compare(plan, seeds, folder, _Progress(), data_dir, torch_name, split)
+    study = run.compare(plan, seeds, folder, _Progress(), data_dir, torch_name, split, allow_code)
     tables = study_tables(study)
     write_tables(tables, folder / "study.md")
     write_study_png(study, folder / "study.png")

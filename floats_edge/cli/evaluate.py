@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from floats_edge.cli.parameters import LambdaValue
+from floats_edge.cli.parameters import LambdaValue, allow_code
 
 if TYPE_CHECKING:
     from floats_edge.artifacts.records import Subject
@@ -46,6 +46,7 @@ EOT = 10
 @click.option("--backend", default="ort-cpu", show_default=True, help="Runs a bundle: ort-cpu, ort-cuda, ort-trt, trt.")
 @click.option("--device", default="auto", show_default=True, help="Where PyTorch computes the attack.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
+@allow_code
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), default="evaluation.json", show_default=True
 )
@@ -64,6 +65,7 @@ def evaluate(
     backend: str,
     device: str,
     data_dir: Path | None,
+    allow_code: bool,
     out: Path,
 ) -> None:
     """Measure clean and PGD accuracy per lambda, of a run folder or of an exported bundle.
@@ -95,7 +97,7 @@ def evaluate(
 
     if noise == "frozen" and eot is not None:
         raise click.UsageError("--eot averages over draws of noise: it goes with --noise resample")
-    subject, recipe, kind, engine, twin = _open(path, backend, torch_name, noise, seed)
+    subject, recipe, kind, engine, twin = _open(path, backend, torch_name, noise, seed, allow_code)
     config = _attack(recipe, {"kind": attack, "epsilon": epsilon, "steps": steps, "restarts": restarts})
     if noise == "resample" and config.kind != "pgd":
         raise click.UsageError(f"--noise resample goes with PGD, not with {config.kind}: add --attack pgd")
@@ -150,7 +152,7 @@ def _attack(recipe: "Recipe", given: dict[str, object]) -> "Attack":
 
 
 def _open(
-    path: Path, backend: str, device: str, noise: "Noise", seed: int
+    path: Path, backend: str, device: str, noise: "Noise", seed: int, may_import: bool
 ) -> "tuple[Subject, Recipe, ImageKind, Predictor, TorchPredictor | OatPredictor | ResampledPredictor]":
     """What to evaluate, its recipe, which images it takes, what runs it, and where gradients come from."""
     from floats_edge.artifacts.bundle import is_bundle, open_bundle
@@ -170,11 +172,14 @@ def _open(
         bundle = open_bundle(path)
         lam = (bundle.manifest.lam.values or (0.0,))[0]
         engine = open_predictor(bundle, backend, lam)
-        kind = ImageKind(bundle.manifest.output.labels, bundle.manifest.model.image_shape)
+        kind = ImageKind(bundle.manifest.output.labels, bundle.manifest.input.shape)
         return bundle_subject(bundle), bundle.manifest.recipe, kind, engine, bundle_twin(bundle, device)
     run = open_run(path)
-    network = resampled_predictor(run, seed, device) if noise == "resample" else trained_predictor(run, device)
-    kind = ImageKind(run.checkpoint.labels, run.checkpoint.model.image_shape)
+    if noise == "resample":
+        network = resampled_predictor(run, seed, device, may_import)
+    else:
+        network = trained_predictor(run, device, may_import)
+    kind = ImageKind(run.checkpoint.labels, run.checkpoint.images.shape)
     return run_subject(run), run.checkpoint.recipe, kind, network, network
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from floats_edge.cli.parameters import BatchRange, LambdaValue
+from floats_edge.cli.parameters import BatchRange, LambdaValue, allow_code
 
 if TYPE_CHECKING:
     from floats_edge.artifacts.bundle import Bundle
@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     help="Engines for this DLA of a Jetson Orin; the GPU runs what it cannot.",
 )
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
+@allow_code
 def export(
     path: Path,
     out: Path,
@@ -101,6 +102,7 @@ def export(
     compatibility: tuple[Literal["version", "same-cc", "ampere+"], ...],
     dla: int | None,
     data_dir: Path | None,
+    allow_code: bool,
 ) -> None:
     """Export a run folder to ONNX and TensorRT, compared with the trained network on real images.
 
@@ -149,6 +151,7 @@ def export(
         switch=switch or "bound",
         int8=Int8Request(calibration or "minmax", keep, keep_worst, keep_precision or "fp32", sensitivity),
         allow_mismatch=allow_mismatch,
+        may_import=allow_code,
     )
     added = is_bundle(path) and request.keeps_graphs
     with status_console().status("export") as status:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from floats_edge.cli.parameters import allow_code
+
 
 @click.command()
 @click.argument("recipe")
@@ -14,8 +16,15 @@ import click
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, …; auto takes a GPU where one is."
 )
+@allow_code
 def train(
-    recipe: str, options: tuple[str, ...], out: Path | None, resume: bool, data_dir: Path | None, device: str
+    recipe: str,
+    options: tuple[str, ...],
+    out: Path | None,
+    resume: bool,
+    data_dir: Path | None,
+    device: str,
+    allow_code: bool,
 ) -> None:
     """Train one sparse network with a clean/robust knob.
 
@@ -50,6 +59,6 @@ def train(
             splits = load_data(settings.data, settings.seed, data_dir)
         first = workers.rank == 0
         with TrainingProgress(settings.name, settings.train.epochs) if first else Unwatched() as observer:
-            loop.train(settings, splits, folder, observer, torch_name, resume, workers)
+            loop.train(settings, splits, folder, observer, torch_name, resume, workers, allow_code)
     if first:
         click.echo(f"Trained: {folder}")

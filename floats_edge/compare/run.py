@@ -43,6 +43,7 @@ def compare(
     data_dir: Path | None = None,
     device: str = "cpu",
     split: Split = "test",
+    may_import: bool = False,
 ) -> Study:
     """Train and evaluate the variants of a plan, seed by seed, and write ``study.json`` into the folder ``out``.
 
@@ -54,6 +55,7 @@ def compare(
         data_dir: where the recipes' images are, if not where they say.
         device: a torch device.
         split: images to evaluate on; choices belong on ``validation``.
+        may_import: whether the user allowed code of the network source ``python`` to run.
 
     Raises:
         RecipeError: a recipe does not fit its data, or its training diverges.
@@ -68,8 +70,8 @@ def compare(
             splits = load_data(recipe.data, recipe.seed, data_dir)
             folder = out / name / f"seed-{recipe.seed}"
             with watcher.training(f"{name}, seed {recipe.seed}", recipe.train.epochs) as observer:
-                run = train(recipe, splits, folder, observer, device, resume=True)
-            trials.append(_trial(name, run, splits, split, device))
+                run = train(recipe, splits, folder, observer, device, resume=True, may_import=may_import)
+            trials.append(_trial(name, run, splits, split, device, may_import))
             watcher.on_trial(trials[-1])
     recipe = next(iter(plan.values()))
     study = Study(
@@ -84,7 +86,7 @@ def compare(
     return study
 
 
-def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: str) -> Trial:
+def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: str, may_import: bool) -> Trial:
     """Evaluate a finished run, unless that was done in the way of its recipe."""
     folder, checkpoint, recipe = run.path / split, run.checkpoint, run.checkpoint.recipe
     if (folder / TRIAL).is_file():
@@ -92,7 +94,7 @@ def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: st
         if (trial.weights_sha256, trial.evaluation) == (run.weights_sha256, recipe.evaluate):
             return trial
     images = (splits.test if split == "test" else splits.validation).first(recipe.evaluate.images)
-    network = trained_predictor(run, device)
+    network = trained_predictor(run, device, may_import)
     lambdas, attack, batch = recipe.evaluate.lambdas, recipe.evaluate.attack, evaluation_batch(recipe)
     results = evaluate(network, network, images, lambdas, attack, recipe.seed, batch=batch)
     alpha = checkpoint.history[-1].alpha.values()
@@ -105,7 +107,7 @@ def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: st
         weights_sha256=run.weights_sha256,
         evaluation=recipe.evaluate,
         results=results,
-        complexity=complexity(run),
+        complexity=complexity(run, may_import),
         steps=recipe.train.epochs * (len(splits.train) // recipe.train.batch_size),
         train_s=sum(epoch.seconds for epoch in checkpoint.history),
         largest_alpha=max(map(abs, alpha)) if alpha else None,

@@ -48,8 +48,7 @@ from floats_edge.errors import ArtifactError, BackendError, LambdaError, ParityE
 from floats_edge.evaluate.batch import evaluation_batch
 from floats_edge.evaluate.parity import GATES, check_parity, check_reference, measure_parity
 from floats_edge.images import ImageKind
-from floats_edge.method.fold import check_lambda
-from floats_edge.models.spec import MOST_LAMBDAS, ModelSpec
+from floats_edge.method.fold import MOST_LAMBDAS, check_lambda
 from floats_edge.recipe import Recipe
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Predictor
@@ -97,6 +96,7 @@ class ExportRequest:
         switch: mode of a bundle for any lambda: how it changes from one to another.
         int8: how to quantise, if that is the precision.
         allow_mismatch: export even what fails its gate; the manifest says so.
+        may_import: whether the user allowed code of the network source ``python`` to run; a bundle needs none.
     """
 
     lambdas: tuple[float, ...] | Literal["runtime"] | None = None
@@ -106,6 +106,7 @@ class ExportRequest:
     switch: Switch = "bound"
     int8: Int8Request = field(default_factory=Int8Request)
     allow_mismatch: bool = False
+    may_import: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.lambdas, tuple):
@@ -139,14 +140,15 @@ class ExportRequest:
 class _Source:
     """A trained network, ready to be exported in any mode and precision.
 
-    ``reference`` computes what was trained, cut channels and all; ``network``, ``twin`` and ``model`` are what is left.
-    ``mismatch`` is how far the reference is from that, if it is a bundle that was let pass.
+    ``reference`` computes what was trained, cut channels and all; ``network`` and ``twin`` are what is left. ``title``
+    is that of the network, for people. ``mismatch`` is how far the reference is from that, if it is a bundle that was
+    let pass.
     """
 
     network: Network
     reference: Predictor
     twin: Callable[[], "TorchPredictor"]
-    model: ModelSpec
+    title: str
     labels: tuple[str, ...]
     recipe: Recipe
     checkpoint_sha256: str
@@ -155,7 +157,7 @@ class _Source:
     @property
     def kind(self) -> ImageKind:
         """Which images the network takes."""
-        return ImageKind(self.labels, self.model.image_shape)
+        return ImageKind(self.labels, self.reference.image_shape)
 
 
 def export(
@@ -180,7 +182,7 @@ def export(
         OutputError: ``out`` cannot be written or holds something else.
     """
     if not is_bundle(path):
-        return _export(_from_run(open_run(path), say), out, request, data_dir, say)
+        return _export(_from_run(open_run(path), request.may_import, say), out, request, data_dir, say)
     bundle = open_sound(path)
     if request.keeps_graphs:
         return add_engines(bundle, out, request, say)
@@ -306,8 +308,8 @@ def _write_graphs(
     golden = _write_golden(source.reference, folder, lam, GATES[precision].max_error, images[:GOLDEN_IMAGES])
     return Manifest(
         floats_edge_version=__version__,
-        model=source.model,
-        input=InputSpec(shape=source.model.image_shape),
+        network=source.title,
+        input=InputSpec(shape=source.reference.image_shape),
         output=OutputSpec(labels=source.labels),
         lam=lam,
         precision=precision,
@@ -338,7 +340,7 @@ def _write_golden(
 def _metadata(source: _Source, lam: LambdaSpec, value: float | None, precision: Precision) -> dict[str, str]:
     return {
         "floats_edge.version": __version__,
-        "floats_edge.model": source.model.arch,
+        "floats_edge.network": source.title,
         "floats_edge.lambda_mode": lam.mode,
         "floats_edge.lambda": _ANY_LAMBDA[lam.mode] if value is None else f"{value:g}",
         "floats_edge.precision": precision,
@@ -347,25 +349,25 @@ def _metadata(source: _Source, lam: LambdaSpec, value: float | None, precision: 
     }
 
 
-def _from_run(run: TrainingRun, say: Say) -> _Source:
+def _from_run(run: TrainingRun, may_import: bool, say: Say) -> _Source:
     try:
-        from floats_edge.runtime.torch import TorchPredictor, deployed_layers, run_predictor
+        from floats_edge.runtime.torch import TorchPredictor, deployed_network, run_predictor
     except ImportError as error:
         raise BackendError(
             f"exporting a checkpoint needs PyTorch: {error}.",
             fix="pip install 'floats-edge[train]', or export a bundle elsewhere and add --trt to it here",
         ) from None
     say("tracing the network")
-    layers, model = deployed_layers(run)
-    rule = run.checkpoint.recipe.condition.rule
-    twin = TorchPredictor(model, LambdaWeights(layers, rule))
+    recipe, deployed = run.checkpoint.recipe, deployed_network(run, may_import)
+    layers, rule = deployed.layers, recipe.condition.rule
+    twin = TorchPredictor(deployed.network, run.checkpoint.images.shape, LambdaWeights(layers, rule))
     return _Source(
         network=Network(template=onnx_graph.trace(twin.network, twin.image_shape), layers=layers, rule=rule),
-        reference=run_predictor(run),
+        reference=run_predictor(run, may_import=may_import),
         twin=lambda: twin,
-        model=model,
+        title=recipe.model.title,
         labels=run.checkpoint.labels,
-        recipe=run.checkpoint.recipe,
+        recipe=recipe,
         checkpoint_sha256=run.weights_sha256,
     )
 
@@ -399,7 +401,7 @@ def _from_bundle(bundle: Bundle) -> _Source:
         ),
         reference=open_predictor(bundle, "ort-cpu", 0.0),
         twin=lambda: _twin(bundle),
-        model=manifest.model,
+        title=manifest.network,
         labels=manifest.output.labels,
         recipe=manifest.recipe,
         checkpoint_sha256=manifest.checkpoint_sha256,

@@ -16,17 +16,16 @@ repeats.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from floats_edge.method.noise import standard_normal
 
-if TYPE_CHECKING:
-    from torch import nn
-
 Rule = Literal["interpolate", "paper"]
+MOST_LAMBDAS = 256
+"""In one list."""
 Weights = dict[str, Any]
 """Plain weights by name (``stem.weight``, ``stem.bias``, ...), float32 arrays or tensors."""
 
@@ -111,72 +110,6 @@ def end_weights(layers: AffineLayers, rule: Rule) -> tuple[Weights, Weights, Wei
     """
     base, slope = affine_in_lambda(layers, rule)
     return clean_weights(layers), base, {name: base[name] + slope[name] for name in base}
-
-
-def fold_network(network: "nn.Module") -> dict[str, AffineLayer]:
-    """Read the affine form off a FLOAT or plain network (its BatchNorm in inference mode), as tensors on its device.
-
-    Both ends of a plain network are the same: every lambda gives the same weights. A BatchNorm that no convolution
-    precedes becomes a layer of its own, ``theta`` one for each channel: its weight is a scale, its bias a shift.
-    """
-    folded = ((name, _fold(unit)) for name, unit in network.named_modules())
-    return {name: layer for name, layer in folded if layer is not None}
-
-
-def _fold(unit: "nn.Module") -> AffineLayer | None:
-    """The affine form of one layer; None if ``unit`` is none."""
-    from floats_edge.method.conditioning import FloatBareConv, FloatConv, FloatLinear, FloatNorm
-    from floats_edge.method.plain import PlainBareConv, PlainConv, PlainLinear, PlainNorm
-
-    if isinstance(unit, FloatConv):
-        condition, clean, adv = _condition(unit.weight), _batchnorm(unit.norm.clean), _batchnorm(unit.norm.adv)
-    elif isinstance(unit, FloatNorm):
-        clean, adv = _batchnorm(unit.norm.clean), _batchnorm(unit.norm.adv)
-        condition = _no_condition(clean[0] * 0 + 1)
-    elif isinstance(unit, FloatBareConv):
-        condition = _condition(unit.weight)
-        clean = adv = _only_bias(unit.weight.theta.new_zeros(len(unit.weight.theta)))
-    elif isinstance(unit, FloatLinear):
-        condition = _condition(unit.weight)
-        clean = adv = _only_bias(unit.bias.detach())
-    elif isinstance(unit, PlainConv):
-        condition = _no_condition(unit.weight.detach())
-        clean = adv = _batchnorm(unit.norm)
-    elif isinstance(unit, PlainNorm):
-        clean = adv = _batchnorm(unit.norm)
-        condition = _no_condition(clean[0] * 0 + 1)
-    elif isinstance(unit, PlainBareConv):
-        condition = _no_condition(unit.weight.detach())
-        clean = adv = _only_bias(unit.weight.new_zeros(len(unit.weight)))
-    elif isinstance(unit, PlainLinear):
-        condition = _no_condition(unit.weight.detach())
-        clean = adv = _only_bias(unit.bias.detach())
-    else:
-        return None
-    (gain_clean, bias_clean), (gain_adv, bias_adv) = clean, adv
-    return AffineLayer(*condition, gain_clean, gain_adv, bias_clean, bias_adv)
-
-
-def _only_bias(bias: Any) -> tuple[Any, Any]:
-    """Per-channel ``(gain, bias)`` where there is no BatchNorm."""
-    return bias * 0 + 1, bias
-
-
-def _condition(weight: Any) -> tuple[Any, Any, Any, Any]:
-    """``(theta, mask, noise, noise_scale)`` of a conditioned weight."""
-    return weight.theta.detach(), weight.mask, weight.mask * weight.eta, weight.alpha.detach() * weight.sigma()
-
-
-def _no_condition(theta: Any) -> tuple[Any, Any, Any, Any]:
-    """The same of a plain weight: dense, without noise."""
-    nothing = theta.new_zeros(theta.shape)
-    return theta, nothing == 0, nothing, theta.new_zeros(())
-
-
-def _batchnorm(norm: Any) -> tuple[Any, Any]:
-    """Per-channel ``(gain, bias)`` of a ``BatchNorm2d`` in inference mode: ``y = gain * x + bias``."""
-    gain = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
-    return gain, norm.bias.detach() - norm.running_mean * gain
 
 
 def _per_channel(weight: Any, gain: Any) -> Any:

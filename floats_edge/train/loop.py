@@ -19,9 +19,9 @@ from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run, save_
 from floats_edge.artifacts.files import Tensors
 from floats_edge.data import Splits, channel_statistics
 from floats_edge.errors import ArtifactError, RecipeError
-from floats_edge.method.conditioning import conditioned_weights, draw_noise, fix_alpha
-from floats_edge.models.build import build_method
-from floats_edge.models.spec import ModelSpec
+from floats_edge.method.conditioning import conditioned_weights
+from floats_edge.networks.spec import ImageSpec
+from floats_edge.prepare import example, prepare
 from floats_edge.recipe import Recipe
 from floats_edge.train import check
 from floats_edge.train.distributed import ALONE, Workers
@@ -77,6 +77,7 @@ def train(
     device: str = "cpu",
     resume: bool = False,
     workers: Workers = ALONE,
+    may_import: bool = False,
 ) -> TrainingRun:
     """Train the network of ``recipe`` and write a checkpoint into the folder ``path`` after every epoch.
 
@@ -90,19 +91,21 @@ def train(
             does not read of the recipe (how the network is evaluated) may have changed, and is written into the run.
         workers: who train together, each calling this with the same arguments; the first one writes. Resuming with as
             many gives the same bits.
+        may_import: whether the user allowed code of the network source ``python`` to run.
 
     Returns:
         The finished run.
 
     Raises:
         RecipeError: the recipe does not fit its data, or its training diverges.
+        NetworkError: the network cannot be built, or the method can do nothing with it.
         DataError: an image cannot be read, or they are too many for the memory.
         ArtifactError: the run to resume is damaged, of another recipe or of other images.
         OutputError: ``path`` holds a run and ``resume`` is off, or cannot be written.
         BackendError: a worker was lost.
     """
     with torch_settings(recipe.train):
-        _train(recipe, splits, path, observer, torch.device(device), resume, workers)
+        _train(recipe, splits, path, observer, torch.device(device), resume, workers, may_import)
     workers.wait()
     return open_run(path)
 
@@ -115,36 +118,45 @@ def _train(
     device: torch.device,
     resume: bool,
     workers: Workers,
+    may_import: bool,
 ) -> None:
     history: tuple[Epoch, ...] = ()
     with workers.first_leads():
         previous = previous_run(path, recipe, resume)
-        trainer = Trainer(recipe, splits, device, workers)
+        trainer = Trainer(recipe, splits, device, workers, may_import, pretrained=previous is None)
         if previous is not None:
-            check_same_images(previous, trainer.spec, splits)
+            check_same_images(previous, trainer.kind, splits)
             history = previous.checkpoint.history
             trainer.restore(previous.weights(), previous.state())
     trainer.check_alike()
     if previous is not None and previous.checkpoint.recipe != recipe and workers.rank == 0:
-        save_run(path, recipe, trainer.spec, splits.labels, history, trainer.weights(), trainer.state())
+        save_run(path, recipe, trainer.kind, splits.labels, history, trainer.weights(), trainer.state())
     for epoch in range(len(history), recipe.train.epochs):
         trainer.fall_back(history)
         history = (*history, trainer.run_epoch(epoch, observer))
         if workers.rank == 0:
-            save_run(path, recipe, trainer.spec, splits.labels, history, trainer.weights(), trainer.state())
+            save_run(path, recipe, trainer.kind, splits.labels, history, trainer.weights(), trainer.state())
         observer.on_epoch(history[-1])
 
 
 class Trainer:
     """A network in training: everything that changes from step to step."""
 
-    def __init__(self, recipe: Recipe, splits: Splits, device: torch.device, workers: Workers = ALONE) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        splits: Splits,
+        device: torch.device,
+        workers: Workers = ALONE,
+        may_import: bool = False,
+        pretrained: bool = True,
+    ) -> None:
         workers.check_recipe(recipe)
         self.recipe = recipe
         self.device = device
         self.workers = workers
         self.images = splits.train
-        self.spec = model_spec(recipe, splits)
+        self.kind = image_spec(splits)
         self.held_out = splits.validation.first(check.IMAGES)
         self.steps_per_epoch = len(splits.train) // recipe.train.batch_size
         if self.steps_per_epoch == 0:
@@ -153,14 +165,12 @@ class Trainer:
                 fix="lower train.batch_size",
             )
         self.attack = recipe.attack
-        self.network = build_method(self.spec, recipe.method, recipe.oat, recipe.seed).to(device)
-        draw_noise(self.network, recipe.condition.noise_seed)
-        if recipe.condition.alpha != "trained":
-            fix_alpha(self.network, recipe.condition.alpha)
+        prepared = prepare(recipe, self.kind, len(splits.labels), device, may_import, pretrained)
+        self.network, self.pretrained = prepared.network, prepared.pretrained
         self.weights_by_layer = conditioned_weights(self.network)
-        self.updater = make_masks(self.network, self.spec, recipe, self.steps_per_epoch)
+        self.updater = make_masks(self.network, example(self.kind).to(device), recipe, self.steps_per_epoch)
+        self.step = make_step(prepared, recipe, workers)
         synchronize_batchnorm(self.network, workers)
-        self.step = make_step(self.network, self.spec, recipe, workers)
         self.optimizer = self._make_optimizer()
         self.precision = Precision(recipe.train.amp, device)
 
@@ -168,9 +178,9 @@ class Trainer:
         return [(name, parameter) for name, parameter in self.network.named_parameters() if parameter.requires_grad]
 
     def _make_optimizer(self) -> torch.optim.SGD:
-        """Weight decay on weights and the classifier's bias, none on alpha, BatchNorm and FiLM's biases."""
-        decayed = [p for n, p in self._trained() if p.ndim > 1 or n.endswith("head.bias")]
-        others = [p for n, p in self._trained() if not (p.ndim > 1 or n.endswith("head.bias"))]
+        """Weight decay on weights, none on biases, alpha and BatchNorm."""
+        decayed = [parameter for _, parameter in self._trained() if parameter.ndim > 1]
+        others = [parameter for _, parameter in self._trained() if parameter.ndim <= 1]
         train = self.recipe.train
         groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
         return torch.optim.SGD(groups, lr=train.lr, momentum=train.momentum, nesterov=True)
@@ -283,6 +293,7 @@ class Trainer:
         condition, falls_back = self.recipe.condition, self.recipe.train.overfitting == "pgd"
         remedy = "PGD takes over" if falls_back else "train with attack.kind=pgd, or with train.overfitting=pgd"
         remarks = (
+            str(self.pretrained) if self.pretrained is not None and epoch == 0 else None,
             self.updater.remark(epoch),
             self.precision.remark() if epoch == 0 else None,
             check.overfitting_remark(result, remedy),
@@ -335,19 +346,11 @@ class Trainer:
             ) from None
 
 
-def model_spec(recipe: Recipe, splits: Splits) -> ModelSpec:
-    """The network that fits a recipe and its images."""
+def image_spec(splits: Splits) -> ImageSpec:
+    """What a network that is trained on these images takes."""
     _, channels, height, width = splits.train.pixels.shape
     mean, std = channel_statistics(splits.train.pixels)
-    return ModelSpec(
-        arch=recipe.model.arch,
-        width=recipe.model.width,
-        stem_stride=recipe.model.stem_stride,
-        image_shape=(channels, height, width),
-        classes=len(splits.labels),
-        mean=mean,
-        std=std,
-    )
+    return ImageSpec(shape=(channels, height, width), mean=mean, std=std)
 
 
 def _seed(seed: int, epoch: int) -> int:

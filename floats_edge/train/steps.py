@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from floats_edge.attacks import Network, attack
+from floats_edge.baselines.oat import OatNetwork
 from floats_edge.method.batchnorm import SETTLING, reestimate
-from floats_edge.method.conditioning import draw_noise, resample_noise
-from floats_edge.method.fold import Rule, fold_network, weights_at
-from floats_edge.models.build import build, load_weights
-from floats_edge.models.layers import FOLDED
-from floats_edge.models.oat import OatNetwork
-from floats_edge.models.spec import Method, ModelSpec
-from floats_edge.recipe import Attack, Recipe
+from floats_edge.method.condition import draw_noise, fold, load_weights, unfilled
+from floats_edge.method.conditioning import resample_noise
+from floats_edge.method.fold import Rule, weights_at
+from floats_edge.prepare import Prepared
+from floats_edge.recipe import Attack, Method, Recipe
 from floats_edge.train.distributed import Workers
 
 Batch = tuple[Tensor, Tensor]
@@ -60,18 +59,17 @@ class Folded:
     """A FLOAT or plain network in training, and its folded copy.
 
     Args:
-        network: in training.
-        spec: its topology.
+        prepared: the network, in training.
         recipe: whose rule says how a lambda is served.
         workers: who share every batch.
     """
 
-    def __init__(self, network: nn.Module, spec: ModelSpec, recipe: Recipe, workers: Workers) -> None:
-        self.network = network
+    def __init__(self, prepared: Prepared, recipe: Recipe, workers: Workers) -> None:
+        self.network, self.layers, self.knob = prepared.network, prepared.layers, prepared.knob
         self.workers = workers
         self.rule: Rule = recipe.condition.rule
         self.noise_seed = recipe.condition.noise_seed
-        self.folded = build(spec, FOLDED).to(next(network.parameters()).device)
+        self.folded = unfilled(self.network, self.layers)
         if recipe.train.compile:
             self.folded.compile()
             if workers.size == 1:  # BatchNorm over several workers would split its graph at every layer
@@ -79,7 +77,7 @@ class Folded:
 
     @torch.no_grad()
     def at(self, lam: float) -> Network:
-        load_weights(self.folded, weights_at(fold_network(self.network), lam, self.rule))
+        load_weights(self.folded, weights_at(fold(self.layers), lam, self.rule))
         return self.folded
 
     def attacked(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Tensor:
@@ -95,8 +93,10 @@ class FloatStep(Folded):
         half = len(images) // 2
         adversarial = self.attacked(images[half:], labels[half:], attack_config, generator)
         self.network.train()
-        clean = cross_entropy(self.network(images[:half], 0.0), labels[:half])
-        robust = cross_entropy(self.network(adversarial, 1.0), labels[half:])
+        with self.knob.at(0.0):
+            clean = cross_entropy(self.network(images[:half]), labels[:half])
+        with self.knob.at(1.0):
+            robust = cross_entropy(self.network(adversarial), labels[half:])
         return Losses((clean + robust) / 2, clean, robust)
 
 
@@ -115,7 +115,8 @@ class ResampledFloatStep(FloatStep):
         """
         draw_noise(self.network, self.noise_seed)
         attacked = [self.attacked(*batch, attack_config, generator) for batch in islice(batches, SETTLING)]
-        reestimate(self.network, lambda: [self.network(images, 1.0) for images in attacked])
+        with self.knob.at(1.0):
+            reestimate(self.network, lambda: [self.network(images) for images in attacked])
 
 
 class AdversarialStep(Folded):
@@ -124,7 +125,7 @@ class AdversarialStep(Folded):
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
         adversarial = self.attacked(images, labels, attack_config, generator)
         self.network.train()
-        robust = cross_entropy(self.network(adversarial, 1.0), labels)
+        robust = cross_entropy(self.network(adversarial), labels)
         return Losses(robust, None, robust)
 
 
@@ -134,7 +135,7 @@ class StandardStep(Folded):
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
         del attack_config, generator  # nothing is attacked
         self.network.train()
-        clean = cross_entropy(self.network(images, 0.0), labels)
+        clean = cross_entropy(self.network(images), labels)
         return Losses(clean, clean, None)
 
 
@@ -202,16 +203,16 @@ def _inference(network: nn.Module) -> Iterator[None]:
         network.train(training).requires_grad_()
 
 
-def make_step(network: nn.Module, spec: ModelSpec, recipe: Recipe, workers: Workers) -> Step:
+def make_step(prepared: Prepared, recipe: Recipe, workers: Workers) -> Step:
     """The step of the recipe's method."""
-    if isinstance(network, OatNetwork):
-        return OatStep(network, recipe, workers)
+    if isinstance(prepared.network, OatNetwork):
+        return OatStep(prepared.network, recipe, workers)
     if recipe.method == "float" and recipe.condition.noise == "resample":
-        return ResampledFloatStep(network, spec, recipe, workers)
-    return FOLDED_STEPS[recipe.method](network, spec, recipe, workers)
+        return ResampledFloatStep(prepared, recipe, workers)
+    return FOLDED_STEPS[recipe.method](prepared, recipe, workers)
 
 
-FOLDED_STEPS: dict[Method, Callable[[nn.Module, ModelSpec, Recipe, Workers], Step]] = {
+FOLDED_STEPS: dict[Method, Callable[[Prepared, Recipe, Workers], Step]] = {
     "float": FloatStep,
     "pgd-at": AdversarialStep,
     "standard": StandardStep,
