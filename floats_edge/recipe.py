@@ -19,8 +19,8 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from floats_edge.errors import RecipeError
 from floats_edge.baselines.spec import Oat
+from floats_edge.errors import RecipeError
 from floats_edge.method.fold import MOST_LAMBDAS, Rule
 from floats_edge.networks.spec import NetworkSpec, Word
 

@@ -24,14 +24,14 @@ from floats_edge.runtime.lambda_weights import (
     graph_weights,
     quantized,
 )
-from floats_edge.runtime.torch import trained_layers
+from floats_edge.runtime.torch import folded_network
 
 Layers = dict[str, AffineLayer]
 
 
 @pytest.fixture(scope="module")
 def layers(digits_run: TrainingRun) -> Layers:
-    return trained_layers(digits_run)
+    return folded_network(digits_run).layers
 
 
 @settings(max_examples=15, deadline=None)

@@ -12,7 +12,8 @@ import torch
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run
 from floats_edge.data import Splits
 from floats_edge.errors import ArtifactError, OutputError, RecipeError
-from floats_edge.method.fold import fold_network, weights_at
+from floats_edge.method.condition import fold
+from floats_edge.method.fold import weights_at
 from floats_edge.recipe import Recipe, load_recipe, override_recipe
 from floats_edge.train import loop, steps
 from floats_edge.train.distributed import Workers
@@ -266,7 +267,7 @@ class TestStep:
                 yield images, labels
 
         def attack_seen(network: Any, images: torch.Tensor, labels: torch.Tensor, *args: Any, **config: Any) -> Any:
-            layers = fold_network(trainer.network)
+            layers = fold(trainer.step.layers)
             folded_at_1 = weights_at(layers, 1.0, recipe.condition.rule)
             assert all(torch.equal(p, folded_at_1[name].detach()) for name, p in network.named_parameters())
             assert config == recipe.attack.model_dump()
@@ -437,7 +438,7 @@ class TestResult:
 
 
 def test_weights_of_another_network_cannot_be_restored(recipe: Recipe, few: Splits, digits_run: TrainingRun) -> None:
-    wider = Trainer(override_recipe(recipe, ("model.width=16",)), few, torch.device("cpu"))
+    wider = Trainer(override_recipe(recipe, ("model.arguments.width=16",)), few, torch.device("cpu"))
     with pytest.raises(ArtifactError, match="another network") as caught:
         wider.restore(digits_run.weights(), digits_run.state())
     assert "\n" not in caught.value.what

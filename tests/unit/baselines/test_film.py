@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from floats_edge.method.batchnorm import MixedBatchNorm2d
-from floats_edge.method.film import EncodedLambda, Film, FilmConv, FilmNorm, OatNorm, encoding_matrix
+from floats_edge.baselines.film import EncodedLambda, Film, FilmNorm, Told, encoding_matrix
 
 SOME = torch.Generator().manual_seed(0)
 
@@ -25,45 +25,46 @@ def test_one_code_serves_a_whole_batch() -> None:
     torch.testing.assert_close(film(x, code), film(x, code.expand(4, 5)))
 
 
-def test_mixed_batchnorm_sends_the_first_images_to_clean() -> None:
-    norm = MixedBatchNorm2d(3)
+def film_norm(zeros: int, code: tuple[float, float] = (0.0, 1.0), dual: bool = True, film: bool = False) -> FilmNorm:
+    """Of 3 channels, told a batch whose first ``zeros`` images have lambda 0."""
+    torch.manual_seed(0)
+    told = Told()
+    told.lam = EncodedLambda(torch.tensor([code]), zeros)
+    return FilmNorm(nn.BatchNorm2d(3), 3, dual, 2 if film else None, told)
+
+
+def test_a_dual_batchnorm_sends_the_first_images_to_clean() -> None:
+    layer = film_norm(zeros=2)
     x = torch.randn(6, 3, 4, 4, generator=SOME) + 5
-    out = norm(x, 2)
+    out = layer(x)
     for part in (out[:2], out[2:]):
         torch.testing.assert_close(part.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(norm.clean.running_mean, 0.1 * x[:2].mean((0, 2, 3)))
-    torch.testing.assert_close(norm.adv.running_mean, 0.1 * x[2:].mean((0, 2, 3)))
+    torch.testing.assert_close(layer.norm.clean.running_mean, 0.1 * x[:2].mean((0, 2, 3)))
+    torch.testing.assert_close(layer.norm.adv.running_mean, 0.1 * x[2:].mean((0, 2, 3)))
 
 
 @pytest.mark.parametrize(("zeros", "idle"), [(0, "clean"), (4, "adv")])
 def test_a_batch_of_one_kind_leaves_the_other_batchnorm_alone(zeros: int, idle: str) -> None:
-    norm = MixedBatchNorm2d(3)
-    norm(torch.randn(4, 3, 2, 2, generator=SOME) + 5, zeros)
-    assert not norm.get_submodule(idle).running_mean.any()
+    layer = film_norm(zeros)
+    layer(torch.randn(4, 3, 2, 2, generator=SOME) + 5)
+    assert not layer.norm.get_submodule(idle).running_mean.any()
 
 
-def test_projections_have_no_film() -> None:
-    assert FilmConv("dual", 4, 3, 8, 1).film is None
-    assert FilmConv("dual", 4, 3, 8, 3).film is not None
+def test_a_single_batchnorm_normalises_all_images_together() -> None:
+    layer = film_norm(zeros=2, dual=False)
+    assert type(layer.norm) is nn.BatchNorm2d
+    x = torch.randn(6, 3, 4, 4, generator=SOME) + 5
+    torch.testing.assert_close(layer(x).mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("batchnorm", ["dual", "single"])
-def test_layer_depends_on_lambda(batchnorm: str) -> None:
-    layer = FilmConv(batchnorm, 2, 3, 8, 3).eval()
+@pytest.mark.parametrize("dual", [True, False])
+def test_film_makes_it_depend_on_the_code(dual: bool) -> None:
     x = torch.randn(2, 3, 4, 4, generator=SOME)
-    one, other = (layer(x, EncodedLambda(torch.tensor([code]), zeros=0)) for code in ([0.0, 1.0], [1.0, 0.0]))
-    assert one.shape == (2, 8, 4, 4)
+    codes = ((0.0, 1.0), (1.0, 0.0))
+    one, other = (film_norm(0, code, dual, film=True).eval()(x) for code in codes)
     assert (one - other).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("batchnorm", ["dual", "single"])
-def test_a_norm_inside_the_blocks_has_film_and_the_last_one_has_none(batchnorm: str) -> None:
-    inside, last = FilmNorm(batchnorm, 2, 3).eval(), OatNorm(batchnorm, 3).eval()
-    x, lam = torch.randn(4, 3, 2, 2, generator=SOME), EncodedLambda(torch.tensor([[0.0, 1.0]]), zeros=1)
-    torch.testing.assert_close(last(x, lam), x, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(inside(x, lam), inside.film(last(x, lam), lam.code), rtol=1e-4, atol=1e-4)
-    for norm in (inside, last):
-        assert isinstance(norm.norm, MixedBatchNorm2d) == (batchnorm == "dual")
+    one, other = (film_norm(0, code, dual).eval()(x) for code in codes)
+    assert torch.equal(one, other)
 
 
 def test_random_orthogonal_rows() -> None:
