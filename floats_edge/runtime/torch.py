@@ -1,4 +1,4 @@
-"""Trained networks in PyTorch: the reference every export is compared with, and the twin that gradients come from."""
+"""Trained networks in PyTorch: the reference every export is compared with."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from floats_edge.artifacts.bundle import EXPORT_AGAIN, Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.errors import ArtifactError, LambdaError
 from floats_edge.method.batchnorm import reestimate
@@ -20,7 +19,7 @@ from floats_edge.models.narrow import narrowed
 from floats_edge.models.oat import OatNetwork
 from floats_edge.models.spec import ModelSpec
 from floats_edge.runtime.base import Images, Logits, Predictor
-from floats_edge.runtime.lambda_weights import LambdaWeights, twin_weights
+from floats_edge.runtime.lambda_weights import LambdaWeights
 
 
 class WeightSource(Protocol):
@@ -225,25 +224,3 @@ def run_predictor(run: TrainingRun, device: str = "cpu") -> TorchPredictor:
     """
     weights = LambdaWeights(trained_layers(run), run.checkpoint.recipe.condition.rule)
     return TorchPredictor(run.checkpoint.model, weights, device=device)
-
-
-def bundle_twin(bundle: Bundle, device: str = "cpu") -> TorchPredictor:
-    """The float twin of a bundle: its network rebuilt from nothing but the bundle, fp32, for attacks by gradient.
-
-    Raises:
-        ArtifactError: a file is not what was exported, or the weights are not those of the manifest's model.
-    """
-    manifest, weights = bundle.manifest, twin_weights(bundle)
-    lambdas = manifest.lam.values
-    with torch.device("meta"):  # takes no memory, whatever the manifest says of its size
-        model = build(manifest.model, FOLDED)
-    stated = {(name, *parameter.shape) for name, parameter in model.named_parameters()}
-    found = {(name, *array.shape) for name, array in weights.at(0.0 if lambdas is None else lambdas[0]).items()}
-    if stated != found:
-        names = sorted({str(name) for name, *_ in stated ^ found})
-        raise ArtifactError(
-            f"{bundle.path} does not hold the weights of {manifest.model.title}: {', '.join(names)} differ in name or "
-            "shape.",
-            fix=EXPORT_AGAIN,
-        )
-    return TorchPredictor(manifest.model, weights, lambdas, device)
