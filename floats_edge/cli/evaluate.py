@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from floats_edge.recipe import Attack, Noise, Recipe
     from floats_edge.runtime.base import Predictor
     from floats_edge.runtime.torch import OatPredictor, ResampledPredictor, TorchPredictor
+    from floats_edge.runtime.twin import BundleTwin
 
 EOT = 10
 """Draws of resampled noise over which PGD averages a gradient."""
@@ -71,7 +72,7 @@ def evaluate(
     """Measure clean and PGD accuracy per lambda, of a run folder or of an exported bundle.
 
     PATH is the folder that train or export wrote. A bundle is evaluated as deployed: the attack takes its gradients
-    from the float twin, rebuilt from the bundle, and the images are replayed on the engine. An attack by PGD alone
+    from the float twin, made from its graphs, and the images are replayed on the engine. An attack by PGD alone
     gives an upper bound on robust accuracy; --attack autoattack is far slower and nearer to it.
 
     With --noise resample the noise of a FLOAT run is drawn anew for every batch, attacked or not, as the literature of
@@ -153,7 +154,7 @@ def _attack(recipe: "Recipe", given: dict[str, object]) -> "Attack":
 
 def _open(
     path: Path, backend: str, device: str, noise: "Noise", seed: int, may_import: bool
-) -> "tuple[Subject, Recipe, ImageKind, Predictor, TorchPredictor | OatPredictor | ResampledPredictor]":
+) -> "tuple[Subject, Recipe, ImageKind, Predictor, BundleTwin | TorchPredictor | OatPredictor | ResampledPredictor]":
     """What to evaluate, its recipe, which images it takes, what runs it, and where gradients come from."""
     from floats_edge.artifacts.bundle import is_bundle, open_bundle
     from floats_edge.artifacts.checkpoint import open_run
@@ -161,7 +162,8 @@ def _open(
     from floats_edge.errors import ArtifactError
     from floats_edge.images import ImageKind
     from floats_edge.runtime.backends import open_predictor
-    from floats_edge.runtime.torch import bundle_twin, resampled_predictor, trained_predictor
+    from floats_edge.runtime.torch import resampled_predictor, trained_predictor
+    from floats_edge.runtime.twin import BundleTwin
 
     if is_bundle(path) and noise == "resample":
         raise ArtifactError(
@@ -173,7 +175,7 @@ def _open(
         lam = (bundle.manifest.lam.values or (0.0,))[0]
         engine = open_predictor(bundle, backend, lam)
         kind = ImageKind(bundle.manifest.output.labels, bundle.manifest.input.shape)
-        return bundle_subject(bundle), bundle.manifest.recipe, kind, engine, bundle_twin(bundle, device)
+        return bundle_subject(bundle), bundle.manifest.recipe, kind, engine, BundleTwin(bundle, device)
     run = open_run(path)
     if noise == "resample":
         network = resampled_predictor(run, seed, device, may_import)

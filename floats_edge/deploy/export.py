@@ -56,7 +56,8 @@ from floats_edge.runtime.graph_check import read_graph
 from floats_edge.runtime.lambda_weights import LambdaWeights
 
 if TYPE_CHECKING:
-    from floats_edge.runtime.torch import TorchPredictor
+    from floats_edge.evaluate.robustness import Twin
+    from floats_edge.runtime.twin import BundleTwin
 
 PARITY_IMAGES = 512
 GOLDEN_IMAGES = 8
@@ -147,7 +148,7 @@ class _Source:
 
     network: Network
     reference: Predictor
-    twin: Callable[[], "TorchPredictor"]
+    twin: Callable[[], "Twin"]
     title: str
     labels: tuple[str, ...]
     recipe: Recipe
@@ -372,15 +373,15 @@ def _from_run(run: TrainingRun, may_import: bool, say: Say) -> _Source:
     )
 
 
-def _twin(bundle: Bundle) -> "TorchPredictor":
+def _twin(bundle: Bundle) -> "BundleTwin":
     try:
-        from floats_edge.runtime.torch import bundle_twin
+        from floats_edge.runtime.twin import BundleTwin
     except ImportError as error:
         raise BackendError(
             f"calibrating int8 attacks the images, which needs PyTorch: {error}.",
             fix="pip install 'floats-edge[train]', or export elsewhere and add --trt to the bundle here",
         ) from None
-    return bundle_twin(bundle)
+    return BundleTwin(bundle)
 
 
 def _from_bundle(bundle: Bundle) -> _Source:

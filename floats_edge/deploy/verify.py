@@ -21,7 +21,7 @@ from floats_edge.runtime.base import Predictor
 from floats_edge.runtime.golden import check_golden, read_golden
 
 if TYPE_CHECKING:
-    from floats_edge.runtime.torch import TorchPredictor
+    from floats_edge.runtime.twin import BundleTwin
 
 LARGEST_LOSS = 2.0
 """Percentage points of clean or robust accuracy by which an engine may fall short of its float twin."""
@@ -62,7 +62,7 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
         BackendError: the backend cannot run the bundle, or PyTorch, which the float twin needs, is missing.
     """
     try:
-        from floats_edge.runtime.torch import bundle_twin
+        from floats_edge.runtime.twin import BundleTwin
     except ImportError as error:
         raise BackendError(
             f"the float twin that a bundle is compared with needs PyTorch: {error}.",
@@ -78,7 +78,7 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
     test = load_test(recipe.data, ImageKind(manifest.output.labels, manifest.input.shape), data_dir)
     images = test.first(request.images)
     batch = evaluation_batch(recipe)
-    attack, twin = recipe.evaluate.attack, bundle_twin(bundle)
+    attack, twin = recipe.evaluate.attack, BundleTwin(bundle)
     parity: tuple[Parity, ...] = ()
     proofs: tuple[LambdaProof, ...] = ()
     with open_predictor(judged_anew, request.backend, lambdas[0]) as engine:
@@ -110,7 +110,7 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
 
 def _proofs(
     engine: Predictor,
-    twin: "TorchPredictor",
+    twin: "BundleTwin",
     images: Images,
     lambdas: tuple[float, ...],
     attack: Attack,

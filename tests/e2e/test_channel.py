@@ -14,7 +14,8 @@ from floats_edge.data import load_data
 from floats_edge.deploy.tensorrt_engine import available_tensorrt
 from floats_edge.evaluate.parity import GATES
 from floats_edge.runtime.backends import open_predictor
-from floats_edge.runtime.torch import bundle_twin, run_predictor
+from floats_edge.runtime.torch import run_predictor
+from floats_edge.runtime.twin import BundleTwin
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def bundle(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_exported_network_is_the_masked_one_to_1e_5(trained: Path, bundle: Path) -> None:
     checkpoint = open_run(trained).checkpoint
     images = load_data(checkpoint.recipe.data, checkpoint.recipe.seed).test.as_float(slice(64))
-    masked, twin = run_predictor(open_run(trained)), bundle_twin(open_bundle(bundle))
+    masked, twin = run_predictor(open_run(trained)), BundleTwin(open_bundle(bundle))
     with open_predictor(open_bundle(bundle), "ort-cpu", 0.0) as engine:
         logits = []
         for lam in (0.0, 0.2, 0.5, 0.9, 1.0):

@@ -21,7 +21,6 @@ from floats_edge.runtime.lambda_weights import (
     Line,
     bfloat16_bits,
     bundle_weights,
-    graph_weights,
     quantized,
 )
 from floats_edge.runtime.torch import folded_network
@@ -173,21 +172,3 @@ def test_weights_of_a_bound_bundle_are_the_trained_ones(
     assert got.keys() == wanted.keys()
     for name in wanted:
         np.testing.assert_allclose(got[name], wanted[name], rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize(
-    ("mode", "precision", "rtol"), [("fixed", "fp32", 1e-6), ("bank", "fp32", 1e-6), ("fixed", "fp16", 2e-3)]
-)
-def test_weights_of_other_bundles_are_read_from_their_graphs(
-    bundles: Callable[..., Bundle], layers: Layers, mode: str, precision: str, rtol: float
-) -> None:
-    bundle = bundles(mode, precision)
-    weights = graph_weights(bundle)
-    assert bundle.manifest.lam.values is not None
-    for lam in bundle.manifest.lam.values:
-        wanted = weights_at(layers, lam, "interpolate")
-        got = weights.at(lam)
-        assert got.keys() == wanted.keys()
-        for name in wanted:
-            assert got[name].dtype == np.float32
-            np.testing.assert_allclose(got[name], wanted[name], rtol=rtol, atol=1e-6)

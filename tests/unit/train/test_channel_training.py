@@ -111,15 +111,11 @@ def test_a_run_that_was_not_yet_cut_is_deployed_as_it_is(recipe: Recipe, few: Sp
 
 def test_groups_no_wider_than_the_multiple_are_kept_whole(recipe: Recipe, few: Splits) -> None:
     trainer = Trainer(override_recipe(recipe, ("sparsity.multiple=8",)), few, torch.device("cpu"))
-    kept = {group.name: count for group, count in zip(trainer.updater.channels.groups, trainer.updater.counts)}
-    assert kept == {
-        "stem": 8,
-        "blocks.0.conv1": 8,
-        "blocks.1.conv1": 8,
-        "blocks.1.conv2": 8,
-        "blocks.2.conv1": 16,
-        "blocks.2.conv2": 16,
-    }
+    names = [group.name for group in trainer.updater.channels.groups]
+    kept = dict(zip(names, trainer.updater.counts, strict=True))
+    narrow = {"stem": 8, "blocks.0.conv1": 8}
+    halved = {"blocks.1.conv1": 8, "blocks.1.conv2": 8, "blocks.2.conv1": 16, "blocks.2.conv2": 16}
+    assert kept == narrow | halved
 
 
 @pytest.mark.parametrize(
