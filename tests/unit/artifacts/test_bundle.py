@@ -155,7 +155,6 @@ def with_engine(**changes: object) -> Edit:
         (with_engine(batch=(0, 1, 1)), "engines.0.batch.0"),
         (with_engine(batch=(1, 1, 2**31)), "larger than any memory"),
         (with_engine(lam=0.5), "model.onnx is for a lambda that does not go with mode bound"),
-        (lambda c: c["model"].update(std=[0.0]), "std"),
         (lambda c: c["golden"].update(tolerance=1e300), "golden.tolerance"),
         (lambda c: c["golden"].update(tolerance=-1), "golden.tolerance"),
         (lambda c: c["golden"].update(tolerance=float("nan")), "golden.tolerance"),

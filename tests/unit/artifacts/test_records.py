@@ -97,7 +97,7 @@ def test_subject_of_a_bundle(tmp_path: Path) -> None:
     assert (subject.kind, subject.mode, subject.precision) == ("bundle", "bound", "fp32")
     assert (subject.name, subject.model, subject.path) == (
         "quickstart",
-        "resnet8, width 8, stem_stride 1",
+        "tiny",
         str(bundle.path),
     )
     assert subject.sha256 == bundle.manifest.checkpoint_sha256

@@ -79,7 +79,7 @@ def test_what_a_variant_itself_says_must_be_read(tmp_path: Path) -> None:
     [
         ("train: {epochs: 4}", "train"),
         ("data: {crop: 0}", "data"),
-        ("model: {width: 8}", "model"),
+        ("model: {name: resnet14}", "model"),
         ("seed: 3", "seed"),
         ("attack: {epsilon: 0.2}", "attack.epsilon"),
         ("evaluate: {images: 7}", "evaluate.images"),
