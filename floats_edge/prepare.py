@@ -1,11 +1,14 @@
 """The network of a recipe, made ready for its method: the one way from a recipe to what is trained and evaluated."""
 
+import difflib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from floats_edge.baselines.oat import OatNetwork
+from floats_edge.errors import NetworkError
 from floats_edge.method.condition import condition, conditioned_layers, ordinary_layers
 from floats_edge.method.conditioning import fix_alpha
 from floats_edge.method.knob import Knob
@@ -27,13 +30,21 @@ class Prepared:
         network: takes images in [0, 1], channels last.
         layers: of it that fold; OAT's network has none.
         knob: lambda of a conditioned network; no other reads it. Its plan says what became of each layer.
+        frozen: modules of the network that are not trained.
         pretrained: what became of the pretrained tensors, if some were loaded.
     """
 
     network: nn.Module
     layers: Layers
     knob: Knob
+    frozen: tuple[nn.Module, ...] = ()
     pretrained: Report | None = None
+
+    def learn(self) -> None:
+        """Let all that is not frozen train: modes only."""
+        self.network.train()
+        for module in self.frozen:
+            module.eval()
 
 
 def prepare(
@@ -71,11 +82,29 @@ def prepare(
             knob = _conditioned(network, sample, recipe.condition, known)
         else:
             knob = Knob(plan(network, sample, register=known))
+    frozen = _frozen(network, recipe.train.frozen)
     network = network.to(device).to(memory_format=torch.channels_last)
     if recipe.method == "float":
-        return Prepared(network, conditioned_layers(network), knob, report)
+        return Prepared(network, conditioned_layers(network), knob, frozen, report)
     layers = {} if recipe.method == "oat" else ordinary_layers(network, knob.plan, known)
-    return Prepared(network, layers, knob, report)
+    return Prepared(network, layers, knob, frozen, report)
+
+
+def _frozen(network: nn.Module, names: Collection[str]) -> tuple[nn.Module, ...]:
+    """The modules of these names, their parameters without gradients; OAT's network has them inside its backbone."""
+    inside = network.backbone if isinstance(network, OatNetwork) else network
+    modules = dict(inside.named_modules())
+    unknown = sorted(name for name in names if name not in modules or not name)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], modules, n=3) or [name for name, _ in inside.named_children()]
+        raise NetworkError(
+            f"the network has no module {', '.join(unknown)} to freeze.",
+            fix=f"name modules in train.frozen, such as {', '.join(near)}",
+        )
+    frozen = tuple(modules[name].requires_grad_(requires_grad=False) for name in names)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise NetworkError("every module is frozen: nothing is left to train.", fix="name fewer in train.frozen")
+    return frozen
 
 
 def _conditioned(network: nn.Module, sample: Tensor, options: Condition, known: Register) -> Knob:

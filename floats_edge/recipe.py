@@ -132,6 +132,11 @@ class Data(Section):
     )
     crop: int = Field(default=2, ge=0, description="random crop after zero-padding by this many pixels")
     flip: bool = Field(default=False, description="random horizontal flip")
+    statistics: Literal["images", "pretrained"] = Field(
+        default="images",
+        description="mean and deviation that images are normalised by: of the training images, or those that the "
+        "published weights of a network of torchvision or timm expect",
+    )
 
 
 class Condition(Section):
@@ -232,7 +237,7 @@ class TrainingAttack(Attack):
 
 
 class Train(Section):
-    """SGD with Nesterov momentum, linear warm-up, cosine decay."""
+    """SGD with Nesterov momentum, or AdamW; linear warm-up, cosine decay."""
 
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(
@@ -240,8 +245,12 @@ class Train(Section):
     )
     lr: float = Field(default=0.1, gt=0)
     warmup: float = Field(default=0.2, ge=0, lt=1, description="share of the run spent warming up")
-    momentum: float = Field(default=0.9, gt=0, lt=1)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = Field(default=0.9, gt=0, lt=1, description="of SGD; AdamW's first beta")
     weight_decay: float = Field(default=5e-4, ge=0)
+    frozen: tuple[Word, ...] = Field(
+        default=(), max_length=1024, description="modules that stay as they are, such as features.0"
+    )
     overfitting: Literal["warn", "pgd"] = Field(
         default="warn", description="when a single-step attack overfits catastrophically: say so, or go on with PGD-7"
     )

@@ -18,6 +18,7 @@ from floats_edge.method.batchnorm import DualNorm
 from floats_edge.method.channel_groups import STAYS, ChannelGroups, LayerChannels
 from floats_edge.method.conditioning import ConditionedWeight
 from floats_edge.method.layers import Conditioned, ConditionedLayer, ConditionedNorm
+from floats_edge.method.masks import forget
 
 DENSE_SHARE = 0.2
 """Share of training before the cut."""
@@ -96,9 +97,7 @@ class ChannelMasks:
             weight.set_mask(torch.from_numpy(mask))
         for parameter, mask in self._masked():
             parameter.mul_(mask)
-            for state in optimizer.state[parameter].values():
-                if isinstance(state, Tensor) and state.shape == parameter.shape:
-                    state.mul_(mask)
+            forget(optimizer, parameter, mask)
 
     def importance(self) -> Tensor:
         """Of each class, summed over the layers that write it: ``[count]``.

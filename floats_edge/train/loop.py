@@ -20,6 +20,7 @@ from floats_edge.artifacts.files import Tensors
 from floats_edge.data import Splits, channel_statistics
 from floats_edge.errors import ArtifactError, RecipeError
 from floats_edge.method.conditioning import conditioned_weights
+from floats_edge.networks.normalize import pretrained_statistics
 from floats_edge.networks.spec import ImageSpec
 from floats_edge.prepare import example, prepare
 from floats_edge.recipe import Recipe
@@ -28,8 +29,13 @@ from floats_edge.train.distributed import ALONE, Workers
 from floats_edge.train.execution import Precision, torch_settings
 from floats_edge.train.resume import check_same_images, previous_run
 from floats_edge.train.sparsity import make_masks
-from floats_edge.train.steps import Batch, Losses, ResampledFloatStep, make_step
+from floats_edge.train.steps import Batch, FloatStep, Losses, ResampledFloatStep, make_step
 from floats_edge.train.sync_batchnorm import synchronize_batchnorm
+
+SECOND_BETA = 0.999
+"""Of AdamW."""
+_REMEMBERED = {"sgd": ("momentum_buffer",), "adamw": ("exp_avg", "exp_avg_sq", "step")}
+"""What an optimiser keeps of each parameter."""
 
 
 class Observer(Protocol):
@@ -128,6 +134,8 @@ def _train(
             check_same_images(previous, trainer.kind, splits)
             history = previous.checkpoint.history
             trainer.restore(previous.weights(), previous.state())
+        elif trainer.pretrained is not None:
+            trainer.settle()
     trainer.check_alike()
     if previous is not None and previous.checkpoint.recipe != recipe and workers.rank == 0:
         save_run(path, recipe, trainer.kind, splits.labels, history, trainer.weights(), trainer.state())
@@ -156,7 +164,7 @@ class Trainer:
         self.device = device
         self.workers = workers
         self.images = splits.train
-        self.kind = image_spec(splits)
+        self.kind = image_spec(recipe, splits)
         self.held_out = splits.validation.first(check.IMAGES)
         self.steps_per_epoch = len(splits.train) // recipe.train.batch_size
         if self.steps_per_epoch == 0:
@@ -177,12 +185,14 @@ class Trainer:
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, parameter) for name, parameter in self.network.named_parameters() if parameter.requires_grad]
 
-    def _make_optimizer(self) -> torch.optim.SGD:
+    def _make_optimizer(self) -> torch.optim.Optimizer:
         """Weight decay on weights, none on biases, alpha and BatchNorm."""
         decayed = [parameter for _, parameter in self._trained() if parameter.ndim > 1]
         others = [parameter for _, parameter in self._trained() if parameter.ndim <= 1]
         train = self.recipe.train
         groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        if train.optimizer == "adamw":
+            return torch.optim.AdamW(groups, lr=train.lr, betas=(train.momentum, SECOND_BETA))
         return torch.optim.SGD(groups, lr=train.lr, momentum=train.momentum, nesterov=True)
 
     def run_epoch(self, epoch: int, observer: Observer) -> Epoch:
@@ -205,7 +215,7 @@ class Trainer:
             speed = losses.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
             observer.on_step(step + 1, total, loss, speed)
         if isinstance(self.step, ResampledFloatStep):
-            self.step.settle(self._batches(epoch), self.attack, generator)
+            self.step.settle_frozen(self._batches(epoch), self.attack, generator)
         seconds = time.perf_counter() - start
         self.check_alike()
         check.check_numbers(self.network)
@@ -229,6 +239,12 @@ class Trainer:
             seconds=seconds,
             remarks=self._remarks(epoch, alpha, result),
         )
+
+    def settle(self) -> None:
+        """Estimate the adversarial statistics of a pretrained network anew, which are copies of the clean ones."""
+        if isinstance(self.step, FloatStep):
+            generator = torch.Generator(self.device).manual_seed(_seed(self.recipe.seed, 0))
+            self.step.settle(self._batches(0), self.attack, generator)
 
     def check_alike(self) -> None:
         """Check that every worker has the same masks and parameters.
@@ -321,7 +337,9 @@ class Trainer:
         """What resuming needs besides the weights, to save."""
         tensors = {f"gradient/{name}": gradient for name, gradient in self.updater.gradient.items()}
         for name, parameter in self._trained():
-            tensors[f"momentum/{name}"] = self.optimizer.state[parameter].get("momentum_buffer", parameter * 0)
+            for entry in _REMEMBERED[self.recipe.train.optimizer]:
+                nothing = torch.zeros(()) if entry == "step" else torch.zeros_like(parameter)
+                tensors[f"{entry}/{name}"] = self.optimizer.state[parameter].get(entry, nothing)
         tensors |= self.precision.state()
         return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
@@ -336,8 +354,10 @@ class Trainer:
             for name, gradient in self.updater.gradient.items():
                 gradient.copy_(torch.from_numpy(state[f"gradient/{name}"]))
             for name, parameter in self._trained():
-                momentum = torch.empty_like(parameter).copy_(torch.from_numpy(state[f"momentum/{name}"]))
-                self.optimizer.state[parameter]["momentum_buffer"] = momentum
+                for entry in _REMEMBERED[self.recipe.train.optimizer]:
+                    tensor = torch.from_numpy(state[f"{entry}/{name}"])
+                    like = parameter if tensor.ndim == parameter.ndim else tensor
+                    self.optimizer.state[parameter][entry] = torch.empty_like(like).copy_(tensor)
             self.precision.restore(state)
         except (RuntimeError, KeyError):
             raise ArtifactError(
@@ -346,10 +366,22 @@ class Trainer:
             ) from None
 
 
-def image_spec(splits: Splits) -> ImageSpec:
-    """What a network that is trained on these images takes."""
+def image_spec(recipe: Recipe, splits: Splits) -> ImageSpec:
+    """What a network that is trained on these images takes.
+
+    Raises:
+        RecipeError: the statistics of pretrained weights are asked for, and are not known or of other images.
+    """
     _, channels, height, width = splits.train.pixels.shape
-    mean, std = channel_statistics(splits.train.pixels)
+    if recipe.data.statistics == "images":
+        mean, std = channel_statistics(splits.train.pixels)
+    else:
+        mean, std = pretrained_statistics(recipe.model) or ((), ())
+    if len(mean) != channels:
+        raise RecipeError(
+            f"the published weights of {recipe.model.title} expect no known statistics of {channels} channels.",
+            fix="leave data.statistics at images",
+        )
     return ImageSpec(shape=(channels, height, width), mean=mean, std=std)
 
 

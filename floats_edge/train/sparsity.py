@@ -50,7 +50,7 @@ class Masks(Protocol):
 
 
 class MovingMasks(MaskUpdater):
-    """Masks of the recipe's pattern and density from the first step on, moved at its pace.
+    """Masks of the recipe's pattern and density from the first step on, moved at its pace; what is frozen is dense.
 
     Args:
         network: of conditioned layers.
@@ -63,7 +63,8 @@ class MovingMasks(MaskUpdater):
 
     def __init__(self, network: nn.Module, recipe: Recipe, steps_per_epoch: int) -> None:
         self.sparsity = recipe.sparsity
-        super().__init__(conditioned_weights(network), mask_move(recipe.sparsity))
+        trained = {name: weight for name, weight in conditioned_weights(network).items() if weight.theta.requires_grad}
+        super().__init__(trained, mask_move(recipe.sparsity))
         draw_masks(self.weights, recipe.sparsity, recipe.seed)
         self.every = max(1, round(recipe.sparsity.update_every * steps_per_epoch))
         self.steps = recipe.train.epochs * steps_per_epoch
@@ -92,6 +93,11 @@ class CutChannels(ChannelMasks):
     """
 
     def __init__(self, network: nn.Module, example: Tensor, recipe: Recipe, steps_per_epoch: int) -> None:
+        if recipe.train.frozen:
+            raise RecipeError(
+                "pattern channel cuts channels out of the whole network, of which train.frozen keeps a part as it is.",
+                fix="leave train.frozen out, or use sparsity.pattern=irregular",
+            )
         layers = conditioned_layers(network)
         plain = unfilled(network, layers)
         channels = channel_groups(plain, layers, example)

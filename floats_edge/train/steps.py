@@ -65,6 +65,7 @@ class Folded:
     """
 
     def __init__(self, prepared: Prepared, recipe: Recipe, workers: Workers) -> None:
+        self.prepared = prepared
         self.network, self.layers, self.knob = prepared.network, prepared.layers, prepared.knob
         self.workers = workers
         self.rule: Rule = recipe.condition.rule
@@ -89,10 +90,16 @@ class Folded:
 class FloatStep(Folded):
     """FLOAT: half of the batch clean at lambda = 0, the other half attacked at lambda = 1."""
 
+    def settle(self, batches: Iterable[Batch], attack_config: Attack, generator: torch.Generator) -> None:
+        """Re-estimate the statistics of the adversarial BatchNorm on the first 16 of ``batches``, attacked."""
+        attacked = [self.attacked(*batch, attack_config, generator) for batch in islice(batches, SETTLING)]
+        with self.knob.at(1.0):
+            reestimate(self.network, lambda: [self.network(images) for images in attacked])
+
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
         half = len(images) // 2
         adversarial = self.attacked(images[half:], labels[half:], attack_config, generator)
-        self.network.train()
+        self.prepared.learn()
         with self.knob.at(0.0):
             clean = cross_entropy(self.network(images[:half]), labels[:half])
         with self.knob.at(1.0):
@@ -107,16 +114,10 @@ class ResampledFloatStep(FloatStep):
         resample_noise(self.network, generator)
         return super().losses(images, labels, attack_config, generator)
 
-    def settle(self, batches: Iterable[Batch], attack_config: Attack, generator: torch.Generator) -> None:
-        """Make the network ready for the draw that is deployed.
-
-        Takes up the frozen noise and re-estimates the statistics of the adversarial BatchNorm under it, on the first
-        16 of ``batches``, attacked.
-        """
+    def settle_frozen(self, batches: Iterable[Batch], attack_config: Attack, generator: torch.Generator) -> None:
+        """Make the network ready for the draw that is deployed: take up the frozen noise, and settle under it."""
         draw_noise(self.network, self.noise_seed)
-        attacked = [self.attacked(*batch, attack_config, generator) for batch in islice(batches, SETTLING)]
-        with self.knob.at(1.0):
-            reestimate(self.network, lambda: [self.network(images) for images in attacked])
+        self.settle(batches, attack_config, generator)
 
 
 class AdversarialStep(Folded):
@@ -124,7 +125,7 @@ class AdversarialStep(Folded):
 
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
         adversarial = self.attacked(images, labels, attack_config, generator)
-        self.network.train()
+        self.prepared.learn()
         robust = cross_entropy(self.network(adversarial), labels)
         return Losses(robust, None, robust)
 
@@ -134,7 +135,7 @@ class StandardStep(Folded):
 
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
         del attack_config, generator  # nothing is attacked
-        self.network.train()
+        self.prepared.learn()
         clean = cross_entropy(self.network(images), labels)
         return Losses(clean, clean, None)
 
@@ -147,7 +148,8 @@ class OatStep:
     loss of an image is ``(1 - lambda) * clean + lambda * attacked``.
     """
 
-    def __init__(self, network: OatNetwork, recipe: Recipe, workers: Workers) -> None:
+    def __init__(self, prepared: Prepared, network: OatNetwork, recipe: Recipe, workers: Workers) -> None:
+        self.prepared = prepared
         self.network = network
         self.workers = workers
         if recipe.train.compile:
@@ -161,12 +163,12 @@ class OatStep:
         choice = self._choose(batch, zeros_of_batch, generator)[self.workers.share]
         zeros = len(self.workers.positions(zeros_of_batch))
         positions = self.workers.positions(batch - zeros_of_batch, zeros_of_batch)
-        self.network.train()
+        self.prepared.learn()
         clean = cross_entropy(self.network.mixed(images, choice, zeros), labels, reduction="none")
         victims, truths, chosen = images[zeros:], labels[zeros:], choice[zeros:]
         served = _served(self.network, lambda batch: self.network.mixed(batch, chosen, 0))
         adversarial = attack(served, victims, truths, generator, positions, **attack_config.model_dump())
-        self.network.train()
+        self.prepared.learn()
         robust = cross_entropy(self.network.mixed(adversarial, chosen, 0), truths, reduction="none")
         lam = self.lambdas[choice]
         total = ((1 - lam) * clean).mean() + (lam[zeros:] * robust).sum() / len(images)
@@ -195,18 +197,20 @@ def _served(network: nn.Module, forward: Network) -> Network:
 
 @contextmanager
 def _inference(network: nn.Module) -> Iterator[None]:
-    training = network.training
+    training, trained = network.training, [p for p in network.parameters() if p.requires_grad]
     network.eval().requires_grad_(requires_grad=False)
     try:
         yield
     finally:
-        network.train(training).requires_grad_()
+        network.train(training)
+        for parameter in trained:
+            parameter.requires_grad_()
 
 
 def make_step(prepared: Prepared, recipe: Recipe, workers: Workers) -> Step:
     """The step of the recipe's method."""
     if isinstance(prepared.network, OatNetwork):
-        return OatStep(prepared.network, recipe, workers)
+        return OatStep(prepared, prepared.network, recipe, workers)
     if recipe.method == "float" and recipe.condition.noise == "resample":
         return ResampledFloatStep(prepared, recipe, workers)
     return FOLDED_STEPS[recipe.method](prepared, recipe, workers)
