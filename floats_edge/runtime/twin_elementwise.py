@@ -1,5 +1,6 @@
 """The operations of a twin that work number by number."""
 
+import math
 from collections.abc import Callable
 from functools import reduce
 
@@ -9,7 +10,7 @@ from torch.nn import functional
 
 from floats_edge.runtime.graph_rules import Node
 from floats_edge.runtime.onnx_bytes import GraphError
-from floats_edge.runtime.twin_tensors import ELEMENTS, Maker, Run, plain, together
+from floats_edge.runtime.twin_tensors import ELEMENTS, Maker, Run, on_one_device, plain, together
 
 _SELU_ALPHA, _SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
@@ -40,18 +41,21 @@ def _modulo(node: Node) -> Run:
 
 
 def _power(base: Tensor, exponent: Tensor) -> Tensor:
-    return torch.pow(base, exponent.to(base.device)).to(base.dtype)
+    return torch.pow(*on_one_device(base, exponent)).to(base.dtype)
 
 
 def _where(condition: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    left, right = together(left, right)
-    return torch.where(condition.to(left.device), left, right)
+    return torch.where(*on_one_device(condition, *together(left, right)))
 
 
 def _clip(x: Tensor, least: Tensor | None = None, most: Tensor | None = None) -> Tensor:
-    if least is None and most is None:
+    """As ReLU6 where it can be, of which PyTorch computes gradients faster than of a clamp."""
+    low, high = (None if bound is None else together(bound, x)[0].item() for bound in (least, most))
+    if low is None and high is None:
         return x
-    return torch.clamp(x, *(None if bound is None else together(bound, x)[0] for bound in (least, most)))
+    if x.is_floating_point() and (low is None or high is None or low < high):
+        return functional.hardtanh(x, -math.inf if low is None else low, math.inf if high is None else high)
+    return torch.clamp(x, low, high)
 
 
 def _cast(node: Node) -> Run:

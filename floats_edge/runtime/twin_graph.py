@@ -78,8 +78,8 @@ class GraphNetwork:
 
 
 def _placed(tensor: Tensor, device: torch.device) -> Tensor:
-    """Floats go to the device, images and their weights with the channels last; whole numbers stay where they are."""
-    if not tensor.is_floating_point():
+    """Floats go to the device, images and their weights with the channels last; the others stay where they are."""
+    if not tensor.is_floating_point() or not tensor.dim():
         return tensor
     return tensor.to(device, memory_format=torch.channels_last if tensor.dim() == 4 else torch.preserve_format)
 

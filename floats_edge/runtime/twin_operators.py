@@ -1,7 +1,5 @@
 """What computes each operation of a graph in PyTorch: all that ``export/schema/graph.json`` allows, and no other."""
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
 from floats_edge.runtime.graph_rules import Node
@@ -36,7 +34,7 @@ def _dequantise(node: Node) -> Run:
     return run
 
 
-OPERATORS: Mapping[str, Maker] = {
+OPERATORS: dict[str, Maker] = {
     **ELEMENTWISE,
     **INDICES,
     **LAYERS,

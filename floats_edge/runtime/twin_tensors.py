@@ -1,7 +1,7 @@
 """What every operation of a twin shares: how it is made, and how its tensors meet.
 
 A twin computes in float32: that is the type of every tensor that is float32, float16 or bfloat16 in the graph. These
-lie on the twin's device; whole numbers, of which shapes are computed, may lie on the CPU.
+lie on the twin's device, but for single numbers; whole numbers, of which shapes are computed, may lie on the CPU.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,18 +47,20 @@ def constant(tensor: graph_rules.Tensor) -> Tensor:
 
 
 def together(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Tensors of one type, on one device.
+    """Tensors of one type, on one device but for single numbers.
 
     Raises:
         GraphError: they are of several types.
     """
-    first = tensors[0]
-    if any(tensor.dtype != first.dtype for tensor in tensors):
+    if any(tensor.dtype != tensors[0].dtype for tensor in tensors):
         raise GraphError("combines tensors of several types")
-    device = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), first.device)
-    if all(tensor.device == device for tensor in tensors):
-        return tensors
-    return tuple(tensor.to(device) for tensor in tensors)
+    return on_one_device(*tensors)
+
+
+def on_one_device(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Tensors on the device of those that are not on the CPU, if there are any; single numbers may stay."""
+    device = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), None)
+    return tensors if device is None else tuple(x.to(device) if x.dim() else x for x in tensors)
 
 
 def numbers(tensor: Tensor) -> list[int]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from fixtures.strangers import stranger
 from fixtures.tiny_bundle import CLASSES, MODES_AND_PRECISIONS, affine_layers, images, write_bundle
 from onnx import helper, numpy_helper
 from torch import Tensor
@@ -19,13 +21,19 @@ from floats_edge.artifacts.bundle import Bundle, file_entries, open_bundle, writ
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.artifacts.manifest import Mode, Precision
 from floats_edge.data import Splits
+from floats_edge.deploy import onnx_graph
 from floats_edge.errors import ArtifactError, LambdaError
 from floats_edge.evaluate.parity import GATES
 from floats_edge.method.fold import weights_at
 from floats_edge.networks.spec import NetworkSpec
+from floats_edge.runtime import twin_graph
+from floats_edge.runtime.graph_rules import Node, read_parts
 from floats_edge.runtime.ort import open_ort
 from floats_edge.runtime.torch import run_predictor
 from floats_edge.runtime.twin import BundleTwin
+from floats_edge.runtime.twin_graph import GraphNetwork
+from floats_edge.runtime.twin_operators import OPERATORS
+from floats_edge.runtime.twin_tensors import Run
 
 LAMBDAS = (0.0, 0.3, 1.0, 0.0, 0.7)
 VALUES = {"fixed": (0.3,), "bank": (0.0, 0.3, 1.0)}
@@ -109,6 +117,17 @@ def test_twin_of_a_bundle_is_the_trained_network(
         assert np.abs(twin.predict(pixels) - wanted).max() / np.ptp(wanted) < tolerance
 
 
+def test_a_network_of_ones_own() -> None:
+    """Groups, reflecting pads, branches and a gate, traced as an export traces it."""
+    network = stranger().eval().requires_grad_(False)
+    parts = read_parts(onnx_graph.finished(onnx_graph.trace(network, (3, 32, 32)), {}))
+    twin = GraphNetwork(parts, onnx_graph.INPUT, (), torch.device("cpu"))
+    twin.give({})
+    pixels = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    wanted = network(pixels)
+    assert (twin(pixels) - wanted).abs().max() <= 1e-6 * np.ptp(wanted.numpy())
+
+
 def test_twin_serves_the_lambdas_of_its_bundle(tmp_path: Path) -> None:
     assert BundleTwin(make(tmp_path / "bound", "bound")).lambdas is None
     assert BundleTwin(make(tmp_path / "bank", "bank")).lambdas == (0.0, 0.3, 1.0)
@@ -118,11 +137,27 @@ def test_twin_serves_the_lambdas_of_its_bundle(tmp_path: Path) -> None:
         twin.set_lambda(0.0)
 
 
-def test_memory_is_free_again_while_it_computes(tmp_path: Path) -> None:
+def test_memory_is_free_again_while_it_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without gradients no tensor outlives the operation that reads it last."""
-    network = BundleTwin(make(tmp_path / "bundle", "fixed")).network
-    spent = [name for step in network._steps for name in step.spent]
-    assert sorted(spent) == ["features", "images", "pooled", "relu", "stem"]
+    made: list[weakref.ref[Tensor]] = []
+    gemm = OPERATORS["Gemm"]
+
+    def relu(x: Tensor) -> Tensor:
+        y = torch.relu(x)
+        made.append(weakref.ref(y))
+        return y
+
+    def alone(node: Node) -> Run:
+        def run(*tensors: Tensor) -> Any:
+            assert [result() for result in made] == [None] * len(made)
+            return gemm(node)(*tensors)
+
+        return run
+
+    monkeypatch.setitem(twin_graph.OPERATORS, "Relu", lambda _: relu)
+    monkeypatch.setitem(twin_graph.OPERATORS, "Gemm", alone)
+    BundleTwin(make(tmp_path / "bundle", "fixed")).predict(images(2))
+    assert len(made) == 2
 
 
 # What is no graph of the manifest, or not to be followed
@@ -155,17 +190,24 @@ def through(operation: str, *others: np.ndarray, **attributes: Any) -> Change:
     return change
 
 
+def twice_as_many(graph: onnx.GraphProto) -> None:
+    """Logits, whatever is stated."""
+    graph.node[-1].output[0] = "half"
+    graph.node.append(helper.make_node("Concat", ["half", "half"], ["logits"], axis=1))
+
+
 @pytest.mark.parametrize("mode", ["fixed", "bank", "bound", "input", "refit"])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (twice_as_many, r"the graph .*\.onnx gives logits of shape \[2, 10\] for 2 images"),
         (through("LpNormalization", p=5), r"the graph .*\.onnx has an LpNormalization of order 5"),
         (through("Cast", to=11), r"the graph .*\.onnx has a Cast to type 11"),
         (through("Gather", np.full(8, 99), axis=1), r"PyTorch cannot compute the graph .*\.onnx: "),
         (through("Tile", np.array([1, 2])), r"the graph .*\.onnx has a Gemm of shapes that do not fit"),
         (through("Loop"), r"the graph .*\.onnx has an operation Loop, which no export writes"),
     ],
-    ids=["attribute", "type", "fails", "shapes", "unknown"],
+    ids=["logits", "attribute", "type", "fails", "shapes", "unknown"],
 )
 def test_a_graph_that_no_twin_follows_is_refused_when_it_is_opened(
     tmp_path: Path, mode: str, change: Change, message: str
@@ -198,6 +240,9 @@ from floats_edge.evaluate.robustness import evaluate
 from floats_edge.images import Images
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.twin import BundleTwin
+from floats_edge.runtime.twin_graph import GraphNetwork
+from floats_edge.runtime.twin_operators import OPERATORS
+from floats_edge.runtime.twin_tensors import Run
 before = set(sys.modules)
 bundle = open_bundle(Path(sys.argv[1]))
 shape = bundle.manifest.input.shape
