@@ -126,12 +126,14 @@ def _train(
             trainer.restore(previous.weights(), previous.state())
     trainer.check_alike()
     if previous is not None and previous.checkpoint.recipe != recipe and workers.rank == 0:
-        save_run(path, recipe, trainer.spec, splits.labels, history, trainer.weights(), trainer.state())
+        save_run(path, recipe, trainer.spec, splits.labels, history, trainer.weights(), trainer.state(), splits.report)
     for epoch in range(len(history), recipe.train.epochs):
         trainer.fall_back(history)
         history = (*history, trainer.run_epoch(epoch, observer))
         if workers.rank == 0:
-            save_run(path, recipe, trainer.spec, splits.labels, history, trainer.weights(), trainer.state())
+            save_run(
+                path, recipe, trainer.spec, splits.labels, history, trainer.weights(), trainer.state(), splits.report
+            )
         observer.on_epoch(history[-1])
 
 
