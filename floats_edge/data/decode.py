@@ -59,11 +59,15 @@ class DamagedError(Exception):
 
 
 @contextmanager
-def refusing_bombs() -> Iterator[None]:
-    """Have Pillow refuse what it would only warn of; around threads that decode, as warnings are the process's."""
+def pillow_heeded() -> Iterator[None]:
+    """Have Pillow refuse images that are too large, of which it would warn, and be silent about odd metadata.
+
+    It goes around the threads that decode, as warnings are the process's.
+    """
     from PIL.Image import DecompressionBombWarning
 
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         warnings.simplefilter("error", DecompressionBombWarning)
         yield
 

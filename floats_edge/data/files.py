@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from floats_edge.data.decode import DamagedError, decode, refusing_bombs
+from floats_edge.data.decode import DamagedError, decode, pillow_heeded
 from floats_edge.data.reading import Half
 from floats_edge.errors import DataError, printable
 from floats_edge.images import Images, Indices, Labels, Pixels, Shape, drawn
@@ -85,7 +85,7 @@ def file_images(listing: Listing, size: Size | None, shape: Shape | None) -> Ima
 
     def read(indices: Indices) -> Pixels:
         try:
-            with refusing_bombs():
+            with pillow_heeded():
                 return drawn(len(indices), wanted, lambda i: draw(files[indices[i]]))
         except DamagedError:
             raise damage(files, find_damaged(files)) from None
@@ -95,7 +95,7 @@ def file_images(listing: Listing, size: Size | None, shape: Shape | None) -> Ima
 
 def _shape(files: Sequence[Path], size: Size | None) -> Shape:
     try:
-        with refusing_bombs():
+        with pillow_heeded():
             channels, height, width = decode(files[0], size).shape
     except DamagedError:
         raise damage(files, find_damaged(files)) from None
@@ -104,7 +104,7 @@ def _shape(files: Sequence[Path], size: Size | None) -> Shape:
 
 def find_damaged(files: Sequence[Path]) -> dict[int, str]:
     """Which files cannot be read, by their positions, and why; every one is decoded, few at a time."""
-    with refusing_bombs(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with pillow_heeded(), ThreadPoolExecutor(os.cpu_count()) as pool:
         reasons = {
             start + i: reason
             for start in range(0, len(files), _CHUNK)

@@ -25,7 +25,7 @@ LITTER = "hidden files and those that systems leave behind"
 SPECIAL = "pipes, devices or links to nothing"
 UNREAD = "images in a format that is not read: convert them, to PNG for one"
 OTHER = "files that are no images"
-LOOP = "links to a folder that was read already"
+LOOP = "links to a folder that holds them, or that was read already"
 
 Reasoned = tuple[str, Path]
 """Why something is passed over, and what."""
@@ -69,22 +69,21 @@ def is_litter(name: str) -> bool:
 
 
 def images_below(folder: Path) -> Walked:
-    """All images in ``folder`` and the folders in it; links are followed, but no folder is read twice.
+    """All images in ``folder`` and the folders in it; links are followed, but not upwards, and no folder is read twice.
 
     Raises:
         DataError: a folder cannot be read.
     """
     images: list[Path] = []
     passed_over: list[Reasoned] = []
-    seen: set[tuple[int, int]] = set()
+    seen = {_identity(above) for above in folder.resolve().parents}
     waiting = [folder]
     while waiting:
         place = waiting.pop()
-        status = place.stat()
-        if (status.st_dev, status.st_ino) in seen:
+        if _identity(place) in seen:
             passed_over.append((LOOP, place))
             continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(_identity(place))
         folders: list[Path] = []
         for path in entries(place):
             reason = why_passed_over(path)
@@ -96,6 +95,11 @@ def images_below(folder: Path) -> Walked:
                 images.append(path)
         waiting += sorted(folders, key=lambda path: (path.is_symlink(), path), reverse=True)  # the last is next
     return Walked(tuple(sorted(images)), tuple(passed_over))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def why_passed_over(path: Path) -> str | None:
