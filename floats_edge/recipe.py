@@ -119,7 +119,7 @@ class Data(Section):
     """Which images, and how they are split and augmented."""
 
     dataset: Literal["digits", "cifar10", "cifar100", "svhn", "stl10", "folder"] = "digits"
-    root: Path | None = Field(default=None, description="image folder or list, or where a data set is downloaded to")
+    root: Path | None = Field(default=None, description="image folder, or where a data set is downloaded to")
     image_size: int | None = Field(
         default=None, ge=4, le=512, description="height and width in pixels; None: as stored"
     )
