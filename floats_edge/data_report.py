@@ -56,7 +56,7 @@ class DataReport(BaseModel):
         for remark in self.remarks:
             yield f"  note: {remark}"
         for group in self.passed_over:
-            yield f"  passed over: {group.files:,} {group.reason} ({_examples(group.examples, group.files)})"
+            yield f"  passed over: {group.reason}: {group.files:,} ({_examples(group.examples, group.files)})"
         if self.damaged:
             yield f"  damaged, left out: {self.damaged:,} ({_examples(self.damaged_files[:EXAMPLES], self.damaged)})"
 

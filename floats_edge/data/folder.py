@@ -13,7 +13,7 @@
 In place of a folder the user may name a list.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -22,16 +22,17 @@ import numpy as np
 from floats_edge.data import lists
 from floats_edge.data.files import Listing, Size, file_half, sound_half
 from floats_edge.data.lists import ListFile
-from floats_edge.data.parts import LAYOUT, TEST_SHARE, ClassFolders, Cut, Part
+from floats_edge.data.parts import LAYOUT, LOOSE, TEST_SHARE, ClassFolders, Cut, Part
 from floats_edge.data.reading import Half, Reading, Source
-from floats_edge.data.walk import LITTER, entries, images_below, is_litter, relative_name, visible
+from floats_edge.data.walk import entries, images_below, relative_name, visible, why_passed_over
 from floats_edge.errors import DataError
 from floats_edge.images import Shape
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation")
 LIST = "labels"
-BESIDE = "folders and lists beside those that are read"
+BESIDE = "folders beside those that are read"
+UNLISTED = "images that no list names"
 
 
 @dataclass(frozen=True)
@@ -140,30 +141,48 @@ def find_layout(root: Path) -> Layout:
     if train or test:
         return _split_layout(root, train, test)
     found = _lists(entries(root), LIST)
-    return _list_layout(lists.read_found(found[0])) if found else _whole(ClassFolders(root, root), "class folders")
+    if not found:
+        return _whole(ClassFolders(root, root), "class folders")
+    named = lists.read_found(found[0])
+    layout = _list_layout(named)
+    return replace(layout, passed_over=(*layout.passed_over, *_unlisted(root, [named])))
 
 
 def _split_layout(root: Path, train: list[Path], test: list[Path]) -> Layout:
-    read = {part: part.name + ("/" if part.is_dir() else "") for part in (*train[:1], *test[:1])}
-    second = [part for part in test[1:] if part.is_dir()]
-    beside = [
-        path
-        for path in entries(root)
-        if path not in read and path not in second and (path.is_dir() or path.suffix.lower() in lists.SUFFIXES)
-    ]
+    parts = {path: _part(path, root) for path in (*train[:1], *test[:1])}
+    titles = {path: path.name + ("/" if path.is_dir() else "") for path in parts}
+    found = [part for part in parts.values() if isinstance(part, ListFile)]
+    if len(found) == len(parts):
+        passed_over = _unlisted(root, found)
+    else:
+        passed_over = [*_beside(root, [*parts, *test[1:]]), *_second_test(root, test, titles)]
     return Layout(
-        title=" and ".join(read.values()),
-        train=_part(train[0], root) if train else None,
-        test=_part(test[0], root) if test else None,
-        passed_over=(
-            *(
-                (f"images in {part.name}/, as {read[test[0]]} is tested on", relative_name(file, root))
-                for part in second
-                for file in images_below(part).images
-            ),
-            *((LITTER if is_litter(path.name) else BESIDE, path.name) for path in beside),
-        ),
+        title=" and ".join(titles.values()),
+        train=parts[train[0]] if train else None,
+        test=parts[test[0]] if test else None,
+        passed_over=tuple(passed_over),
     )
+
+
+def _beside(root: Path, known: list[Path]) -> list[tuple[str, str]]:
+    """What lies in a folder beside what is ``known``."""
+    others = [path for path in entries(root) if path not in known]
+    return [(why_passed_over(path) or (BESIDE if path.is_dir() else LOOSE), path.name) for path in others]
+
+
+def _second_test(root: Path, test: list[Path], titles: dict[Path, str]) -> list[tuple[str, str]]:
+    """Images that could be tested on, had another folder not come first."""
+    return [
+        (f"images of {path.name}, as {titles[test[0]]} is tested on", relative_name(file, root))
+        for path in test[1:]
+        for file in (images_below(path).images if path.is_dir() else (path,))
+    ]
+
+
+def _unlisted(root: Path, found: list[ListFile]) -> list[tuple[str, str]]:
+    """Images in a folder that no list names which was found there."""
+    listed = {row.file for part in found for row in part.rows}
+    return [(UNLISTED, relative_name(file, root)) for file in images_below(root).images if file not in listed]
 
 
 def _part(path: Path, root: Path) -> Part:

@@ -42,8 +42,8 @@ def images(tmp_path: Path) -> Path:
 FOUND = (
     "Images: 56 to train on, 6 to validate, 14 to test; 2 classes; from class folders",
     "note: no images are set apart for testing: 20% of each class are, the same ones each time",
-    "passed over: 2 files that are no images (ant/notes.txt; bee/notes.txt)",
-    "passed over: 2 hidden files and those that systems leave behind (ant/.DS_Store; bee/.DS_Store)",
+    "passed over: files that are no images: 2 (ant/notes.txt; bee/notes.txt)",
+    "passed over: hidden files and those that systems leave behind: 2 (ant/.DS_Store; bee/.DS_Store)",
     "damaged, left out: 6 (",
 )
 
@@ -78,7 +78,7 @@ def test_every_command_says_what_it_found(images: Path, tmp_path: Path) -> None:
         result = floats_edge(*words)
         assert result.exit_code == 0 or words[0] == "verify", (words, result.output)
         assert line in result.stderr, (words, result.stderr)
-        assert "passed over: 2 files that are no images" in result.stderr, words
+        assert "passed over: files that are no images: 2" in result.stderr, words
         assert "Images:" not in result.stdout, words
 
 

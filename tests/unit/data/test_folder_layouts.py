@@ -57,11 +57,15 @@ class TestSplitFolders:
     def test_test_is_taken_before_val_and_that_is_said(self, folder: Path) -> None:
         write_classes(folder / "val", 3)
         (folder / "raw").mkdir()
+        (folder / "README.md").write_text("about")
+        write_image(folder / "preview.png")
         splits = load_data(in_folder(folder), seed=0)
         assert contents(splits.test) == stored(folder / "test")
         assert passed_over(splits) == {
-            "images in val/, as test/ is tested on": 6,
-            "folders and lists beside those that are read": 1,
+            "images of val, as test/ is tested on": 6,
+            "folders beside those that are read": 1,
+            "images in no class folder": 1,
+            "files that are no images": 1,
         }
 
     def test_the_order_is_that_of_earlier_versions(self, folder: Path) -> None:
@@ -163,7 +167,7 @@ class TestPassedOver:
         }
         text = "\n".join(report(splits).lines())
         assert "Images: 18 to train on, 2 to validate, 10 to test; 2 classes; from train/ and test/" in text
-        assert "passed over: 2 files that are no images (train/ant/boxes.json; train/ant/notes.txt)" in text
+        assert "passed over: files that are no images: 2 (train/ant/boxes.json; train/ant/notes.txt)" in text
 
     def test_content_tells_images_of_other_names(self, folder: Path) -> None:
         ant = folder / "train" / "ant"
@@ -218,6 +222,10 @@ class TestWhole:
         parts = [contents(part) for part in (splits.train, splits.validation, splits.test)]
         assert set.union(*parts) == stored(folder)
         assert sum(map(len, parts)) == 40
+        numbers = [int(file.stem) for file in sorted((folder / "bee").iterdir())]
+        files = [np.asarray(Image.open(folder / "bee" / f"{n:02}.png")).transpose(2, 0, 1).tobytes() for n in numbers]
+        drawn = [n for n, file in zip(numbers, files, strict=True) if file in parts[2]]
+        assert drawn == [0, 2, 11, 17, 20, 21]
         (remark,) = report(splits).remarks
         assert remark == "no images are set apart for testing: 20% of each class are, the same ones each time"
 

@@ -108,6 +108,16 @@ class TestForms:
         content = [(path.replace("/", "\\"), label) for path, label in lines(root)]
         assert counts(load_data(in_folder(write_csv(root / "labels.csv", content)), seed=0)) == (14, 2, 4)
 
+    @pytest.mark.parametrize("name", ["labels.csv", "train.csv"])
+    def test_images_that_no_list_names_are_counted(self, name: str, root: Path) -> None:
+        write_csv(root / name, lines(root, 0, 8))
+        write_csv(root / "test.csv", lines(root, 2, 3))
+        if name == "labels.csv":
+            (root / "test.csv").unlink()
+        report = load_data(in_folder(root), seed=0).report
+        assert report is not None
+        assert [(group.reason, group.files) for group in report.passed_over] == [("images that no list names", 4)]
+
     def test_twice_is_said(self, root: Path) -> None:
         write_csv(root / "labels.csv", lines(root) + lines(root, 3, 5))
         report = load_data(in_folder(root), seed=0).report
