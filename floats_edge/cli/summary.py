@@ -128,7 +128,7 @@ def _run_facts(run: TrainingRun) -> Iterable[tuple[str, str]]:
     yield "labels", ", ".join(checkpoint.labels)
     yield "recipe", checkpoint.recipe.name
     if checkpoint.data is not None:
-        yield "images", "\n".join(line.removeprefix("Images: ").strip() for line in checkpoint.data.lines())
+        yield from (("images", line.removeprefix("Images: ").strip()) for line in checkpoint.data.lines())
     yield "method", checkpoint.recipe.method
     yield "sparsity", checkpoint.recipe.sparsity.title
     yield "epochs", f"{len(checkpoint.history)} of {checkpoint.recipe.train.epochs}"
