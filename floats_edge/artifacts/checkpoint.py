@@ -27,6 +27,7 @@ from floats_edge.artifacts.files import (
     write_atomic,
     writing,
 )
+from floats_edge.data_report import DataReport
 from floats_edge.errors import ArtifactError
 from floats_edge.networks.spec import ImageSpec
 from floats_edge.recipe import Recipe, Section, dump_recipe
@@ -66,6 +67,7 @@ class Checkpoint(Section):
     images: ImageSpec
     labels: tuple[str, ...]
     history: tuple[Epoch, ...] = Field(min_length=1)
+    data: DataReport | None = Field(default=None, description="None: the images did not lie in a folder")
     weights: FileName
     state: FileName
     files: dict[FileName, FileEntry]
@@ -132,6 +134,7 @@ def save_run(
     history: tuple[Epoch, ...],
     weights: Mapping[str, NDArray[Any]],
     state: Mapping[str, NDArray[Any]],
+    data: DataReport | None = None,
 ) -> TrainingRun:
     """Write the checkpoint of one epoch, with the metrics so far as JSON lines and CSV.
 
@@ -149,6 +152,7 @@ def save_run(
         images=images,
         labels=labels,
         history=history,
+        data=data,
         weights=names[0],
         state=names[1],
         files={name: file_entry(blob) for name, blob in blobs.items()},

@@ -46,7 +46,8 @@ EOT = 10
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random starts and fresh noise.")
 @click.option("--backend", default="ort-cpu", show_default=True, help="Runs a bundle: ort-cpu, ort-cuda, ort-trt, trt.")
 @click.option("--device", default="auto", show_default=True, help="Where PyTorch computes the attack.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out images that cannot be read, and say which.")
 @allow_code
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), default="evaluation.json", show_default=True
@@ -66,6 +67,7 @@ def evaluate(
     backend: str,
     device: str,
     data_dir: Path | None,
+    skip_damaged: bool,
     allow_code: bool,
     out: Path,
 ) -> None:
@@ -86,9 +88,9 @@ def evaluate(
     from rich.console import Console
 
     from floats_edge.artifacts.records import Evaluation, save_record
-    from floats_edge.cli.console import progress_bar
+    from floats_edge.cli.console import progress_bar, status_console, tell_images
     from floats_edge.cli.devices import torch_device
-    from floats_edge.data import load_data, load_test
+    from floats_edge.data import Reading, load_data, load_test
     from floats_edge.report.console import print_records
 
     torch_name = torch_device(device)
@@ -105,12 +107,13 @@ def evaluate(
     batch = evaluation_batch(recipe)
     draws = 1 if noise == "frozen" else eot or EOT
     if isinstance(engine, ResampledPredictor):
-        splits = load_data(recipe.data, recipe.seed, data_dir, kind)
+        splits = load_data(recipe.data, recipe.seed, data_dir, kind, Reading(skip_damaged))
         robustness.settle(engine, splits.train, recipe.attack, seed, batch)
+    reading = Reading(skip_damaged, tell_images(status_console()))
     if split == "test":
-        chosen = load_test(recipe.data, kind, data_dir)
+        chosen = load_test(recipe.data, kind, data_dir, reading)
     else:
-        chosen = load_data(recipe.data, recipe.seed, data_dir, kind).validation
+        chosen = load_data(recipe.data, recipe.seed, data_dir, kind, reading).validation
     chosen = chosen.first(images or recipe.evaluate.images)
     values = lambdas or engine.lambdas or recipe.evaluate.lambdas
     with engine, progress_bar("images") as bar:

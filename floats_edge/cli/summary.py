@@ -126,6 +126,8 @@ def _run_facts(run: TrainingRun) -> Iterable[tuple[str, str]]:
     yield "network", f"{checkpoint.recipe.model.title}, {len(checkpoint.labels)} classes"
     yield "labels", ", ".join(checkpoint.labels)
     yield "recipe", checkpoint.recipe.name
+    if checkpoint.data is not None:
+        yield from (("images", line.removeprefix("Images: ").strip()) for line in checkpoint.data.lines())
     yield "method", checkpoint.recipe.method
     yield "sparsity", checkpoint.recipe.sparsity.title
     yield "epochs", f"{len(checkpoint.history)} of {checkpoint.recipe.train.epochs}"

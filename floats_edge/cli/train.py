@@ -12,7 +12,8 @@ from floats_edge.cli.parameters import allow_code
 @click.option("-o", "--option", "options", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/NAME of the recipe]")
 @click.option("--resume", is_flag=True, help="Continue the run in the folder: bit for bit as if it had not stopped.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out images that cannot be read, and say which.")
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, …; auto takes a GPU where one is."
 )
@@ -23,6 +24,7 @@ def train(
     out: Path | None,
     resume: bool,
     data_dir: Path | None,
+    skip_damaged: bool,
     device: str,
     allow_code: bool,
 ) -> None:
@@ -44,9 +46,9 @@ def train(
     \b
         torchrun --nproc-per-node 2 -m floats_edge train my.yaml
     """
-    from floats_edge.cli.console import TrainingProgress, Unwatched
+    from floats_edge.cli.console import TrainingProgress, Unwatched, status_console, tell_images
     from floats_edge.cli.devices import torch_device
-    from floats_edge.data import load_data
+    from floats_edge.data import Reading, load_data
     from floats_edge.recipe import load_recipe
 
     settings = load_recipe(recipe, options)
@@ -55,9 +57,10 @@ def train(
 
     folder = out or Path("runs") / settings.name
     with distributed.join(torch_name) as workers:
-        with workers.first_leads():
-            splits = load_data(settings.data, settings.seed, data_dir)
         first = workers.rank == 0
+        reading = Reading(skip_damaged, tell_images(status_console())) if first else Reading(skip_damaged)
+        with workers.first_leads():
+            splits = load_data(settings.data, settings.seed, data_dir, reading=reading)
         with TrainingProgress(settings.name, settings.train.epochs) if first else Unwatched() as observer:
             loop.train(settings, splits, folder, observer, torch_name, resume, workers, allow_code)
     if first:

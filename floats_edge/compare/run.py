@@ -14,7 +14,7 @@ from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.artifacts.study import STUDY, TRIAL, Study, Trial, load_trial, save_study, save_trial
 from floats_edge.compare.complexity import complexity
 from floats_edge.compare.plan import with_seed
-from floats_edge.data import Splits, load_data
+from floats_edge.data import Reading, Splits, load_data
 from floats_edge.evaluate.batch import evaluation_batch
 from floats_edge.evaluate.robustness import evaluate
 from floats_edge.recipe import Recipe
@@ -43,6 +43,7 @@ def compare(
     data_dir: Path | None = None,
     device: str = "cpu",
     split: Split = "test",
+    reading: Reading | None = None,
     may_import: bool = False,
 ) -> Study:
     """Train and evaluate the variants of a plan, seed by seed, and write ``study.json`` into the folder ``out``.
@@ -55,6 +56,7 @@ def compare(
         data_dir: where the recipes' images are, if not where they say.
         device: a torch device.
         split: images to evaluate on; choices belong on ``validation``.
+        reading: how images are read from files.
         may_import: whether the user allowed code of the network source ``python`` to run.
 
     Raises:
@@ -67,7 +69,7 @@ def compare(
     for seed in range(seeds):
         for name, base in plan.items():
             recipe = with_seed(base, seed)
-            splits = load_data(recipe.data, recipe.seed, data_dir)
+            splits = load_data(recipe.data, recipe.seed, data_dir, reading=reading)
             folder = out / name / f"seed-{recipe.seed}"
             with watcher.training(f"{name}, seed {recipe.seed}", recipe.train.epochs) as observer:
                 run = train(recipe, splits, folder, observer, device, resume=True, may_import=may_import)

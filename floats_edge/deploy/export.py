@@ -38,7 +38,7 @@ from floats_edge.artifacts.manifest import (
 )
 from floats_edge.artifacts.sensitivity import SENSITIVITY
 from floats_edge.artifacts.weights import layer_specs, pack_scales, pack_weights, unpack_weights
-from floats_edge.data import load_data, load_test
+from floats_edge.data import Reading, load_data, load_test
 from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.calibrate import Int8Request, Quantisation, quantisation
 from floats_edge.deploy.engine_request import EngineOptions
@@ -97,6 +97,7 @@ class ExportRequest:
         switch: mode of a bundle for any lambda: how it changes from one to another.
         int8: how to quantise, if that is the precision.
         allow_mismatch: export even what fails its gate; the manifest says so.
+        reading: how images are read from files.
         may_import: whether the user allowed code of the network source ``python`` to run; a bundle needs none.
     """
 
@@ -107,6 +108,7 @@ class ExportRequest:
     switch: Switch = "bound"
     int8: Int8Request = field(default_factory=Int8Request)
     allow_mismatch: bool = False
+    reading: Reading = field(default_factory=Reading)
     may_import: bool = False
 
     def __post_init__(self) -> None:
@@ -213,7 +215,7 @@ def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = la
 def _export(source: _Source, out: Path, request: ExportRequest, data_dir: Path | None, say: Say) -> Bundle:
     if request.trt:
         check_options(request.engine, request.mode, request.precision or "fp32")
-    images = load_test(source.recipe.data, source.kind, data_dir).first(PARITY_IMAGES).as_float()
+    images = load_test(source.recipe.data, source.kind, data_dir, request.reading).first(PARITY_IMAGES).as_float()
     lambdas = request.lambdas if isinstance(request.lambdas, tuple) else source.recipe.evaluate.lambdas
     try:
         check_reference(source.reference, images[:GOLDEN_IMAGES], lambdas)
@@ -261,7 +263,7 @@ def _quantisation(
 ) -> Quantisation:
     """How the graphs become int8; what each layer costs is written into ``folder`` if it was measured."""
     lambdas = request.lambdas if isinstance(request.lambdas, tuple) else None
-    splits = load_data(source.recipe.data, source.recipe.seed, data_dir, source.kind)
+    splits = load_data(source.recipe.data, source.recipe.seed, data_dir, source.kind, request.reading)
     found = quantisation(source.network, source.twin, splits, lambdas, source.recipe, request.int8, say)
     if found.sensitivity is not None:
         write_atomic(folder / SENSITIVITY, (found.sensitivity.model_dump_json(indent=2) + "\n").encode())

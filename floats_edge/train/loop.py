@@ -134,17 +134,22 @@ def _train(
             check_same_images(previous, trainer.kind, splits)
             history = previous.checkpoint.history
             trainer.restore(previous.weights(), previous.state())
-        elif trainer.pretrained is not None:
-            trainer.settle()
+    if previous is None and trainer.pretrained is not None:
+        trainer.settle()
     trainer.check_alike()
     if previous is not None and previous.checkpoint.recipe != recipe and workers.rank == 0:
-        save_run(path, recipe, trainer.kind, splits.labels, history, trainer.weights(), trainer.state())
+        _save(path, trainer, splits, history)
     for epoch in range(len(history), recipe.train.epochs):
         trainer.fall_back(history)
         history = (*history, trainer.run_epoch(epoch, observer))
         if workers.rank == 0:
-            save_run(path, recipe, trainer.kind, splits.labels, history, trainer.weights(), trainer.state())
+            _save(path, trainer, splits, history)
         observer.on_epoch(history[-1])
+
+
+def _save(path: Path, trainer: "Trainer", splits: Splits, history: tuple[Epoch, ...]) -> None:
+    weights, state = trainer.weights(), trainer.state()
+    save_run(path, trainer.recipe, trainer.kind, splits.labels, history, weights, state, splits.report)
 
 
 class Trainer:
