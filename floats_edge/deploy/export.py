@@ -23,7 +23,7 @@ from floats_edge.artifacts.bundle import (
     staged_bundle,
     write_manifest,
 )
-from floats_edge.artifacts.checkpoint import TrainingRun, open_run
+from floats_edge.artifacts.checkpoint import open_run
 from floats_edge.artifacts.files import pack_tensors, write_atomic
 from floats_edge.artifacts.manifest import (
     WEIGHTS_APART,
@@ -37,27 +37,22 @@ from floats_edge.artifacts.manifest import (
     Precision,
 )
 from floats_edge.artifacts.sensitivity import SENSITIVITY
-from floats_edge.artifacts.weights import layer_specs, pack_scales, pack_weights, unpack_weights
+from floats_edge.artifacts.weights import layer_specs, pack_scales, pack_weights
 from floats_edge.data import Reading, load_data, load_test
 from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.calibrate import Int8Request, Quantisation, quantisation
 from floats_edge.deploy.engine_request import EngineOptions
 from floats_edge.deploy.engines import check_engines, check_options, with_engines, with_mismatch
-from floats_edge.deploy.lambda_graph import Network
+from floats_edge.deploy.source import Say, Source, from_bundle, from_run
 from floats_edge.errors import ArtifactError, BackendError, LambdaError, ParityError
 from floats_edge.evaluate.batch import evaluation_batch
 from floats_edge.evaluate.parity import GATES, check_parity, check_reference, measure_parity
-from floats_edge.images import ImageKind
 from floats_edge.method.fold import MOST_LAMBDAS, check_lambda
-from floats_edge.recipe import Recipe
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Predictor
-from floats_edge.runtime.graph_check import read_graph
-from floats_edge.runtime.lambda_weights import LambdaWeights
 
 if TYPE_CHECKING:
-    from floats_edge.evaluate.robustness import Twin
-    from floats_edge.runtime.twin import BundleTwin
+    pass
 
 PARITY_IMAGES = 512
 GOLDEN_IMAGES = 8
@@ -74,8 +69,6 @@ precision, one differed by more than 1e-2, so there int8's gate stays the tolera
 WEIGHTS = "weights.safetensors"
 
 Switch = Literal["bound", "input", "refit"]
-
-Say = Callable[[str], None]
 
 _ANY_LAMBDA: dict[Mode, str] = {
     "bound": "any in [0, 1]: weights are inputs",
@@ -139,30 +132,6 @@ class ExportRequest:
         return "fixed" if len(self.lambdas) == 1 else "bank"
 
 
-@dataclass(frozen=True, eq=False)
-class _Source:
-    """A trained network, ready to be exported in any mode and precision.
-
-    ``reference`` computes what was trained, cut channels and all; ``network`` and ``twin`` are what is left. ``title``
-    is that of the network, for people. ``mismatch`` is how far the reference is from that, if it is a bundle that was
-    let pass.
-    """
-
-    network: Network
-    reference: Predictor
-    twin: Callable[[], "Twin"]
-    title: str
-    labels: tuple[str, ...]
-    recipe: Recipe
-    checkpoint_sha256: str
-    mismatch: str | None = None
-
-    @property
-    def kind(self) -> ImageKind:
-        """Which images the network takes."""
-        return ImageKind(self.labels, self.reference.image_shape)
-
-
 def export(
     path: Path, out: Path, request: ExportRequest, data_dir: Path | None = None, say: Say = lambda _: None
 ) -> Bundle:
@@ -185,11 +154,11 @@ def export(
         OutputError: ``out`` cannot be written or holds something else.
     """
     if not is_bundle(path):
-        return _export(_from_run(open_run(path), request.may_import, say), out, request, data_dir, say)
+        return _export(from_run(open_run(path), request.may_import, say), out, request, data_dir, say)
     bundle = open_sound(path)
     if request.keeps_graphs:
         return add_engines(bundle, out, request, say)
-    return _export(_from_bundle(bundle), out, request, data_dir, say)
+    return _export(from_bundle(bundle), out, request, data_dir, say)
 
 
 def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = lambda _: None) -> Bundle:
@@ -212,7 +181,7 @@ def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = la
     return open_bundle(out)
 
 
-def _export(source: _Source, out: Path, request: ExportRequest, data_dir: Path | None, say: Say) -> Bundle:
+def _export(source: Source, out: Path, request: ExportRequest, data_dir: Path | None, say: Say) -> Bundle:
     if request.trt:
         check_options(request.engine, request.mode, request.precision or "fp32")
     images = load_test(source.recipe.data, source.kind, data_dir, request.reading).first(PARITY_IMAGES).as_float()
@@ -259,7 +228,7 @@ def _refused(error: ParityError) -> ParityError:
 
 
 def _quantisation(
-    source: _Source, folder: Path, request: ExportRequest, data_dir: Path | None, say: Say
+    source: Source, folder: Path, request: ExportRequest, data_dir: Path | None, say: Say
 ) -> Quantisation:
     """How the graphs become int8; what each layer costs is written into ``folder`` if it was measured."""
     lambdas = request.lambdas if isinstance(request.lambdas, tuple) else None
@@ -283,7 +252,7 @@ def _finish(folder: Path, manifest: Manifest, request: ExportRequest, say: Say) 
 
 
 def _write_graphs(
-    source: _Source,
+    source: Source,
     folder: Path,
     request: ExportRequest,
     images: NDArray[np.float32],
@@ -340,7 +309,7 @@ def _write_golden(
     return Golden(file="golden.safetensors", lambdas=lambdas, tolerance=tolerance)
 
 
-def _metadata(source: _Source, lam: LambdaSpec, value: float | None, precision: Precision) -> dict[str, str]:
+def _metadata(source: Source, lam: LambdaSpec, value: float | None, precision: Precision) -> dict[str, str]:
     return {
         "floats_edge.version": __version__,
         "floats_edge.network": source.title,
@@ -350,63 +319,3 @@ def _metadata(source: _Source, lam: LambdaSpec, value: float | None, precision: 
         "floats_edge.input": "float32 NCHW in [0, 1]; normalisation is inside the graph",
         "floats_edge.labels": json.dumps(source.labels),
     }
-
-
-def _from_run(run: TrainingRun, may_import: bool, say: Say) -> _Source:
-    try:
-        from floats_edge.runtime.torch import TorchPredictor, deployed_network, run_predictor
-    except ImportError as error:
-        raise BackendError(
-            f"exporting a checkpoint needs PyTorch: {error}.",
-            fix="pip install 'floats-edge[train]', or export a bundle elsewhere and add --trt to it here",
-        ) from None
-    say("tracing the network")
-    recipe, deployed = run.checkpoint.recipe, deployed_network(run, may_import)
-    layers, rule = deployed.layers, recipe.condition.rule
-    twin = TorchPredictor(deployed.network, run.checkpoint.images.shape, LambdaWeights(layers, rule))
-    return _Source(
-        network=Network(template=onnx_graph.trace(twin.network, twin.image_shape), layers=layers, rule=rule),
-        reference=run_predictor(run, may_import=may_import),
-        twin=lambda: twin,
-        title=recipe.model.title,
-        labels=run.checkpoint.labels,
-        recipe=recipe,
-        checkpoint_sha256=run.weights_sha256,
-    )
-
-
-def _twin(bundle: Bundle) -> "BundleTwin":
-    try:
-        from floats_edge.runtime.twin import BundleTwin
-    except ImportError as error:
-        raise BackendError(
-            f"calibrating int8 attacks the images, which needs PyTorch: {error}.",
-            fix="pip install 'floats-edge[train]', or export elsewhere and add --trt to the bundle here",
-        ) from None
-    return BundleTwin(bundle)
-
-
-def _from_bundle(bundle: Bundle) -> _Source:
-    manifest = bundle.manifest
-    if manifest.weights is None or manifest.precision != "fp32":
-        raise ArtifactError(
-            f"{bundle.path} is {manifest.lam.mode} in {manifest.precision}: it lacks what another bundle is made from.",
-            fix="export from the checkpoint, or from a bundle made with --lambda runtime --precision fp32",
-        )
-    layers = unpack_weights(bundle.tensors(manifest.weights), manifest.layers, manifest.lam.noise_seed)
-    verdict = manifest.verdict("ort-cpu")
-    found = (manifest.mismatch, *(verdict.problems if verdict else ()))
-    return _Source(
-        network=Network(
-            template=read_graph(bundle, manifest.graphs[0].file),
-            layers=layers,
-            rule=manifest.lam.rule,
-        ),
-        reference=open_predictor(bundle, "ort-cpu", 0.0),
-        twin=lambda: _twin(bundle),
-        title=manifest.network,
-        labels=manifest.output.labels,
-        recipe=manifest.recipe,
-        checkpoint_sha256=manifest.checkpoint_sha256,
-        mismatch=" ".join(filter(None, found)) or None,
-    )

@@ -27,15 +27,11 @@ from floats_edge.recipe import Recipe
 from floats_edge.train import check
 from floats_edge.train.distributed import ALONE, Workers
 from floats_edge.train.execution import Precision, torch_settings
+from floats_edge.train.optimizer import make_optimizer, remember, remembered, set_learning_rate
 from floats_edge.train.resume import check_same_images, previous_run
 from floats_edge.train.sparsity import make_masks
 from floats_edge.train.steps import Batch, FloatStep, Losses, ResampledFloatStep, make_step
 from floats_edge.train.sync_batchnorm import synchronize_batchnorm
-
-SECOND_BETA = 0.999
-"""Of AdamW."""
-_REMEMBERED = {"sgd": ("momentum_buffer",), "adamw": ("exp_avg", "exp_avg_sq", "step")}
-"""What an optimiser keeps of each parameter."""
 
 
 class Observer(Protocol):
@@ -184,21 +180,12 @@ class Trainer:
         self.updater = make_masks(self.network, example(self.kind).to(device), recipe, self.steps_per_epoch)
         self.step = make_step(prepared, recipe, workers)
         synchronize_batchnorm(self.network, workers)
-        self.optimizer = self._make_optimizer()
+        self.optimizer = make_optimizer(self._parameters(), recipe.train)
         self.precision = Precision(recipe.train.amp, device)
 
-    def _trained(self) -> list[tuple[str, nn.Parameter]]:
-        return [(name, parameter) for name, parameter in self.network.named_parameters() if parameter.requires_grad]
-
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        """Weight decay on weights, none on biases, alpha and BatchNorm."""
-        decayed = [parameter for _, parameter in self._trained() if parameter.ndim > 1]
-        others = [parameter for _, parameter in self._trained() if parameter.ndim <= 1]
-        train = self.recipe.train
-        groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        if train.optimizer == "adamw":
-            return torch.optim.AdamW(groups, lr=train.lr, betas=(train.momentum, SECOND_BETA))
-        return torch.optim.SGD(groups, lr=train.lr, momentum=train.momentum, nesterov=True)
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        """Those that are trained, by name."""
+        return {name: parameter for name, parameter in self.network.named_parameters() if parameter.requires_grad}
 
     def run_epoch(self, epoch: int, observer: Observer) -> Epoch:
         """Train one epoch, then measure accuracy on validation images.
@@ -212,7 +199,7 @@ class Trainer:
         start = time.perf_counter()
         for images, labels in self._batches(epoch):
             step = epoch * self.steps_per_epoch + losses.steps
-            learning_rate = self._set_learning_rate(step / total)
+            learning_rate = set_learning_rate(self.optimizer, self.recipe.train, step / total)
             loss = losses.add(self.update(images, labels, generator).of_all(self.workers))
             if not math.isfinite(loss):
                 raise check.diverged(f"the loss of step {step + 1} is {loss:g}")
@@ -258,29 +245,18 @@ class Trainer:
             BackendError: they do not.
         """
         masks = (weight.mask for weight in self.weights_by_layer.values())
-        self.workers.check_alike((*masks, *(parameter for _, parameter in self._trained())))
+        self.workers.check_alike((*masks, *self._parameters().values()))
 
     def update(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Losses:
         with self.precision.autocast():
             losses = self.step.losses(images, labels, self.attack, generator)
         self.optimizer.zero_grad(set_to_none=True)
         self.precision.backward(losses.total)
-        self.workers.average_gradients([parameter for _, parameter in self._trained()])
+        self.workers.average_gradients([*self._parameters().values()])
         self.precision.unscale(self.optimizer)
         self.updater.mask_gradients()
         self.precision.step(self.optimizer)
         return losses
-
-    def _set_learning_rate(self, progress: float) -> float:
-        """Linear warm-up to the recipe's peak, then cosine to 0."""
-        train = self.recipe.train
-        if progress < train.warmup:
-            rate = train.lr * progress / train.warmup
-        else:
-            rate = train.lr * 0.5 * (1 + math.cos(math.pi * (progress - train.warmup) / (1 - train.warmup)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        return rate
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         """This worker's share of an epoch's augmented batches: images float32 in [0, 1], channels last, and labels."""
@@ -341,11 +317,7 @@ class Trainer:
     def state(self) -> Tensors:
         """What resuming needs besides the weights, to save."""
         tensors = {f"gradient/{name}": gradient for name, gradient in self.updater.gradient.items()}
-        for name, parameter in self._trained():
-            for entry in _REMEMBERED[self.recipe.train.optimizer]:
-                nothing = torch.zeros(()) if entry == "step" else torch.zeros_like(parameter)
-                tensors[f"{entry}/{name}"] = self.optimizer.state[parameter].get(entry, nothing)
-        tensors |= self.precision.state()
+        tensors |= remembered(self.optimizer, self._parameters()) | self.precision.state()
         return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
     def restore(self, weights: Tensors, state: Tensors) -> None:
@@ -358,11 +330,7 @@ class Trainer:
             self.network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
             for name, gradient in self.updater.gradient.items():
                 gradient.copy_(torch.from_numpy(state[f"gradient/{name}"]))
-            for name, parameter in self._trained():
-                for entry in _REMEMBERED[self.recipe.train.optimizer]:
-                    tensor = torch.from_numpy(state[f"{entry}/{name}"])
-                    like = parameter if tensor.ndim == parameter.ndim else tensor
-                    self.optimizer.state[parameter][entry] = torch.empty_like(like).copy_(tensor)
+            remember(self.optimizer, self._parameters(), state)
             self.precision.restore(state)
         except (RuntimeError, KeyError):
             raise ArtifactError(
