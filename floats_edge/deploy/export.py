@@ -294,7 +294,6 @@ def _write_graphs(
     lam = LambdaSpec(
         mode=request.mode,
         values=request.lambdas if isinstance(request.lambdas, tuple) else None,
-        rule=network.rule,
         noise_seed=source.recipe.condition.noise_seed,
     )
     graphs: list[Graph] = []
@@ -360,10 +359,9 @@ def _from_run(run: TrainingRun, may_import: bool, say: Say) -> _Source:
         ) from None
     say("tracing the network")
     recipe, deployed = run.checkpoint.recipe, deployed_network(run, may_import)
-    layers, rule = deployed.layers, recipe.condition.rule
-    twin = TorchPredictor(deployed.network, run.checkpoint.images.shape, LambdaWeights(layers, rule))
+    twin = TorchPredictor(deployed.network, run.checkpoint.images.shape, LambdaWeights(deployed.layers))
     return _Source(
-        network=Network(template=onnx_graph.trace(twin.network, twin.image_shape), layers=layers, rule=rule),
+        network=Network(template=onnx_graph.trace(twin.network, twin.image_shape), layers=deployed.layers),
         reference=run_predictor(run, may_import=may_import),
         twin=lambda: twin,
         title=recipe.model.title,
@@ -395,11 +393,7 @@ def _from_bundle(bundle: Bundle) -> _Source:
     verdict = manifest.verdict("ort-cpu")
     found = (manifest.mismatch, *(verdict.problems if verdict else ()))
     return _Source(
-        network=Network(
-            template=read_graph(bundle, manifest.graphs[0].file),
-            layers=layers,
-            rule=manifest.lam.rule,
-        ),
+        network=Network(template=read_graph(bundle, manifest.graphs[0].file), layers=layers),
         reference=open_predictor(bundle, "ort-cpu", 0.0),
         twin=lambda: _twin(bundle),
         title=manifest.network,
