@@ -190,7 +190,7 @@ def float_network(bundles: "Callable[..., Bundle]", digits_run: "TrainingRun") -
     from floats_edge.runtime.torch import folded_network
 
     template = onnx.load_model_from_string(bundles("bound").read("model.onnx"))
-    return Network(template, folded_network(digits_run).layers, "interpolate")
+    return Network(template, folded_network(digits_run).layers)
 
 
 @pytest.fixture

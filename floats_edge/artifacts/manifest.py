@@ -26,7 +26,7 @@ from floats_edge.artifacts.bounds import (
     Remark,
 )
 from floats_edge.artifacts.files import FileEntry, FileName
-from floats_edge.method.fold import MOST_LAMBDAS, Rule
+from floats_edge.method.fold import MOST_LAMBDAS
 from floats_edge.recipe import Attack, Lambda, Recipe, Section
 
 SCHEMA_VERSION = 2
@@ -74,7 +74,6 @@ class LambdaSpec(Section):
     values: Lambdas | None = Field(
         description="fixed and bank: the lambdas served; bound, input, refit: None, any in [0, 1]"
     )
-    rule: Rule
     noise_seed: int = Field(ge=0, lt=2**63)
 
     @model_validator(mode="after")

@@ -93,7 +93,8 @@ def _bundle_facts(manifest: Manifest) -> Iterable[tuple[str, str]]:
     yield "output", f"{manifest.output.name}: {manifest.output.dtype} [N, {len(manifest.output.labels)}]"
     yield "labels", ", ".join(manifest.output.labels)
     yield "lambda", "any in [0, 1]" if served is None else ", ".join(f"{lam:g}" for lam in served)
-    yield "lambda mode", f"{manifest.lam.mode}, rule {manifest.lam.rule}, noise seed {manifest.lam.noise_seed}"
+    rule = manifest.recipe.condition.rule
+    yield "lambda mode", f"{manifest.lam.mode}, rule {rule}, noise seed {manifest.lam.noise_seed}"
     yield "precision", manifest.precision
     if manifest.calibration is not None:
         yield f"kept in {manifest.calibration.kept_precision}", ", ".join(manifest.calibration.kept) or "no convolution"

@@ -265,7 +265,6 @@ def _write_graphs(
     lam = LambdaSpec(
         mode=request.mode,
         values=request.lambdas if isinstance(request.lambdas, tuple) else None,
-        rule=network.rule,
         noise_seed=source.recipe.condition.noise_seed,
     )
     graphs: list[Graph] = []

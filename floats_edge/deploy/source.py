@@ -66,10 +66,9 @@ def from_run(run: TrainingRun, may_import: bool, say: Say) -> Source:
         ) from None
     say("tracing the network")
     recipe, deployed = run.checkpoint.recipe, deployed_network(run, may_import)
-    layers, rule = deployed.layers, recipe.condition.rule
-    twin = TorchPredictor(deployed.network, run.checkpoint.images.shape, LambdaWeights(layers, rule))
+    twin = TorchPredictor(deployed.network, run.checkpoint.images.shape, LambdaWeights(deployed.layers))
     return Source(
-        network=Network(template=onnx_graph.trace(twin.network, twin.image_shape), layers=layers, rule=rule),
+        network=Network(template=onnx_graph.trace(twin.network, twin.image_shape), layers=deployed.layers),
         reference=run_predictor(run, may_import=may_import),
         twin=lambda: twin,
         title=recipe.model.title,
@@ -106,11 +105,7 @@ def from_bundle(bundle: Bundle) -> Source:
     verdict = manifest.verdict("ort-cpu")
     found = (manifest.mismatch, *(verdict.problems if verdict else ()))
     return Source(
-        network=Network(
-            template=read_graph(bundle, manifest.graphs[0].file),
-            layers=layers,
-            rule=manifest.lam.rule,
-        ),
+        network=Network(template=read_graph(bundle, manifest.graphs[0].file), layers=layers),
         reference=open_predictor(bundle, "ort-cpu", 0.0),
         twin=lambda: _twin(bundle),
         title=manifest.network,

@@ -13,7 +13,7 @@ from floats_edge.errors import NetworkError
 from floats_edge.method.channel_groups import ChannelGroups
 from floats_edge.method.channels import sides, unmasked
 from floats_edge.method.condition import load_weights
-from floats_edge.method.fold import AffineLayer, AffineLayers, clean_weights
+from floats_edge.method.fold import VECTORS, AffineLayer, AffineLayers, clean_weights
 from floats_edge.method.plan import inference
 
 Channels = NDArray[np.bool_]
@@ -80,8 +80,8 @@ def _without(layer: AffineLayer, kept: Sequence[Channels]) -> AffineLayer:
     mask = layer.mask.copy()
     for axis, channels in enumerate(kept):
         mask.swapaxes(0, axis)[~channels] = False
-    ends = {name: getattr(layer, name) * kept[0] for name in ("gain_clean", "gain_adv", "bias_clean", "bias_adv")}
-    return replace(layer, theta=layer.theta * mask, noise=layer.noise * mask, mask=mask, **ends)
+    vectors = {name: getattr(layer, name) * kept[0] for name in VECTORS}
+    return replace(layer, theta=layer.theta * mask, noise=layer.noise * mask, mask=mask, **vectors)
 
 
 def _narrow(layer: nn.Module, outputs: Channels, inputs: Channels | None = None) -> None:
@@ -114,6 +114,6 @@ def _narrowed(layer: AffineLayer, kept: Sequence[Channels]) -> AffineLayer:
     return replace(
         layer,
         **{name: getattr(layer, name)[left] for name in ("theta", "mask", "noise")},
-        **{name: getattr(layer, name)[kept[0]] for name in ("gain_clean", "gain_adv", "bias_clean", "bias_adv")},
+        **{name: getattr(layer, name)[kept[0]] for name in VECTORS},
         drawn=drawn,
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.manifest import Precision
 from floats_edge.artifacts.weights import take_scales, unpack_weights
-from floats_edge.method.fold import AffineLayers, Rule, Weights, affine_in_lambda, clean_weights
+from floats_edge.method.fold import AffineLayers, Weights, affine_in_lambda, clean_weights
 
 Array = NDArray[np.float32]
 
@@ -146,12 +146,11 @@ class LambdaWeights(Line):
 
     Args:
         layers: the affine form of the network, NumPy arrays.
-        rule: how a lambda between 0 and 1 is served.
         threads: that switching may use; None: one per processor.
     """
 
-    def __init__(self, layers: AffineLayers, rule: Rule, threads: int | None = None) -> None:
-        super().__init__(clean_weights(layers), *affine_in_lambda(layers, rule), threads)
+    def __init__(self, layers: AffineLayers, threads: int | None = None) -> None:
+        super().__init__(clean_weights(layers), *affine_in_lambda(layers), threads)
 
 
 class InputWeights:
@@ -262,7 +261,7 @@ def _read_weights(bundle: Bundle, threads: int | None = None) -> tuple[LambdaWei
     tensors = bundle.tensors(manifest.weights)
     scales = take_scales(tensors, manifest.layers) if manifest.precision == "int8" else {}
     layers = unpack_weights(tensors, manifest.layers, manifest.lam.noise_seed)
-    return LambdaWeights(layers, manifest.lam.rule, threads), scales
+    return LambdaWeights(layers, threads), scales
 
 
 def _flat(weights: Weights) -> Array:

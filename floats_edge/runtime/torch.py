@@ -85,7 +85,7 @@ class ResampledPredictor(Predictor):
     def network(self, images: Tensor) -> Tensor:
         """Logits at the lambda in force under a fresh draw of the noise."""
         resample_noise(self._trained.network, self._generator)
-        load_weights(self._folded, weights_at(fold(self._trained.layers), self.lam, self._rule))
+        load_weights(self._folded, weights_at(fold(self._trained.layers, self._rule), self.lam))
         return self._folded(images)
 
     def settle(self, batches: Sequence[Images]) -> None:
@@ -178,7 +178,7 @@ def folded_network(run: TrainingRun, may_import: bool = False) -> FoldedNetwork:
             fix="floats-edge evaluate runs it as it is; to export, train with method: float",
         )
     trained = trained_network(run, may_import)
-    layers = {name: layer.numpy() for name, layer in fold(trained.layers).items()}
+    layers = {name: layer.numpy() for name, layer in fold(trained.layers, run.checkpoint.recipe.condition.rule).items()}
     return FoldedNetwork(unfilled(trained.network, trained.layers), layers)
 
 
@@ -249,6 +249,5 @@ def run_predictor(run: TrainingRun, device: str = "cpu", may_import: bool = Fals
     Raises:
         ArtifactError: it does not fold.
     """
-    folded, rule = folded_network(run, may_import), run.checkpoint.recipe.condition.rule
-    weights = LambdaWeights(folded.layers, rule)
-    return TorchPredictor(folded.network, run.checkpoint.images.shape, weights, device=device)
+    folded = folded_network(run, may_import)
+    return TorchPredictor(folded.network, run.checkpoint.images.shape, LambdaWeights(folded.layers), device=device)

@@ -102,7 +102,8 @@ class CutChannels(ChannelMasks):
         plain = unfilled(network, layers)
         channels = channel_groups(plain, layers, example)
         super().__init__(layers, channels, channel_counts(channels, recipe.sparsity))
-        check_channels(plain, {name: layer.numpy() for name, layer in fold(layers).items()}, channels, example)
+        folded = fold(layers, recipe.condition.rule)
+        check_channels(plain, {name: layer.numpy() for name, layer in folded.items()}, channels, example)
         self.last_dense_step = max(1, round(DENSE_SHARE * recipe.train.epochs * steps_per_epoch))
         self.epoch = (self.last_dense_step - 1) // steps_per_epoch
 

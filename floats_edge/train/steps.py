@@ -78,7 +78,7 @@ class Folded:
 
     @torch.no_grad()
     def at(self, lam: float) -> Network:
-        load_weights(self.folded, weights_at(fold(self.layers), lam, self.rule))
+        load_weights(self.folded, weights_at(fold(self.layers, self.rule), lam))
         return self.folded
 
     def attacked(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Tensor:

@@ -277,7 +277,6 @@ Manifest read_manifest(const json& document) {
   manifest.input = read_input(document["input"]);
   manifest.output = {document["output"]["name"], document["output"]["labels"]};
   manifest.mode = read_mode(lam["mode"].get_ref<const std::string&>());
-  manifest.rule = lam["rule"] == "paper" ? Rule::paper : Rule::interpolate;
   manifest.precision = read_precision(document["precision"].get_ref<const std::string&>(), manifest.mode);
   manifest.kept_in_fp16 = read_kept_in_fp16(document["calibration"]);
   if (!lam["noise_seed"].is_number_unsigned()) invalid("lam.noise_seed: negative");

@@ -25,7 +25,6 @@ ErrorCode refusal(const std::string& bundle, const Change& change) {
 TEST_CASE("manifests that floats-edge wrote are read") {
   const Manifest bound = parse_manifest(manifest_of("bound").dump());
   CHECK(bound.mode == Mode::bound);
-  CHECK(bound.rule == Rule::interpolate);
   CHECK(bound.precision == Precision::fp32);
   CHECK(bound.noise_seed == 12345678901234567u);
   CHECK(bound.lambdas.values.empty());
@@ -36,7 +35,6 @@ TEST_CASE("manifests that floats-edge wrote are read") {
 
   const Manifest bank = parse_manifest(manifest_of("bank-fp16").dump());
   CHECK(bank.mode == Mode::bank);
-  CHECK(bank.rule == Rule::paper);
   CHECK(bank.lambdas.values == std::vector<float>{0, 0.25, 0.5, 0.75, 1});
   CHECK(bank.graphs.size() == 5);
   CHECK(parse_manifest(manifest_of("fixed").dump()).lambdas.values == std::vector<float>{0.3f});

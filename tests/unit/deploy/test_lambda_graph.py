@@ -18,9 +18,9 @@ from floats_edge.artifacts.manifest import Mode, Precision
 from floats_edge.artifacts.weights import pack_weights
 from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.lambda_graph import Network
-from floats_edge.method.condition import condition, conditioned_layers, fold, folded
+from floats_edge.method.condition import condition, conditioned_layers, folded
 from floats_edge.method.conditioning import conditioned_weights
-from floats_edge.method.fold import AffineLayer, Rule
+from floats_edge.method.fold import AffineLayer, Rule, affine
 from floats_edge.method.semi_structured import is_eligible, is_two_of_four, random_mask
 from floats_edge.networks.build import build, register
 from floats_edge.networks.normalize import normalize
@@ -49,14 +49,15 @@ def float_network() -> nn.Module:
     return network
 
 
-def layers_with(mask_of: MaskOf) -> dict[str, AffineLayer]:
+def layers_with(mask_of: MaskOf, rule: Rule) -> dict[str, AffineLayer]:
     """The layers of an untrained network with such masks; its two ends differ in every channel."""
     generator = torch.Generator().manual_seed(0)
     network = float_network()
     for weight in conditioned_weights(network).values():
         weight.set_mask(mask_of(tuple(weight.theta.shape), generator))
-    layers = {name: layer.numpy() for name, layer in fold(conditioned_layers(network)).items()}
-    return {name: replace(layer, gain_adv=layer.gain_adv * 1.5) for name, layer in layers.items()}
+    ends = {name: layer.ends() for name, layer in conditioned_layers(network).items()}
+    apart = {name: replace(layer, gain_adv=layer.gain_adv * 1.5) for name, layer in ends.items()}
+    return {name: affine(layer, rule).numpy() for name, layer in apart.items()}
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +67,14 @@ def template() -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def dense(template: onnx.ModelProto) -> Network:
-    layers = layers_with(lambda shape, generator: torch.ones(shape, dtype=torch.bool))
-    return Network(template, layers, "interpolate")
+    return Network(template, layers_with(lambda shape, generator: torch.ones(shape, dtype=torch.bool), "interpolate"))
 
 
 @pytest.fixture(scope="module")
 def tenth(template: onnx.ModelProto) -> Network:
     """An irregular mask of density 0.1."""
     return Network(
-        template, layers_with(lambda shape, generator: torch.rand(shape, generator=generator) < 0.1), "paper"
+        template, layers_with(lambda shape, generator: torch.rand(shape, generator=generator) < 0.1, "paper")
     )
 
 
@@ -122,7 +122,7 @@ def weights_of(network: Network, mode: Mode, precision: Precision, lam: float) -
     """All tensors from which a graph, or what feeds it, makes a weight at ``lam``."""
     if mode == "bound":
         scales = network.scales(None) if precision == "int8" else {}
-        arrays = InputWeights(LambdaWeights(network.layers, network.rule), precision, scales).at(lam)
+        arrays = InputWeights(LambdaWeights(network.layers), precision, scales).at(lam)
         return {name: widened(array) for name, array in arrays.items()}
     model = graph_of(network, mode, precision, lam)
     return {tensor.name: numpy_helper.to_array(tensor).astype(np.float32) for tensor in model.graph.initializer}
@@ -134,7 +134,7 @@ def weights_of(network: Network, mode: Mode, precision: Precision, lam: float) -
 def test_two_of_four_holds_in_every_eligible_weight_at_every_lambda(
     template: onnx.ModelProto, mode: Mode, precision: Precision, rule: Rule
 ) -> None:
-    network = Network(template, layers_with(random_mask), rule)
+    network = Network(template, layers_with(random_mask, rule))
     for lam in LAMBDAS:
         found = weights_of(network, mode, precision, lam)
         eligible = {

@@ -14,7 +14,9 @@ from floats_edge.method.condition import conditioned_layers, fold, folded
 from floats_edge.method.conditioning import conditioned_weights
 from floats_edge.method.fold import (
     AffineLayers,
+    Ends,
     Rule,
+    Weights,
     check_lambda,
     clean_weights,
     end_weights,
@@ -37,8 +39,25 @@ def network_of(seed: int, name: str = "resnet8") -> tuple[nn.Module, Knob]:
     return network, knob
 
 
-def layers_of(seed: int, name: str = "resnet8") -> AffineLayers:
-    return fold(conditioned_layers(network_of(seed, name)[0]))
+def layers_of(seed: int, rule: Rule = "interpolate", name: str = "resnet8") -> AffineLayers:
+    return fold(conditioned_layers(network_of(seed, name)[0]), rule)
+
+
+def by_rule(ends: Ends, lam: float, rule: Rule) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of a layer in float64, as the rule says it."""
+
+    def folded_by(gain: torch.Tensor, noise_lam: float) -> torch.Tensor:
+        weight = ends.theta.double() + noise_lam * ends.noise_scale.double() * ends.noise
+        return weight * gain.double().reshape(-1, *[1] * (weight.ndim - 1))
+
+    clean = folded_by(ends.gain_clean, 0.0), ends.bias_clean.double()
+    if lam == 0:
+        return clean
+    if rule == "paper":
+        return folded_by(ends.gain_adv, lam), ends.bias_adv.double()
+    adv = folded_by(ends.gain_adv, 1.0), ends.bias_adv.double()
+    weight, bias = ((1 - lam) * at_0 + lam * at_1 for at_0, at_1 in zip(clean, adv, strict=True))
+    return weight, bias
 
 
 def assert_folds(network: nn.Module, knob: Knob, lam: float, rule: Rule) -> None:
@@ -65,10 +84,38 @@ def test_by_the_papers_rule_it_computes_the_same_in_between(name: str, seed: int
     assert_folds(*network_of(seed, name), lam, "paper")
 
 
+@settings(max_examples=10, deadline=None)
+@given(seed=SEEDS, lam=st.sampled_from([0.0, 1.0]) | st.floats(0, 1))
+@pytest.mark.parametrize("rule", ["interpolate", "paper"])
+@NAMES
+def test_the_vectors_give_the_weights_of_the_rule(name: str, seed: int, lam: float, rule: Rule) -> None:
+    """Up to rounding, which is that of the largest number of a sum."""
+    layers = conditioned_layers(network_of(seed, name)[0])
+    got: Weights = weights_at(fold(layers, rule), lam)
+    for layer_name, layer in layers.items():
+        ends = layer.ends()
+        weight, bias = by_rule(ends, lam, rule)
+        gain = torch.maximum(ends.gain_clean.abs(), ends.gain_adv.abs())
+        largest = (ends.theta.abs() + ends.noise_scale.abs() * ends.noise.abs()).transpose(0, -1) * gain
+        assert bool(((got[f"{layer_name}.weight"] - weight).abs() <= 1e-6 * largest.transpose(0, -1)).all())
+        largest = torch.maximum(ends.bias_clean.abs(), ends.bias_adv.abs())
+        assert bool(((got[f"{layer_name}.bias"] - bias).abs() <= 1e-6 * largest).all())
+
+
+@pytest.mark.parametrize("rule", ["interpolate", "paper"])
+def test_at_lambda_0_they_are_the_clean_ones_to_the_bit(rule: Rule) -> None:
+    layers = conditioned_layers(network_of(0)[0])
+    got = weights_at(fold(layers, rule), 0.0)
+    for name, layer in layers.items():
+        ends = layer.ends()
+        assert torch.equal(got[f"{name}.weight"], (ends.theta.transpose(0, -1) * ends.gain_clean).transpose(0, -1))
+        assert torch.equal(got[f"{name}.bias"], ends.bias_clean)
+
+
 @NAMES
 def test_a_layers_position_is_the_index_of_its_noise(name: str) -> None:
     """Which is what a bundle draws its noise by, in every language."""
-    for index, layer in enumerate(layers_of(0, name).values()):
+    for index, layer in enumerate(layers_of(0, name=name).values()):
         wanted = masked_noise(0, index, layer.mask.numpy()) if layer.theta.ndim > 1 else np.zeros(layer.theta.shape)
         np.testing.assert_array_equal(layer.noise.numpy(), wanted)
 
@@ -77,8 +124,8 @@ def test_a_layers_position_is_the_index_of_its_noise(name: str) -> None:
 @given(seed=SEEDS, lam=st.floats(0, 1))
 def test_interpolation_is_the_straight_line_between_the_ends(seed: int, lam: float) -> None:
     layers = layers_of(seed)
-    ends = weights_at(layers, 0.0, "interpolate"), weights_at(layers, 1.0, "interpolate")
-    for name, weight in weights_at(layers, lam, "interpolate").items():
+    ends = weights_at(layers, 0.0), weights_at(layers, 1.0)
+    for name, weight in weights_at(layers, lam).items():
         wanted = (1 - lam) * ends[0][name].double() + lam * ends[1][name].double()
         torch.testing.assert_close(weight.double(), wanted, rtol=1e-5, atol=1e-5)
 
@@ -88,9 +135,9 @@ def test_interpolation_is_the_straight_line_between_the_ends(seed: int, lam: flo
 @pytest.mark.parametrize("rule", ["interpolate", "paper"])
 def test_no_weight_is_larger_than_at_an_end(seed: int, lam: float, rule: Rule) -> None:
     """Of each entry, and so of the largest of a channel: what holds at the ends holds at every lambda."""
-    layers = layers_of(seed)
-    ends = end_weights(layers, rule)
-    for name, weight in weights_at(layers, lam, rule).items():
+    layers = layers_of(seed, rule)
+    ends = end_weights(layers)
+    for name, weight in weights_at(layers, lam).items():
         largest = torch.stack([end[name].abs() for end in ends]).amax(0)
         assert bool((weight.abs() <= largest * (1 + 1e-5) + 1e-6).all()), name
 
@@ -98,10 +145,9 @@ def test_no_weight_is_larger_than_at_an_end(seed: int, lam: float, rule: Rule) -
 @pytest.mark.parametrize("rule", ["interpolate", "paper"])
 def test_each_end_is_needed(rule: Rule) -> None:
     """Some channel peaks at each: with one of them left out, int8 would clip."""
-    layers = layers_of(0)
     ends = [
         {name: weight.abs().flatten(1).amax(1) for name, weight in end.items() if weight.ndim > 1}
-        for end in end_weights(layers, rule)
+        for end in end_weights(layers_of(0, rule))
     ]
     if rule == "interpolate":  # the line starts at the clean weights
         ends = [ends[0], ends[2]]
@@ -113,21 +159,19 @@ def test_each_end_is_needed(rule: Rule) -> None:
 @pytest.mark.parametrize("rule", ["interpolate", "paper"])
 @pytest.mark.parametrize("lam", [0.0, 0.37, 1.0])
 def test_numpy_gives_the_same_bits_as_torch(rule: Rule, lam: float) -> None:
-    layers = layers_of(0)
-    on_board = weights_at({name: layer.numpy() for name, layer in layers.items()}, lam, rule)
-    for name, weight in weights_at(layers, lam, rule).items():
+    layers = layers_of(0, rule)
+    on_board = weights_at({name: layer.numpy() for name, layer in layers.items()}, lam)
+    for name, weight in weights_at(layers, lam).items():
         assert on_board[name].dtype == np.float32
         np.testing.assert_array_equal(on_board[name], weight.numpy())
 
 
 def test_the_rules_agree_at_lambda_0_and_differ_in_between() -> None:
-    layers = layers_of(0)
-    for name, weight in clean_weights(layers).items():
-        assert torch.equal(weight, weights_at(layers, 0.0, "paper")[name])
-        assert torch.equal(weight, weights_at(layers, 0.0, "interpolate")[name])
-    assert not torch.allclose(
-        weights_at(layers, 0.5, "paper")["stem.weight"], weights_at(layers, 0.5, "interpolate")["stem.weight"]
-    )
+    interpolated, papers = layers_of(0, "interpolate"), layers_of(0, "paper")
+    for name, weight in clean_weights(papers).items():
+        assert torch.equal(weight, weights_at(papers, 0.0)[name])
+        assert torch.equal(weight, weights_at(interpolated, 0.0)[name])
+    assert not torch.allclose(weights_at(papers, 0.5)["stem.weight"], weights_at(interpolated, 0.5)["stem.weight"])
 
 
 def test_noise_of_a_board_is_the_masked_draw() -> None:
@@ -149,4 +193,4 @@ def test_check_lambda_accepts(lam: float) -> None:
 
 def test_weights_at_checks_lambda() -> None:
     with pytest.raises(ValueError, match="lambda"):
-        weights_at(layers_of(0), 1.5, "paper")
+        weights_at(layers_of(0), 1.5)

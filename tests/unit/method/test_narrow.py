@@ -14,7 +14,7 @@ from floats_edge.errors import NetworkError
 from floats_edge.method.channel_groups import STAYS, ChannelGroups, channel_groups
 from floats_edge.method.channels import ChannelMasks, kept_count
 from floats_edge.method.condition import condition, conditioned_layers, fold, load_weights, unfilled
-from floats_edge.method.fold import AffineLayers, Rule, weights_at
+from floats_edge.method.fold import VECTORS, AffineLayers, Rule, weights_at
 from floats_edge.method.narrow import check_channels, narrowed
 from floats_edge.networks.build import build
 from floats_edge.networks.spec import NetworkSpec
@@ -23,18 +23,20 @@ LAMBDAS = (0.0, 0.25, 0.6, 1.0)
 FOREIGN = ("mobilenet_v2", "shufflenet_v2_x0_5", "efficientnet_b0")
 
 
-def cut(network: nn.Module, density: float = 0.5, multiple: int = 2) -> tuple[nn.Module, AffineLayers, ChannelGroups]:
+def cut(
+    network: nn.Module, density: float = 0.5, multiple: int = 2, rule: Rule = "interpolate"
+) -> tuple[nn.Module, AffineLayers, ChannelGroups]:
     """A network as plain layers, its channels cut, and which these are."""
     layers = conditioned_layers(network)
     plain = unfilled(network, layers)
     channels = channel_groups(plain, layers, IMAGES)
     counts = [kept_count(len(group.classes), density, multiple) for group in channels.groups]
     ChannelMasks(layers, channels, counts).cut(torch.optim.SGD(network.parameters(), lr=0.1))
-    return plain, {name: layer.numpy() for name, layer in fold(layers).items()}, channels
+    return plain, {name: layer.numpy() for name, layer in fold(layers, rule).items()}, channels
 
 
-def logits(plain: nn.Module, layers: AffineLayers, lam: float, rule: Rule = "interpolate") -> torch.Tensor:
-    weights = weights_at(layers, lam, rule)
+def logits(plain: nn.Module, layers: AffineLayers, lam: float) -> torch.Tensor:
+    weights = weights_at(layers, lam)
     load_weights(plain, {name: torch.from_numpy(np.asarray(array)) for name, array in weights.items()})
     with torch.no_grad():
         return plain(IMAGES)
@@ -43,13 +45,13 @@ def logits(plain: nn.Module, layers: AffineLayers, lam: float, rule: Rule = "int
 @pytest.mark.parametrize("rule", typing.get_args(Rule))
 @pytest.mark.parametrize("name", ["resnet8", "resnet18", "wrn-16-8"])
 def test_the_narrowed_network_computes_what_the_masked_one_does(name: str, rule: Rule) -> None:
-    plain, layers, channels = cut(trained(name, width=8)[0])
+    plain, layers, channels = cut(trained(name, width=8)[0], rule=rule)
     thin = copy.deepcopy(plain)
     left = narrowed(thin, layers, channels)
     assert left["blocks.1.conv2"].theta.size * 4 == layers["blocks.1.conv2"].theta.size
     for lam in LAMBDAS:
-        masked = logits(plain, layers, lam, rule)
-        torch.testing.assert_close(logits(thin, left, lam, rule), masked, atol=1e-5, rtol=1e-5)
+        masked = logits(plain, layers, lam)
+        torch.testing.assert_close(logits(thin, left, lam), masked, atol=1e-5, rtol=1e-5)
         assert masked.std(dim=0).max() > 1e-3, "another image gives other logits"
 
 
@@ -62,7 +64,7 @@ def test_so_does_one_of_torchvision(name: str) -> None:
     layers = conditioned_layers(network)
     plain = unfilled(network, layers)
     channels = channel_groups(plain, layers, images)
-    affine = {name: layer.numpy() for name, layer in fold(layers).items()}
+    affine = {name: layer.numpy() for name, layer in fold(layers, "interpolate").items()}
     before = sum(parameter.numel() for parameter in plain.parameters())
     check_channels(plain, affine, channels, images)
     assert channels.count > 100
@@ -93,7 +95,7 @@ def test_what_is_left_is_dense_and_says_where_it_was() -> None:
         assert layer.drawn.shape == layers[name].mask.shape
         for field in ("theta", "noise"):
             np.testing.assert_array_equal(getattr(layers[name], field)[layer.drawn], getattr(layer, field).reshape(-1))
-        assert len(layer.gain_adv) == len(layer.theta)
+        assert {len(getattr(layer, vector)) for vector in VECTORS} == {len(layer.theta)}
 
 
 def test_a_group_that_stays_whole_leaves_its_layers_alone() -> None:

@@ -49,7 +49,7 @@ def make(folder: Path, mode: str, precision: Precision = "fp32") -> Bundle:
 
 def by_hand(pixels: Tensor, lam: float) -> Tensor:
     """The network of the tiny bundles."""
-    weights = {name: torch.from_numpy(array) for name, array in weights_at(affine_layers(), lam, "interpolate").items()}
+    weights = {name: torch.from_numpy(array) for name, array in weights_at(affine_layers(), lam).items()}
     features = conv2d(pixels, weights["stem.weight"], weights["stem.bias"], padding=1).relu().mean((2, 3))
     return linear(features, weights["classifier.weight"], weights["classifier.bias"])
 

@@ -9,6 +9,7 @@ import torch
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run
 from floats_edge.data import Splits
 from floats_edge.errors import RecipeError
+from floats_edge.method.fold import VECTORS
 from floats_edge.recipe import Recipe, override_recipe
 from floats_edge.runtime.torch import deployed_network, folded_network
 from floats_edge.train.loop import Observer, Trainer, train
@@ -98,7 +99,7 @@ def test_a_run_keeps_its_channels_and_is_deployed_narrower(run: TrainingRun) -> 
         assert np.count_nonzero(trained[name].mask) == layer.mask.size
         assert not trained[name].theta[~trained[name].mask].any()
         removed = ~trained[name].mask.any(axis=tuple(range(1, layer.mask.ndim)))
-        for vector in ("gain_clean", "gain_adv", "bias_clean", "bias_adv"):
+        for vector in VECTORS:
             assert not getattr(trained[name], vector)[removed].any()
 
 

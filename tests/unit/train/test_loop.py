@@ -267,8 +267,7 @@ class TestStep:
                 yield images, labels
 
         def attack_seen(network: Any, images: torch.Tensor, labels: torch.Tensor, *args: Any, **config: Any) -> Any:
-            layers = fold(trainer.step.layers)
-            folded_at_1 = weights_at(layers, 1.0, recipe.condition.rule)
+            folded_at_1 = weights_at(fold(trainer.step.layers, recipe.condition.rule), 1.0)
             assert all(torch.equal(p, folded_at_1[name].detach()) for name, p in network.named_parameters())
             assert config == recipe.attack.model_dump()
             result = original_attack(network, images, labels, *args, **config)

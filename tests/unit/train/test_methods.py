@@ -111,11 +111,11 @@ class TestPlain:
 
     def test_every_lambda_gives_the_same_weights(self, runs: dict[str, TrainingRun]) -> None:
         layers = folded_network(runs["pgd-at"]).layers
-        clean = weights_at(layers, 0.0, "interpolate")
+        clean = weights_at(layers, 0.0)
         for lam in (0.3, 1.0):
-            other = weights_at(layers, lam, "interpolate")
+            other = weights_at(layers, lam)
             assert all(np.array_equal(clean[name], other[name]) for name in clean)
-        _, slope = affine_in_lambda(layers, "paper")
+        _, slope = affine_in_lambda(layers)
         assert not any(array.any() for array in slope.values())
 
     def test_adversarial_training_attacks_the_whole_batch(
@@ -182,7 +182,7 @@ class TestTwoOfFour:
         for name, tensor in runs["2:4"].weights().items():
             if name.endswith(".theta") and is_eligible(tensor.shape):
                 assert is_two_of_four(torch.from_numpy(tensor)), name
-        weights = LambdaWeights(folded_network(runs["2:4"]).layers, "interpolate")
+        weights = LambdaWeights(folded_network(runs["2:4"]).layers)
         for lam in (0.0, 0.37, 1.0):
             eligible = {
                 name: torch.from_numpy(array)
@@ -233,7 +233,7 @@ class TestCondition:
         draws: list[torch.Tensor] = []
 
         def attack_seen(network: Any, images: torch.Tensor, *_: Any, **config: Any) -> torch.Tensor:
-            now = weights_at(fold(subject.step.layers), 1.0, "interpolate")
+            now = weights_at(fold(subject.step.layers, "interpolate"), 1.0)
             assert torch.equal(network.get_parameter("blocks.0.conv1.weight"), now["blocks.0.conv1.weight"])
             draws.append(weight.eta.clone())
             return images
@@ -270,7 +270,7 @@ class TestCondition:
         assert not last.remarks, "nothing has collapsed that was never to live"
         assert not any("alpha" in name for name in runs["alpha-0"].state())
         layers = folded_network(runs["alpha-0"]).layers
-        assert not any(layer.noise_scale for layer in layers.values())
+        assert not any(layer.noise_slope.any() for layer in layers.values())
 
 
 def test_folded_runs_are_still_predicted_folded(runs: dict[str, TrainingRun]) -> None:
