@@ -282,7 +282,7 @@ class TestCheckpoint:
             (run / "checkpoint.json").write_text("{]")
         else:
             content = json.loads((run / "checkpoint.json").read_text())
-            content["model"]["width"] = 16
+            content["recipe"]["model"]["arguments"]["width"] = 16
             (run / "checkpoint.json").write_text(json.dumps(content))
         before = tree(run)
         assert_told(floats_edge(command, run, "-o", out), str(run), "train it again")

@@ -13,7 +13,7 @@ from floats_edge.cli.main import cli
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-OPTIONS = ("data={dataset: folder, crop: 0}", "train.epochs=1", "train.batch_size=8", "model.width=4")
+OPTIONS = ("data={dataset: folder, crop: 0}", "train.epochs=1", "train.batch_size=8", "model.arguments.width=4")
 TRAINED = [word for option in OPTIONS for word in ("-o", option)]
 FEW = ("--images", "8", "--steps", "1")
 
