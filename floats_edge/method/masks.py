@@ -71,6 +71,13 @@ def random_mask(shape: torch.Size, count: int, generator: torch.Generator) -> Te
     return mask
 
 
+def largest_mask(scores: Tensor, count: int) -> Tensor:
+    """A bool mask of the ``count`` largest of ``scores``; of equal ones the first."""
+    mask = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+    mask.view(-1)[scores.flatten().argsort(descending=True, stable=True)[:count]] = True
+    return mask
+
+
 def swap_fraction(initial: float, progress: float) -> float:
     """Share of a layer's active weights to swap at ``progress`` in [0, 1] of training: cosine-decayed to 0 at 75 %."""
     if progress >= LAST_UPDATE:

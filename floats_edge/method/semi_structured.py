@@ -28,6 +28,15 @@ def random_mask(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return ungrouped(order < KEPT, shape)
 
 
+def largest_mask(scores: Tensor) -> Tensor:
+    """A bool mask of the two largest of ``scores`` in every group; all of it if not eligible."""
+    shape = tuple(scores.shape)
+    if not is_eligible(shape):
+        return torch.ones_like(scores, dtype=torch.bool)
+    rank = groups(scores).argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+    return ungrouped(rank < KEPT, shape)
+
+
 def is_two_of_four(weight: Tensor) -> bool:
     """Whether no group of a weight ``[out, in, ...]`` holds more than two non-zeros."""
     return is_eligible(tuple(weight.shape)) and bool(((groups(weight) != 0).sum(dim=-1) <= KEPT).all())

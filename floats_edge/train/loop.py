@@ -177,7 +177,13 @@ class Trainer:
         prepared = prepare(recipe, self.kind, len(splits.labels), device, may_import, pretrained)
         self.network, self.pretrained = prepared.network, prepared.pretrained
         self.weights_by_layer = conditioned_weights(self.network)
-        self.updater = make_masks(self.network, example(self.kind).to(device), recipe, self.steps_per_epoch)
+        self.updater = make_masks(
+            self.network,
+            example(self.kind).to(device),
+            recipe,
+            self.steps_per_epoch,
+            pretrained=self.pretrained is not None,
+        )
         self.step = make_step(prepared, recipe, workers)
         synchronize_batchnorm(self.network, workers)
         self.optimizer = make_optimizer(self._parameters(), recipe.train)

@@ -15,6 +15,7 @@ from floats_edge.method.conditioning import ConditionedWeight, conditioned_weigh
 from floats_edge.method.masks import (
     MaskUpdater,
     Move,
+    largest_mask,
     layer_counts,
     random_mask,
     swap_across_layers,
@@ -56,16 +57,20 @@ class MovingMasks(MaskUpdater):
         network: of conditioned layers.
         recipe: of the run.
         steps_per_epoch: of training.
+        pretrained: whether the weights are worth keeping.
 
     Raises:
         RecipeError: as :func:`draw_masks`.
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe, steps_per_epoch: int) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, steps_per_epoch: int, pretrained: bool) -> None:
         self.sparsity = recipe.sparsity
         trained = {name: weight for name, weight in conditioned_weights(network).items() if weight.theta.requires_grad}
         super().__init__(trained, mask_move(recipe.sparsity))
-        draw_masks(self.weights, recipe.sparsity, recipe.seed)
+        if pretrained:
+            keep_largest(self.weights, recipe.sparsity)
+        else:
+            draw_masks(self.weights, recipe.sparsity, recipe.seed)
         self.every = max(1, round(recipe.sparsity.update_every * steps_per_epoch))
         self.steps = recipe.train.epochs * steps_per_epoch
 
@@ -119,7 +124,9 @@ class CutChannels(ChannelMasks):
         return f"channels cut after step {self.last_dense_step}: {left} are left"
 
 
-def make_masks(network: nn.Module, example: Tensor, recipe: Recipe, steps_per_epoch: int) -> Masks:
+def make_masks(
+    network: nn.Module, example: Tensor, recipe: Recipe, steps_per_epoch: int, pretrained: bool = False
+) -> Masks:
     """The masks of a network about to be trained.
 
     Raises:
@@ -128,7 +135,7 @@ def make_masks(network: nn.Module, example: Tensor, recipe: Recipe, steps_per_ep
     """
     if recipe.sparsity.pattern == "channel":
         return CutChannels(network, example, recipe, steps_per_epoch)
-    return MovingMasks(network, recipe, steps_per_epoch)
+    return MovingMasks(network, recipe, steps_per_epoch, pretrained)
 
 
 def channel_counts(channels: ChannelGroups, sparsity: Sparsity) -> tuple[int, ...]:
@@ -159,27 +166,44 @@ def draw_masks(weights: Mapping[str, ConditionedWeight], sparsity: Sparsity, see
     Raises:
         RecipeError: the density leaves a layer without weights, or no layer is wide enough for the pattern.
     """
-    shapes = {name: tuple(weight.theta.shape) for name, weight in weights.items()}
-    generator = torch.Generator().manual_seed(seed)
-    if sparsity.pattern == "2:4":
-        _check_eligible(shapes)
-        for name, weight in weights.items():
-            weight.set_mask(semi_structured.random_mask(shapes[name], generator))
-        return
-    try:
-        counts = layer_counts(shapes, sparsity.density, sparsity.layer_densities)
-    except ValueError as error:
-        raise RecipeError(f"{error}.", fix="raise sparsity.density or take a wider network") from None
+    counts, generator = _counts(weights, sparsity), torch.Generator().manual_seed(seed)
     for name, weight in weights.items():
-        weight.set_mask(random_mask(weight.theta.shape, counts[name], generator))
+        shape = weight.theta.shape
+        if sparsity.pattern == "2:4":
+            weight.set_mask(semi_structured.random_mask(tuple(shape), generator))
+        else:
+            weight.set_mask(random_mask(shape, counts[name], generator))
 
 
-def _check_eligible(shapes: Mapping[str, tuple[int, ...]]) -> None:
+def keep_largest(weights: Mapping[str, ConditionedWeight], sparsity: Sparsity) -> None:
+    """Give every weight of a pretrained network the mask of the recipe's pattern that keeps its largest entries.
+
+    Raises:
+        RecipeError: as for :func:`draw_masks`.
+    """
+    counts = _counts(weights, sparsity)
+    for name, weight in weights.items():
+        size = weight.theta.detach().abs()
+        if sparsity.pattern == "2:4":
+            weight.set_mask(semi_structured.largest_mask(size))
+        else:
+            weight.set_mask(largest_mask(size, counts[name]))
+
+
+def _counts(weights: Mapping[str, ConditionedWeight], sparsity: Sparsity) -> dict[str, int]:
+    """How many weights of each layer an irregular mask keeps."""
+    shapes = {name: tuple(weight.theta.shape) for name, weight in weights.items()}
+    if sparsity.pattern == "irregular":
+        try:
+            return layer_counts(shapes, sparsity.density, sparsity.layer_densities)
+        except ValueError as error:
+            raise RecipeError(f"{error}.", fix="raise sparsity.density or take a wider network") from None
     if not any(map(semi_structured.is_eligible, shapes.values())):
         raise RecipeError(
             f"pattern 2:4 needs layers whose input channels divide by {semi_structured.GROUP}, and there are none.",
             fix="take a wider network, or use sparsity.pattern=irregular",
         )
+    return {}
 
 
 def left_dense(weights: Mapping[str, ConditionedWeight], sparsity: Sparsity) -> str | None:

@@ -37,6 +37,7 @@ VARIANTS = {
     "importance": ("train.epochs=2", "sparsity.layer_densities=importance", "sparsity.update_every=0.4"),
     "resample": ("train.epochs=2", "condition.noise=resample"),
     "alpha-0": (*DENSE, "condition.alpha=0"),
+    "adamw": ("train.epochs=2", "train.optimizer=adamw", "train.lr=0.01", "sparsity.update_every=0.4"),
 }
 
 
