@@ -19,9 +19,10 @@ from pydantic import (
 )
 from typing_extensions import Self
 
+from floats_edge.baselines.spec import Oat
 from floats_edge.errors import RecipeError
-from floats_edge.method.fold import Rule
-from floats_edge.models.spec import MOST_LAMBDAS, Architecture, Method, Oat
+from floats_edge.method.fold import MOST_LAMBDAS, Rule
+from floats_edge.networks.spec import NetworkSpec, Word
 
 
 def _fraction(value: Any) -> Any:
@@ -51,6 +52,8 @@ def _trained_or_number(value: Any) -> Any:
         return value
     raise ValueError(f"{value!r} is neither 'trained' nor a number in [0, 1]")
 
+
+Method = Literal["float", "oat", "pgd-at", "standard"]
 
 Noise = Literal["frozen", "resample"]
 """One draw of eta that stays, or a fresh one every time."""
@@ -129,16 +132,11 @@ class Data(Section):
     )
     crop: int = Field(default=2, ge=0, description="random crop after zero-padding by this many pixels")
     flip: bool = Field(default=False, description="random horizontal flip")
-
-
-class Model(Section):
-    """The backbone."""
-
-    arch: Architecture = "resnet8"
-    width: int = Field(
-        default=16, gt=0, description="channels of the first stage; of a wide ResNet, of its stem: 16 as published"
+    statistics: Literal["images", "pretrained"] = Field(
+        default="images",
+        description="mean and deviation that images are normalised by: of the training images, or those that the "
+        "published weights of a network of torchvision or timm expect",
     )
-    stem_stride: Literal[1, 2] = 1
 
 
 class Condition(Section):
@@ -151,6 +149,12 @@ class Condition(Section):
     alpha: Alpha = Field(
         default="trained",
         description="or the value at which every alpha stays; 0: no noise, lambda moves BatchNorm only",
+    )
+    initial_alpha: float = Field(
+        default=0.25, gt=0, le=1, description="every alpha at first, if trained; at most 0.02 for pretrained weights"
+    )
+    exclude: tuple[Word, ...] = Field(
+        default=(), max_length=1024, description="layers, or modules around them, that lambda leaves alone"
     )
     rule: Rule = Field(default="interpolate", description="how a lambda between 0 and 1 is served")
 
@@ -233,7 +237,7 @@ class TrainingAttack(Attack):
 
 
 class Train(Section):
-    """SGD with Nesterov momentum, linear warm-up, cosine decay."""
+    """SGD with Nesterov momentum, or AdamW; linear warm-up, cosine decay."""
 
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(
@@ -241,8 +245,12 @@ class Train(Section):
     )
     lr: float = Field(default=0.1, gt=0)
     warmup: float = Field(default=0.2, ge=0, lt=1, description="share of the run spent warming up")
-    momentum: float = Field(default=0.9, gt=0, lt=1)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = Field(default=0.9, gt=0, lt=1, description="of SGD; AdamW's first beta")
     weight_decay: float = Field(default=5e-4, ge=0)
+    frozen: tuple[Word, ...] = Field(
+        default=(), max_length=1024, description="modules that stay as they are, such as features.0"
+    )
     overfitting: Literal["warn", "pgd"] = Field(
         default="warn", description="when a single-step attack overfits catastrophically: say so, or go on with PGD-7"
     )
@@ -268,7 +276,7 @@ class Recipe(Section):
     method: Method = "float"
     seed: int = Field(default=0, ge=0, lt=2**31)
     data: Data = Data()
-    model: Model = Model()
+    model: NetworkSpec = NetworkSpec(name="resnet8")
     condition: Condition = Condition()
     oat: Oat = Oat()
     sparsity: Sparsity = Sparsity()

@@ -99,7 +99,7 @@ QUICK = (
     "train.lr=0.05",
     "data.image_size=8",
     "data.crop=0",
-    "model.width=8",
+    "model.arguments.width=8",
     "evaluate.images=100",
     "evaluate.attack.steps=5",
 )
@@ -187,10 +187,10 @@ def float_network(bundles: "Callable[..., Bundle]", digits_run: "TrainingRun") -
     import onnx
 
     from floats_edge.deploy.lambda_graph import Network
-    from floats_edge.runtime.torch import trained_layers
+    from floats_edge.runtime.torch import folded_network
 
     template = onnx.load_model_from_string(bundles("bound").read("model.onnx"))
-    return Network(template, trained_layers(digits_run), "interpolate")
+    return Network(template, folded_network(digits_run).layers)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from floats_edge.models.spec import MOST_LAMBDAS
+from floats_edge.method.fold import MOST_LAMBDAS
 from floats_edge.recipe import Lambda
 
 LARGEST_TENSOR = 2**31

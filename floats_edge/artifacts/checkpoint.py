@@ -27,8 +27,9 @@ from floats_edge.artifacts.files import (
     write_atomic,
     writing,
 )
+from floats_edge.data_report import DataReport
 from floats_edge.errors import ArtifactError
-from floats_edge.models.spec import ModelSpec
+from floats_edge.networks.spec import ImageSpec
 from floats_edge.recipe import Recipe, Section, dump_recipe
 
 CHECKPOINT = "checkpoint.json"
@@ -60,12 +61,13 @@ class Epoch(Section):
 class Checkpoint(Section):
     """``checkpoint.json``."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     floats_edge_version: str = __version__
     recipe: Recipe
-    model: ModelSpec
+    images: ImageSpec
     labels: tuple[str, ...]
     history: tuple[Epoch, ...] = Field(min_length=1)
+    data: DataReport | None = Field(default=None, description="None: the images did not lie in a folder")
     weights: FileName
     state: FileName
     files: dict[FileName, FileEntry]
@@ -127,11 +129,12 @@ def open_run(path: Path) -> TrainingRun:
 def save_run(
     path: Path,
     recipe: Recipe,
-    model: ModelSpec,
+    images: ImageSpec,
     labels: tuple[str, ...],
     history: tuple[Epoch, ...],
     weights: Mapping[str, NDArray[Any]],
     state: Mapping[str, NDArray[Any]],
+    data: DataReport | None = None,
 ) -> TrainingRun:
     """Write the checkpoint of one epoch, with the metrics so far as JSON lines and CSV.
 
@@ -146,9 +149,10 @@ def save_run(
     names = tuple(blobs)
     checkpoint = Checkpoint(
         recipe=recipe,
-        model=model,
+        images=images,
         labels=labels,
         history=history,
+        data=data,
         weights=names[0],
         state=names[1],
         files={name: file_entry(blob) for name, blob in blobs.items()},

@@ -26,11 +26,10 @@ from floats_edge.artifacts.bounds import (
     Remark,
 )
 from floats_edge.artifacts.files import FileEntry, FileName
-from floats_edge.method.fold import Rule
-from floats_edge.models.spec import MOST_LAMBDAS, ModelSpec
+from floats_edge.method.fold import MOST_LAMBDAS
 from floats_edge.recipe import Attack, Lambda, Recipe, Section
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Mode = Literal["fixed", "bank", "bound", "input", "refit"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -75,7 +74,6 @@ class LambdaSpec(Section):
     values: Lambdas | None = Field(
         description="fixed and bank: the lambdas served; bound, input, refit: None, any in [0, 1]"
     )
-    rule: Rule
     noise_seed: int = Field(ge=0, lt=2**63)
 
     @model_validator(mode="after")
@@ -258,9 +256,9 @@ class Golden(Section):
 class Manifest(Section):
     """``manifest.json``."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     floats_edge_version: Name
-    model: ModelSpec
+    network: Name = Field(description="for people")
     input: InputSpec
     output: OutputSpec
     lam: LambdaSpec
@@ -307,12 +305,6 @@ class Manifest(Section):
         wrong = [engine.file for engine in self.engines if engine.lam not in (served or (None,))]
         if wrong:
             raise ValueError(f"{', '.join(wrong)} is for a lambda that does not go with mode {self.lam.mode}")
-        return self
-
-    @model_validator(mode="after")
-    def _inputs_and_outputs_are_the_models(self) -> Self:
-        if self.input.shape != self.model.image_shape or len(self.output.labels) != self.model.classes:
-            raise ValueError("input and output are not those of the model")
         return self
 
     @model_validator(mode="after")

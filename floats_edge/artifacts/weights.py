@@ -1,10 +1,10 @@
 """The affine weights of a runtime-lambda bundle as safetensors: theta, per-channel vectors, and no noise.
 
 Per layer ``L``: ``L.theta`` (dense: float32 of the weight's shape; sparse: the float32 values inside the mask, in C
-order), ``L.mask`` (sparse only: the mask as bits, C order, least significant bit first, uint8), ``L.noise_scale``
-(float32, [1]) and ``L.gain_clean``, ``L.gain_adv``, ``L.bias_clean``, ``L.bias_adv`` (float32, [out]). The noise is
-regenerated from the manifest's seed and the layer's position in it: see ``method/noise.py`` and, for the arithmetic,
-``method/fold.py``.
+order), ``L.mask`` (sparse only: the mask as bits, C order, least significant bit first, uint8) and, each float32 [out],
+``L.gain_clean``, ``L.gain_base``, ``L.gain_slope``, ``L.noise_slope``, ``L.bias_clean``, ``L.bias_base``,
+``L.bias_slope``. The noise is regenerated from the manifest's seed and the layer's position in it: see
+``method/noise.py`` and, for the arithmetic, ``method/fold.py``.
 
 A layer whose channels were removed has in the manifest, besides its shape, the one that its noise was drawn for. Its
 mask is over the latter and tells which of those entries are left; they fill the layer's shape in C order, theta and
@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from floats_edge.artifacts.bundle import EXPORT_AGAIN
 from floats_edge.artifacts.manifest import LayerSpec
 from floats_edge.errors import ArtifactError
-from floats_edge.method.fold import AffineLayer, AffineLayers, drawn_noise, masked_noise
+from floats_edge.method.fold import VECTORS, AffineLayer, AffineLayers, drawn_noise, masked_noise
 
-_VECTORS = ("gain_clean", "gain_adv", "bias_clean", "bias_adv")
 _Take = Callable[[str, type[np.generic], tuple[int, ...]], NDArray[Any]]
 """Hands out the tensor of a name, once its type and shape are found to be these."""
 
@@ -53,8 +52,7 @@ def pack_weights(layers: AffineLayers) -> dict[str, NDArray[Any]]:
         else:
             tensors[f"{name}.theta"] = layer.theta[layer.mask]
             tensors[f"{name}.mask"] = np.packbits(layer.mask.reshape(-1), bitorder="little")
-        tensors[f"{name}.noise_scale"] = np.asarray(layer.noise_scale, dtype=np.float32).reshape(1)
-        for vector in _VECTORS:
+        for vector in VECTORS:
             tensors[f"{name}.{vector}"] = getattr(layer, vector)
     return tensors
 
@@ -131,9 +129,8 @@ def _unpack_layer(take: _Take, spec: LayerSpec, index: int, noise_seed: int) -> 
         theta = take(f"{spec.name}.theta", np.float32, spec.shape)
         mask = np.ones(spec.shape, dtype=bool)
         noise = masked_noise(noise_seed, index, mask)
-    noise_scale = take(f"{spec.name}.noise_scale", np.float32, (1,))
-    vectors = {vector: take(f"{spec.name}.{vector}", np.float32, spec.shape[:1]) for vector in _VECTORS}
-    return AffineLayer(theta, mask, noise, noise_scale, **vectors, drawn=drawn)
+    vectors = {vector: take(f"{spec.name}.{vector}", np.float32, spec.shape[:1]) for vector in VECTORS}
+    return AffineLayer(theta, mask, noise, **vectors, drawn=drawn)
 
 
 def _mask(take: _Take, spec: LayerSpec, shape: tuple[int, ...]) -> NDArray[np.bool_]:

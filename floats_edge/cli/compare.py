@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from floats_edge.cli.parameters import allow_code
+
 if TYPE_CHECKING:
     from floats_edge.artifacts.study import Trial
     from floats_edge.cli.console import TrainingProgress
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
     "--out", type=click.Path(path_type=Path), help="Folder to fill.  [default: runs/NAME of the first recipe]"
 )
 @click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True)
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out images that cannot be read, and say which.")
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, …; auto takes a GPU where one is."
 )
+@allow_code
 def compare(
     recipes: tuple[str, ...],
     options: tuple[str, ...],
@@ -31,7 +35,9 @@ def compare(
     out: Path | None,
     split: Literal["test", "validation"],
     data_dir: Path | None,
+    skip_damaged: bool,
     device: str,
+    allow_code: bool,
 ) -> None:
     """Train variants of a recipe on equal footing and compare accuracy, robustness and cost.
 
@@ -47,8 +53,10 @@ def compare(
     """
     from rich.console import Console
 
+    from floats_edge.cli.console import status_console, tell_images
     from floats_edge.cli.devices import torch_device
     from floats_edge.compare.plan import load_plan
+    from floats_edge.data import Reading
     from floats_edge.report.console import print_tables
     from floats_edge.report.markdown import write_tables
     from floats_edge.report.study import study_tables, write_study_png
@@ -60,7 +68,8 @@ def compare(
 
     refuse_workers("floats-edge compare")
     folder = out or Path("runs") / Path(recipes[0]).stem
-    study = run.compare(plan, seeds, folder, _Progress(), data_dir, torch_name, split)
+    reading = Reading(skip_damaged, tell_images(status_console()))
+    study = run.compare(plan, seeds, folder, _Progress(), data_dir, torch_name, split, reading, allow_code)
     tables = study_tables(study)
     write_tables(tables, folder / "study.md")
     write_study_png(study, folder / "study.png")

@@ -1,5 +1,6 @@
 """What commands draw while they work: progress on standard error, so that standard output holds only results."""
 
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -7,11 +8,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from typing_extensions import Self
 
 from floats_edge.artifacts.checkpoint import Epoch
+from floats_edge.data_report import DataReport
 
 
 def status_console() -> Console:
     """The console for progress and remarks."""
     return Console(stderr=True, highlight=False)
+
+
+def tell_images(console: Console) -> Callable[[DataReport], None]:
+    """Prints how many images were found and what was passed over; once, if it is told the same several times."""
+    told: set[DataReport] = set()
+
+    def tell(report: DataReport) -> None:
+        if report not in told:
+            told.add(report)
+            for line in report.lines():
+                console.print(line, markup=False, soft_wrap=True)
+
+    return tell
 
 
 def progress_bar(unit: str) -> Progress:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from floats_edge.cli.parameters import LambdaValue
+from floats_edge.cli.parameters import LambdaValue, allow_code
 
 if TYPE_CHECKING:
     from floats_edge.artifacts.records import Subject
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from floats_edge.recipe import Attack, Noise, Recipe
     from floats_edge.runtime.base import Predictor
     from floats_edge.runtime.torch import OatPredictor, ResampledPredictor, TorchPredictor
+    from floats_edge.runtime.twin import BundleTwin
 
 EOT = 10
 """Draws of resampled noise over which PGD averages a gradient."""
@@ -45,7 +46,9 @@ EOT = 10
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random starts and fresh noise.")
 @click.option("--backend", default="ort-cpu", show_default=True, help="Runs a bundle: ort-cpu, ort-cuda, ort-trt, trt.")
 @click.option("--device", default="auto", show_default=True, help="Where PyTorch computes the attack.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out images that cannot be read, and say which.")
+@allow_code
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), default="evaluation.json", show_default=True
 )
@@ -64,12 +67,14 @@ def evaluate(
     backend: str,
     device: str,
     data_dir: Path | None,
+    skip_damaged: bool,
+    allow_code: bool,
     out: Path,
 ) -> None:
     """Measure clean and PGD accuracy per lambda, of a run folder or of an exported bundle.
 
     PATH is the folder that train or export wrote. A bundle is evaluated as deployed: the attack takes its gradients
-    from the float twin, rebuilt from the bundle, and the images are replayed on the engine. An attack by PGD alone
+    from the float twin, made from its graphs, and the images are replayed on the engine. An attack by PGD alone
     gives an upper bound on robust accuracy; --attack autoattack is far slower and nearer to it.
 
     With --noise resample the noise of a FLOAT run is drawn anew for every batch, attacked or not, as the literature of
@@ -83,9 +88,9 @@ def evaluate(
     from rich.console import Console
 
     from floats_edge.artifacts.records import Evaluation, save_record
-    from floats_edge.cli.console import progress_bar
+    from floats_edge.cli.console import progress_bar, status_console, tell_images
     from floats_edge.cli.devices import torch_device
-    from floats_edge.data import load_data, load_test
+    from floats_edge.data import Reading, load_data, load_test
     from floats_edge.report.console import print_records
 
     torch_name = torch_device(device)
@@ -95,19 +100,20 @@ def evaluate(
 
     if noise == "frozen" and eot is not None:
         raise click.UsageError("--eot averages over draws of noise: it goes with --noise resample")
-    subject, recipe, kind, engine, twin = _open(path, backend, torch_name, noise, seed)
+    subject, recipe, kind, engine, twin = _open(path, backend, torch_name, noise, seed, allow_code)
     config = _attack(recipe, {"kind": attack, "epsilon": epsilon, "steps": steps, "restarts": restarts})
     if noise == "resample" and config.kind != "pgd":
         raise click.UsageError(f"--noise resample goes with PGD, not with {config.kind}: add --attack pgd")
     batch = evaluation_batch(recipe)
     draws = 1 if noise == "frozen" else eot or EOT
     if isinstance(engine, ResampledPredictor):
-        splits = load_data(recipe.data, recipe.seed, data_dir, kind)
+        splits = load_data(recipe.data, recipe.seed, data_dir, kind, Reading(skip_damaged))
         robustness.settle(engine, splits.train, recipe.attack, seed, batch)
+    reading = Reading(skip_damaged, tell_images(status_console()))
     if split == "test":
-        chosen = load_test(recipe.data, kind, data_dir)
+        chosen = load_test(recipe.data, kind, data_dir, reading)
     else:
-        chosen = load_data(recipe.data, recipe.seed, data_dir, kind).validation
+        chosen = load_data(recipe.data, recipe.seed, data_dir, kind, reading).validation
     chosen = chosen.first(images or recipe.evaluate.images)
     values = lambdas or engine.lambdas or recipe.evaluate.lambdas
     with engine, progress_bar("images") as bar:
@@ -150,8 +156,8 @@ def _attack(recipe: "Recipe", given: dict[str, object]) -> "Attack":
 
 
 def _open(
-    path: Path, backend: str, device: str, noise: "Noise", seed: int
-) -> "tuple[Subject, Recipe, ImageKind, Predictor, TorchPredictor | OatPredictor | ResampledPredictor]":
+    path: Path, backend: str, device: str, noise: "Noise", seed: int, may_import: bool
+) -> "tuple[Subject, Recipe, ImageKind, Predictor, BundleTwin | TorchPredictor | OatPredictor | ResampledPredictor]":
     """What to evaluate, its recipe, which images it takes, what runs it, and where gradients come from."""
     from floats_edge.artifacts.bundle import is_bundle, open_bundle
     from floats_edge.artifacts.checkpoint import open_run
@@ -159,7 +165,8 @@ def _open(
     from floats_edge.errors import ArtifactError
     from floats_edge.images import ImageKind
     from floats_edge.runtime.backends import open_predictor
-    from floats_edge.runtime.torch import bundle_twin, resampled_predictor, trained_predictor
+    from floats_edge.runtime.torch import resampled_predictor, trained_predictor
+    from floats_edge.runtime.twin import BundleTwin
 
     if is_bundle(path) and noise == "resample":
         raise ArtifactError(
@@ -170,11 +177,14 @@ def _open(
         bundle = open_bundle(path)
         lam = (bundle.manifest.lam.values or (0.0,))[0]
         engine = open_predictor(bundle, backend, lam)
-        kind = ImageKind(bundle.manifest.output.labels, bundle.manifest.model.image_shape)
-        return bundle_subject(bundle), bundle.manifest.recipe, kind, engine, bundle_twin(bundle, device)
+        kind = ImageKind(bundle.manifest.output.labels, bundle.manifest.input.shape)
+        return bundle_subject(bundle), bundle.manifest.recipe, kind, engine, BundleTwin(bundle, device)
     run = open_run(path)
-    network = resampled_predictor(run, seed, device) if noise == "resample" else trained_predictor(run, device)
-    kind = ImageKind(run.checkpoint.labels, run.checkpoint.model.image_shape)
+    if noise == "resample":
+        network = resampled_predictor(run, seed, device, may_import)
+    else:
+        network = trained_predictor(run, device, may_import)
+    kind = ImageKind(run.checkpoint.labels, run.checkpoint.images.shape)
     return run_subject(run), run.checkpoint.recipe, kind, network, network
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from floats_edge.cli.parameters import BatchRange, LambdaValue
+from floats_edge.cli.parameters import BatchRange, LambdaValue, allow_code
 
 if TYPE_CHECKING:
     from floats_edge.artifacts.bundle import Bundle
@@ -82,7 +82,9 @@ if TYPE_CHECKING:
     metavar="CORE",
     help="Engines for this DLA of a Jetson Orin; the GPU runs what it cannot.",
 )
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out images that cannot be read, and say which.")
+@allow_code
 def export(
     path: Path,
     out: Path,
@@ -101,6 +103,8 @@ def export(
     compatibility: tuple[Literal["version", "same-cc", "ampere+"], ...],
     dla: int | None,
     data_dir: Path | None,
+    skip_damaged: bool,
+    allow_code: bool,
 ) -> None:
     """Export a run folder to ONNX and TensorRT, compared with the trained network on real images.
 
@@ -123,7 +127,8 @@ def export(
     network agrees with the trained one; otherwise what stood there stays.
     """
     from floats_edge.artifacts.bundle import is_bundle
-    from floats_edge.cli.console import status_console
+    from floats_edge.cli.console import status_console, tell_images
+    from floats_edge.data import Reading
     from floats_edge.deploy import export as stage
     from floats_edge.deploy.calibrate import Int8Request
     from floats_edge.deploy.engine_request import EngineOptions
@@ -139,6 +144,7 @@ def export(
         raise click.UsageError("--switch goes with --lambda runtime: a bundle for fixed lambdas switches by itself.")
     if not trt and (batch or targets or compatibility or dla is not None):
         raise click.UsageError("--batch, --target, --compatibility and --dla say how engines are built: add --trt.")
+    console = status_console()
     request = stage.ExportRequest(
         lambdas=values or ("runtime" if lambdas or switch else None),
         precision=precision,
@@ -149,9 +155,11 @@ def export(
         switch=switch or "bound",
         int8=Int8Request(calibration or "minmax", keep, keep_worst, keep_precision or "fp32", sensitivity),
         allow_mismatch=allow_mismatch,
+        reading=Reading(skip_damaged, tell_images(console)),
+        may_import=allow_code,
     )
     added = is_bundle(path) and request.keeps_graphs
-    with status_console().status("export") as status:
+    with console.status("export") as status:
         bundle = stage.export(path, out, request, data_dir, lambda text: status.update(f"export: {text}"))
     if sensitivity or keep_worst:
         _print_sensitivity(bundle)

@@ -26,6 +26,14 @@ class LambdaValue(click.ParamType):
             self.fail(f"{value!r} is not {words}.", param, ctx)
 
 
+allow_code = click.option(
+    "--allow-code",
+    is_flag=True,
+    help="Run the Python code that the recipe's model names (source: python). Only for code that you trust.",
+)
+"""Without it, no file can make floats-edge import anything."""
+
+
 class BatchRange(click.ParamType):
     """``N``, or ``MIN:OPT:MAX``."""
 

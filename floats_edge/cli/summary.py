@@ -14,7 +14,6 @@ from floats_edge.artifacts.manifest import Engine, Manifest, Parity, SparseTacti
 from floats_edge.artifacts.records import load_record
 from floats_edge.artifacts.sensitivity import SENSITIVITY, Sensitivity
 from floats_edge.errors import ArtifactError
-from floats_edge.models.spec import ModelSpec
 from floats_edge.report.profile_tables import record_tables
 from floats_edge.report.sensitivity import sensitivity_table
 from floats_edge.report.tables import Table, clean, label_records
@@ -89,12 +88,13 @@ def _bundle(bundle: Bundle) -> Summary:
 
 def _bundle_facts(manifest: Manifest) -> Iterable[tuple[str, str]]:
     served = manifest.lam.values
-    yield "model", _model(manifest.model)
+    yield "network", f"{manifest.network}, {len(manifest.output.labels)} classes"
     yield "input", f"{manifest.input.name}: {manifest.input.dtype} [N, {_dims(manifest.input.shape)}] in [0, 1]"
     yield "output", f"{manifest.output.name}: {manifest.output.dtype} [N, {len(manifest.output.labels)}]"
     yield "labels", ", ".join(manifest.output.labels)
     yield "lambda", "any in [0, 1]" if served is None else ", ".join(f"{lam:g}" for lam in served)
-    yield "lambda mode", f"{manifest.lam.mode}, rule {manifest.lam.rule}, noise seed {manifest.lam.noise_seed}"
+    rule = manifest.recipe.condition.rule
+    yield "lambda mode", f"{manifest.lam.mode}, rule {rule}, noise seed {manifest.lam.noise_seed}"
     yield "precision", manifest.precision
     if manifest.calibration is not None:
         yield f"kept in {manifest.calibration.kept_precision}", ", ".join(manifest.calibration.kept) or "no convolution"
@@ -124,9 +124,11 @@ def _run(run: TrainingRun) -> Summary:
 
 def _run_facts(run: TrainingRun) -> Iterable[tuple[str, str]]:
     checkpoint = run.checkpoint
-    yield "model", _model(checkpoint.model)
+    yield "network", f"{checkpoint.recipe.model.title}, {len(checkpoint.labels)} classes"
     yield "labels", ", ".join(checkpoint.labels)
     yield "recipe", checkpoint.recipe.name
+    if checkpoint.data is not None:
+        yield from (("images", line.removeprefix("Images: ").strip()) for line in checkpoint.data.lines())
     yield "method", checkpoint.recipe.method
     yield "sparsity", checkpoint.recipe.sparsity.title
     yield "epochs", f"{len(checkpoint.history)} of {checkpoint.recipe.train.epochs}"
@@ -192,10 +194,6 @@ def _verdict(verdict: Verdict) -> Iterable[tuple[str, ...]]:
     ] or [("",) * 4]
     for row, end in itertools.zip_longest(figures, ends, fillvalue=""):
         yield verdict.backend, verdict.library, f"{verdict.images:,}", *row, end
-
-
-def _model(model: ModelSpec) -> str:
-    return f"{model.title}; stem stride {model.stem_stride}, {model.classes} classes"
 
 
 def _dims(shape: Iterable[int]) -> str:

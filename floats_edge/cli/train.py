@@ -4,18 +4,29 @@ from pathlib import Path
 
 import click
 
+from floats_edge.cli.parameters import allow_code
+
 
 @click.command()
 @click.argument("recipe")
 @click.option("-o", "--option", "options", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/NAME of the recipe]")
 @click.option("--resume", is_flag=True, help="Continue the run in the folder: bit for bit as if it had not stopped.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out images that cannot be read, and say which.")
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, …; auto takes a GPU where one is."
 )
+@allow_code
 def train(
-    recipe: str, options: tuple[str, ...], out: Path | None, resume: bool, data_dir: Path | None, device: str
+    recipe: str,
+    options: tuple[str, ...],
+    out: Path | None,
+    resume: bool,
+    data_dir: Path | None,
+    skip_damaged: bool,
+    device: str,
+    allow_code: bool,
 ) -> None:
     """Train one sparse network with a clean/robust knob.
 
@@ -35,9 +46,9 @@ def train(
     \b
         torchrun --nproc-per-node 2 -m floats_edge train my.yaml
     """
-    from floats_edge.cli.console import TrainingProgress, Unwatched
+    from floats_edge.cli.console import TrainingProgress, Unwatched, status_console, tell_images
     from floats_edge.cli.devices import torch_device
-    from floats_edge.data import load_data
+    from floats_edge.data import Reading, load_data
     from floats_edge.recipe import load_recipe
 
     settings = load_recipe(recipe, options)
@@ -46,10 +57,11 @@ def train(
 
     folder = out or Path("runs") / settings.name
     with distributed.join(torch_name) as workers:
-        with workers.first_leads():
-            splits = load_data(settings.data, settings.seed, data_dir)
         first = workers.rank == 0
+        reading = Reading(skip_damaged, tell_images(status_console())) if first else Reading(skip_damaged)
+        with workers.first_leads():
+            splits = load_data(settings.data, settings.seed, data_dir, reading=reading)
         with TrainingProgress(settings.name, settings.train.epochs) if first else Unwatched() as observer:
-            loop.train(settings, splits, folder, observer, torch_name, resume, workers)
+            loop.train(settings, splits, folder, observer, torch_name, resume, workers, allow_code)
     if first:
         click.echo(f"Trained: {folder}")

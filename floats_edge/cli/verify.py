@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     "--queries", type=click.IntRange(1), default=200, show_default=True, help="Of the Square attack, per image."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the attacks.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder, or where data sets are downloaded to.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out images that cannot be read, and say which.")
 @click.option("--allow-mismatch", is_flag=True, help="Let the bundle be used even if it fails; its manifest says so.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write all figures as JSON.")
 def verify(
@@ -29,6 +30,7 @@ def verify(
     queries: int,
     seed: int,
     data_dir: Path | None,
+    skip_damaged: bool,
     allow_mismatch: bool,
     out: Path | None,
 ) -> None:
@@ -48,15 +50,18 @@ def verify(
     """
     from floats_edge.artifacts.bundle import EXPORT_AGAIN, keep_verdict, open_bundle, rebuild_command
     from floats_edge.artifacts.files import check_writable, write_atomic
-    from floats_edge.cli.console import status_console
+    from floats_edge.cli.console import status_console, tell_images
+    from floats_edge.data import Reading
     from floats_edge.deploy import verify as stage
     from floats_edge.errors import OutputError, ParityError
 
     bundle = open_bundle(path)
     if out is not None:
         check_writable(out)
-    request = stage.VerifyRequest(backend, images, queries, seed)
-    with status_console().status("verify") as status:
+    console = status_console()
+    reading = Reading(skip_damaged, tell_images(console))
+    request = stage.VerifyRequest(backend, images, queries, seed, reading)
+    with console.status("verify") as status:
         record = stage.verify(path, request, data_dir, lambda text: status.update(f"verify: {text}"))
     if out is not None:
         write_atomic(out, (record.model_dump_json(indent=2) + "\n").encode())

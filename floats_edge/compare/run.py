@@ -14,7 +14,7 @@ from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.artifacts.study import STUDY, TRIAL, Study, Trial, load_trial, save_study, save_trial
 from floats_edge.compare.complexity import complexity
 from floats_edge.compare.plan import with_seed
-from floats_edge.data import Splits, load_data
+from floats_edge.data import Reading, Splits, load_data
 from floats_edge.evaluate.batch import evaluation_batch
 from floats_edge.evaluate.robustness import evaluate
 from floats_edge.recipe import Recipe
@@ -43,6 +43,8 @@ def compare(
     data_dir: Path | None = None,
     device: str = "cpu",
     split: Split = "test",
+    reading: Reading | None = None,
+    may_import: bool = False,
 ) -> Study:
     """Train and evaluate the variants of a plan, seed by seed, and write ``study.json`` into the folder ``out``.
 
@@ -54,6 +56,8 @@ def compare(
         data_dir: where the recipes' images are, if not where they say.
         device: a torch device.
         split: images to evaluate on; choices belong on ``validation``.
+        reading: how images are read from files.
+        may_import: whether the user allowed code of the network source ``python`` to run.
 
     Raises:
         RecipeError: a recipe does not fit its data, or its training diverges.
@@ -65,11 +69,11 @@ def compare(
     for seed in range(seeds):
         for name, base in plan.items():
             recipe = with_seed(base, seed)
-            splits = load_data(recipe.data, recipe.seed, data_dir)
+            splits = load_data(recipe.data, recipe.seed, data_dir, reading=reading)
             folder = out / name / f"seed-{recipe.seed}"
             with watcher.training(f"{name}, seed {recipe.seed}", recipe.train.epochs) as observer:
-                run = train(recipe, splits, folder, observer, device, resume=True)
-            trials.append(_trial(name, run, splits, split, device))
+                run = train(recipe, splits, folder, observer, device, resume=True, may_import=may_import)
+            trials.append(_trial(name, run, splits, split, device, may_import))
             watcher.on_trial(trials[-1])
     recipe = next(iter(plan.values()))
     study = Study(
@@ -84,7 +88,7 @@ def compare(
     return study
 
 
-def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: str) -> Trial:
+def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: str, may_import: bool) -> Trial:
     """Evaluate a finished run, unless that was done in the way of its recipe."""
     folder, checkpoint, recipe = run.path / split, run.checkpoint, run.checkpoint.recipe
     if (folder / TRIAL).is_file():
@@ -92,7 +96,7 @@ def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: st
         if (trial.weights_sha256, trial.evaluation) == (run.weights_sha256, recipe.evaluate):
             return trial
     images = (splits.test if split == "test" else splits.validation).first(recipe.evaluate.images)
-    network = trained_predictor(run, device)
+    network = trained_predictor(run, device, may_import)
     lambdas, attack, batch = recipe.evaluate.lambdas, recipe.evaluate.attack, evaluation_batch(recipe)
     results = evaluate(network, network, images, lambdas, attack, recipe.seed, batch=batch)
     alpha = checkpoint.history[-1].alpha.values()
@@ -105,7 +109,7 @@ def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: st
         weights_sha256=run.weights_sha256,
         evaluation=recipe.evaluate,
         results=results,
-        complexity=complexity(run),
+        complexity=complexity(run, may_import),
         steps=recipe.train.epochs * (len(splits.train) // recipe.train.batch_size),
         train_s=sum(epoch.seconds for epoch in checkpoint.history),
         largest_alpha=max(map(abs, alpha)) if alpha else None,

@@ -28,7 +28,7 @@ from floats_edge.images import Images
 from floats_edge.recipe import Attack, Recipe, Section
 
 if TYPE_CHECKING:
-    from floats_edge.runtime.torch import TorchPredictor
+    from floats_edge.evaluate.robustness import Twin
 
 IMAGES = 512
 """Training images to calibrate on, and validation images at most to measure sensitivity on."""
@@ -77,7 +77,7 @@ class _Cached(Section):
 
 def quantisation(
     network: Network,
-    twin: Callable[[], "TorchPredictor"],
+    twin: Callable[[], "Twin"],
     splits: Splits,
     lambdas: tuple[float, ...] | None,
     recipe: Recipe,
@@ -126,7 +126,7 @@ def quantisation(
 
 def activation_ranges(
     network: Network,
-    twin: Callable[[], "TorchPredictor"],
+    twin: Callable[[], "Twin"],
     images: Images,
     record: Calibration,
     seed: int,
@@ -171,7 +171,7 @@ def _check_kept(keep: Sequence[str], keep_worst: int, quantisable: Sequence[str]
 class _CleanAndAttacked:
     """Batches of images, clean and then attacked at a lambda; made anew whenever they are iterated over."""
 
-    twin: "TorchPredictor"
+    twin: "Twin"
     images: Images
     lam: float
     attack: Attack
@@ -186,7 +186,7 @@ class _CleanAndAttacked:
 
 
 def _measured(
-    network: Network, twin: "TorchPredictor", images: Images, record: Calibration, seed: int, batch: int
+    network: Network, twin: "Twin", images: Images, record: Calibration, seed: int, batch: int
 ) -> dict[str, float]:
     by_lambda = {lam: _CleanAndAttacked(twin, images, lam, record.attack, seed, batch) for lam in record.lambdas}
     return calibrate(network.constant, by_lambda, record.method)

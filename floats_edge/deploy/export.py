@@ -23,7 +23,7 @@ from floats_edge.artifacts.bundle import (
     staged_bundle,
     write_manifest,
 )
-from floats_edge.artifacts.checkpoint import TrainingRun, open_run
+from floats_edge.artifacts.checkpoint import open_run
 from floats_edge.artifacts.files import pack_tensors, write_atomic
 from floats_edge.artifacts.manifest import (
     WEIGHTS_APART,
@@ -37,27 +37,22 @@ from floats_edge.artifacts.manifest import (
     Precision,
 )
 from floats_edge.artifacts.sensitivity import SENSITIVITY
-from floats_edge.artifacts.weights import layer_specs, pack_scales, pack_weights, unpack_weights
-from floats_edge.data import load_data, load_test
+from floats_edge.artifacts.weights import layer_specs, pack_scales, pack_weights
+from floats_edge.data import Reading, load_data, load_test
 from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.calibrate import Int8Request, Quantisation, quantisation
 from floats_edge.deploy.engine_request import EngineOptions
 from floats_edge.deploy.engines import check_engines, check_options, with_engines, with_mismatch
-from floats_edge.deploy.lambda_graph import Network
+from floats_edge.deploy.source import Say, Source, from_bundle, from_run
 from floats_edge.errors import ArtifactError, BackendError, LambdaError, ParityError
 from floats_edge.evaluate.batch import evaluation_batch
 from floats_edge.evaluate.parity import GATES, check_parity, check_reference, measure_parity
-from floats_edge.images import ImageKind
-from floats_edge.method.fold import check_lambda
-from floats_edge.models.spec import MOST_LAMBDAS, ModelSpec
-from floats_edge.recipe import Recipe
+from floats_edge.method.fold import MOST_LAMBDAS, check_lambda
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Predictor
-from floats_edge.runtime.graph_check import read_graph
-from floats_edge.runtime.lambda_weights import LambdaWeights
 
 if TYPE_CHECKING:
-    from floats_edge.runtime.torch import TorchPredictor
+    pass
 
 PARITY_IMAGES = 512
 GOLDEN_IMAGES = 8
@@ -74,8 +69,6 @@ precision, one differed by more than 1e-2, so there int8's gate stays the tolera
 WEIGHTS = "weights.safetensors"
 
 Switch = Literal["bound", "input", "refit"]
-
-Say = Callable[[str], None]
 
 _ANY_LAMBDA: dict[Mode, str] = {
     "bound": "any in [0, 1]: weights are inputs",
@@ -97,6 +90,8 @@ class ExportRequest:
         switch: mode of a bundle for any lambda: how it changes from one to another.
         int8: how to quantise, if that is the precision.
         allow_mismatch: export even what fails its gate; the manifest says so.
+        reading: how images are read from files.
+        may_import: whether the user allowed code of the network source ``python`` to run; a bundle needs none.
     """
 
     lambdas: tuple[float, ...] | Literal["runtime"] | None = None
@@ -106,6 +101,8 @@ class ExportRequest:
     switch: Switch = "bound"
     int8: Int8Request = field(default_factory=Int8Request)
     allow_mismatch: bool = False
+    reading: Reading = field(default_factory=Reading)
+    may_import: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.lambdas, tuple):
@@ -135,29 +132,6 @@ class ExportRequest:
         return "fixed" if len(self.lambdas) == 1 else "bank"
 
 
-@dataclass(frozen=True, eq=False)
-class _Source:
-    """A trained network, ready to be exported in any mode and precision.
-
-    ``reference`` computes what was trained, cut channels and all; ``network``, ``twin`` and ``model`` are what is left.
-    ``mismatch`` is how far the reference is from that, if it is a bundle that was let pass.
-    """
-
-    network: Network
-    reference: Predictor
-    twin: Callable[[], "TorchPredictor"]
-    model: ModelSpec
-    labels: tuple[str, ...]
-    recipe: Recipe
-    checkpoint_sha256: str
-    mismatch: str | None = None
-
-    @property
-    def kind(self) -> ImageKind:
-        """Which images the network takes."""
-        return ImageKind(self.labels, self.model.image_shape)
-
-
 def export(
     path: Path, out: Path, request: ExportRequest, data_dir: Path | None = None, say: Say = lambda _: None
 ) -> Bundle:
@@ -180,11 +154,11 @@ def export(
         OutputError: ``out`` cannot be written or holds something else.
     """
     if not is_bundle(path):
-        return _export(_from_run(open_run(path), say), out, request, data_dir, say)
+        return _export(from_run(open_run(path), request.may_import, say), out, request, data_dir, say)
     bundle = open_sound(path)
     if request.keeps_graphs:
         return add_engines(bundle, out, request, say)
-    return _export(_from_bundle(bundle), out, request, data_dir, say)
+    return _export(from_bundle(bundle), out, request, data_dir, say)
 
 
 def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = lambda _: None) -> Bundle:
@@ -207,10 +181,10 @@ def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = la
     return open_bundle(out)
 
 
-def _export(source: _Source, out: Path, request: ExportRequest, data_dir: Path | None, say: Say) -> Bundle:
+def _export(source: Source, out: Path, request: ExportRequest, data_dir: Path | None, say: Say) -> Bundle:
     if request.trt:
         check_options(request.engine, request.mode, request.precision or "fp32")
-    images = load_test(source.recipe.data, source.kind, data_dir).first(PARITY_IMAGES).as_float()
+    images = load_test(source.recipe.data, source.kind, data_dir, request.reading).first(PARITY_IMAGES).as_float()
     lambdas = request.lambdas if isinstance(request.lambdas, tuple) else source.recipe.evaluate.lambdas
     try:
         check_reference(source.reference, images[:GOLDEN_IMAGES], lambdas)
@@ -254,11 +228,11 @@ def _refused(error: ParityError) -> ParityError:
 
 
 def _quantisation(
-    source: _Source, folder: Path, request: ExportRequest, data_dir: Path | None, say: Say
+    source: Source, folder: Path, request: ExportRequest, data_dir: Path | None, say: Say
 ) -> Quantisation:
     """How the graphs become int8; what each layer costs is written into ``folder`` if it was measured."""
     lambdas = request.lambdas if isinstance(request.lambdas, tuple) else None
-    splits = load_data(source.recipe.data, source.recipe.seed, data_dir, source.kind)
+    splits = load_data(source.recipe.data, source.recipe.seed, data_dir, source.kind, request.reading)
     found = quantisation(source.network, source.twin, splits, lambdas, source.recipe, request.int8, say)
     if found.sensitivity is not None:
         write_atomic(folder / SENSITIVITY, (found.sensitivity.model_dump_json(indent=2) + "\n").encode())
@@ -278,7 +252,7 @@ def _finish(folder: Path, manifest: Manifest, request: ExportRequest, say: Say) 
 
 
 def _write_graphs(
-    source: _Source,
+    source: Source,
     folder: Path,
     request: ExportRequest,
     images: NDArray[np.float32],
@@ -291,7 +265,6 @@ def _write_graphs(
     lam = LambdaSpec(
         mode=request.mode,
         values=request.lambdas if isinstance(request.lambdas, tuple) else None,
-        rule=network.rule,
         noise_seed=source.recipe.condition.noise_seed,
     )
     graphs: list[Graph] = []
@@ -306,8 +279,8 @@ def _write_graphs(
     golden = _write_golden(source.reference, folder, lam, GATES[precision].max_error, images[:GOLDEN_IMAGES])
     return Manifest(
         floats_edge_version=__version__,
-        model=source.model,
-        input=InputSpec(shape=source.model.image_shape),
+        network=source.title,
+        input=InputSpec(shape=source.reference.image_shape),
         output=OutputSpec(labels=source.labels),
         lam=lam,
         precision=precision,
@@ -335,73 +308,13 @@ def _write_golden(
     return Golden(file="golden.safetensors", lambdas=lambdas, tolerance=tolerance)
 
 
-def _metadata(source: _Source, lam: LambdaSpec, value: float | None, precision: Precision) -> dict[str, str]:
+def _metadata(source: Source, lam: LambdaSpec, value: float | None, precision: Precision) -> dict[str, str]:
     return {
         "floats_edge.version": __version__,
-        "floats_edge.model": source.model.arch,
+        "floats_edge.network": source.title,
         "floats_edge.lambda_mode": lam.mode,
         "floats_edge.lambda": _ANY_LAMBDA[lam.mode] if value is None else f"{value:g}",
         "floats_edge.precision": precision,
         "floats_edge.input": "float32 NCHW in [0, 1]; normalisation is inside the graph",
         "floats_edge.labels": json.dumps(source.labels),
     }
-
-
-def _from_run(run: TrainingRun, say: Say) -> _Source:
-    try:
-        from floats_edge.runtime.torch import TorchPredictor, deployed_layers, run_predictor
-    except ImportError as error:
-        raise BackendError(
-            f"exporting a checkpoint needs PyTorch: {error}.",
-            fix="pip install 'floats-edge[train]', or export a bundle elsewhere and add --trt to it here",
-        ) from None
-    say("tracing the network")
-    layers, model = deployed_layers(run)
-    rule = run.checkpoint.recipe.condition.rule
-    twin = TorchPredictor(model, LambdaWeights(layers, rule))
-    return _Source(
-        network=Network(template=onnx_graph.trace(twin.network, twin.image_shape), layers=layers, rule=rule),
-        reference=run_predictor(run),
-        twin=lambda: twin,
-        model=model,
-        labels=run.checkpoint.labels,
-        recipe=run.checkpoint.recipe,
-        checkpoint_sha256=run.weights_sha256,
-    )
-
-
-def _twin(bundle: Bundle) -> "TorchPredictor":
-    try:
-        from floats_edge.runtime.torch import bundle_twin
-    except ImportError as error:
-        raise BackendError(
-            f"calibrating int8 attacks the images, which needs PyTorch: {error}.",
-            fix="pip install 'floats-edge[train]', or export elsewhere and add --trt to the bundle here",
-        ) from None
-    return bundle_twin(bundle)
-
-
-def _from_bundle(bundle: Bundle) -> _Source:
-    manifest = bundle.manifest
-    if manifest.weights is None or manifest.precision != "fp32":
-        raise ArtifactError(
-            f"{bundle.path} is {manifest.lam.mode} in {manifest.precision}: it lacks what another bundle is made from.",
-            fix="export from the checkpoint, or from a bundle made with --lambda runtime --precision fp32",
-        )
-    layers = unpack_weights(bundle.tensors(manifest.weights), manifest.layers, manifest.lam.noise_seed)
-    verdict = manifest.verdict("ort-cpu")
-    found = (manifest.mismatch, *(verdict.problems if verdict else ()))
-    return _Source(
-        network=Network(
-            template=read_graph(bundle, manifest.graphs[0].file),
-            layers=layers,
-            rule=manifest.lam.rule,
-        ),
-        reference=open_predictor(bundle, "ort-cpu", 0.0),
-        twin=lambda: _twin(bundle),
-        model=manifest.model,
-        labels=manifest.output.labels,
-        recipe=manifest.recipe,
-        checkpoint_sha256=manifest.checkpoint_sha256,
-        mismatch=" ".join(filter(None, found)) or None,
-    )

@@ -8,15 +8,7 @@ import onnx
 from floats_edge.artifacts.manifest import Calibration, Mode, Precision
 from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.quantize import Array, conv_weights, quantize, weight_scales
-from floats_edge.method.fold import (
-    AffineLayer,
-    Rule,
-    Weights,
-    affine_in_lambda,
-    clean_weights,
-    end_weights,
-    weights_at,
-)
+from floats_edge.method.fold import AffineLayer, Weights, affine_in_lambda, clean_weights, end_weights, weights_at
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,16 +18,14 @@ class Network:
     Attributes:
         template: a float32 graph whose weights are initializers or inputs.
         layers: its weights at any lambda.
-        rule: how a lambda between 0 and 1 is served.
     """
 
     template: onnx.ModelProto
     layers: Mapping[str, AffineLayer]
-    rule: Rule
 
     def weights_at(self, lam: float | None) -> Weights:
         """The weights at ``lam``; those a graph for any lambda starts with if that is None."""
-        return clean_weights(self.layers) if lam is None else weights_at(self.layers, lam, self.rule)
+        return clean_weights(self.layers) if lam is None else weights_at(self.layers, lam)
 
     def constant(self, lam: float | None) -> onnx.ModelProto:
         """The float32 graph at ``lam``."""
@@ -48,7 +38,7 @@ class Network:
 
     def scales(self, lam: float | None, kept: Collection[str] = ()) -> dict[str, Array]:
         """Scales of int8 weights that hold at ``lam``, at any lambda if that is None; none of layers ``kept``."""
-        ends = end_weights(self.layers, self.rule) if lam is None else (self.weights_at(lam),)
+        ends = end_weights(self.layers) if lam is None else (self.weights_at(lam),)
         return weight_scales(ends, [f"{layer}.weight" for layer in self.quantisable if layer not in kept])
 
     def graph(
@@ -70,7 +60,7 @@ class Network:
         """
         model = self.constant(lam)
         if mode == "input":
-            affine = affine_in_lambda(self.layers, self.rule)
+            affine = affine_in_lambda(self.layers)
             model = onnx_graph.with_lambda_input(model, clean_weights(self.layers), affine)
         if precision == "int8":
             kept, halves = (calibration.kept, calibration.kept_in_fp16) if calibration else ((), ())

@@ -107,7 +107,7 @@ def with_lambda_input(model: onnx.ModelProto, clean: Weights, affine: tuple[Weig
     tensors: Weights = {}
     for name in varying:
         tensors |= {f"{name}.base": base[name], f"{name}.slope": slope[name]}
-        # Under the rule ``paper`` lambda = 0 lies apart from what the line through base and slope gives there.
+        # The clean weights may lie apart from what the line gives at lambda = 0.
         apart = not np.array_equal(base[name], clean[name])
         line = f"{name}.line" if apart else name
         nodes.append(onnx.helper.make_node("Mul", [f"{name}.slope", LAMBDA_INPUT], [f"{name}.step"]))

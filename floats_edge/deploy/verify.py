@@ -1,7 +1,7 @@
 """Proof that a bundle is the network that was evaluated: its bytes, its logits, and its accuracy under attack."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ from floats_edge.artifacts.bundle import Bundle, open_bundle
 from floats_edge.artifacts.manifest import Parity
 from floats_edge.artifacts.records import LambdaResult, Share, bundle_subject
 from floats_edge.artifacts.verification import LambdaProof, Verification
-from floats_edge.data import load_test
+from floats_edge.data import Reading, load_test
 from floats_edge.deploy.export import PARITY_IMAGES
 from floats_edge.errors import BackendError, ParityError
 from floats_edge.evaluate.batch import evaluation_batch
@@ -21,7 +21,7 @@ from floats_edge.runtime.base import Predictor
 from floats_edge.runtime.golden import check_golden, read_golden
 
 if TYPE_CHECKING:
-    from floats_edge.runtime.torch import TorchPredictor
+    from floats_edge.runtime.twin import BundleTwin
 
 LARGEST_LOSS = 2.0
 """Percentage points of clean or robust accuracy by which an engine may fall short of its float twin."""
@@ -38,12 +38,14 @@ class VerifyRequest:
         images: test images to attack; parity is measured on those that the export was judged by.
         queries: of the Square attack, per image.
         seed: of the attacks.
+        reading: how images are read from files.
     """
 
     backend: str = "ort-cpu"
     images: int = 200
     queries: int = 200
     seed: int = 0
+    reading: Reading = field(default_factory=Reading)
 
 
 def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say: Say = lambda _: None) -> Verification:
@@ -62,7 +64,7 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
         BackendError: the backend cannot run the bundle, or PyTorch, which the float twin needs, is missing.
     """
     try:
-        from floats_edge.runtime.torch import bundle_twin
+        from floats_edge.runtime.twin import BundleTwin
     except ImportError as error:
         raise BackendError(
             f"the float twin that a bundle is compared with needs PyTorch: {error}.",
@@ -75,10 +77,11 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
     manifest = bundle.manifest.without_verdict(request.backend)
     judged_anew = Bundle(bundle.path, manifest)
     recipe, lambdas = manifest.recipe, manifest.lam.values or manifest.recipe.evaluate.lambdas
-    test = load_test(recipe.data, ImageKind(manifest.output.labels, manifest.model.image_shape), data_dir)
+    kind = ImageKind(manifest.output.labels, manifest.input.shape)
+    test = load_test(recipe.data, kind, data_dir, request.reading)
     images = test.first(request.images)
     batch = evaluation_batch(recipe)
-    attack, twin = recipe.evaluate.attack, bundle_twin(bundle)
+    attack, twin = recipe.evaluate.attack, BundleTwin(bundle)
     parity: tuple[Parity, ...] = ()
     proofs: tuple[LambdaProof, ...] = ()
     with open_predictor(judged_anew, request.backend, lambdas[0]) as engine:
@@ -110,7 +113,7 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
 
 def _proofs(
     engine: Predictor,
-    twin: "TorchPredictor",
+    twin: "BundleTwin",
     images: Images,
     lambdas: tuple[float, ...],
     attack: Attack,

@@ -39,46 +39,6 @@ def gain_and_bias(norm: Norm) -> tuple[Tensor, Tensor]:
     return gain, bias - norm.running_mean * gain
 
 
-class DualBatchNorm2d(nn.Module):
-    """``clean`` normalises what lambda = 0 computes, ``adv`` everything else. Input and output ``[N, C, H, W]``."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.clean = nn.BatchNorm2d(channels)
-        self.adv = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor, lam: float) -> Tensor:
-        return self.clean(x) if lam == 0 else self.adv(x)
-
-
-class MixedBatchNorm2d(nn.Module):
-    """Dual BatchNorm of a batch whose first ``zeros`` images have lambda = 0: OAT's."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.clean = nn.BatchNorm2d(channels)
-        self.adv = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor, zeros: int) -> Tensor:
-        if zeros == 0:
-            return self.adv(x)
-        if zeros == len(x):
-            return self.clean(x)
-        return torch.cat((self.clean(x[:zeros]), self.adv(x[zeros:])))
-
-
-class SharedBatchNorm2d(nn.Module):
-    """One BatchNorm for every lambda: OAT's without dual BatchNorm."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.every = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor, zeros: int) -> Tensor:
-        del zeros  # all images are normalised together
-        return self.every(x)
-
-
 SETTLING = 16
 """Batches of attacked training images on which the adversarial statistics of a network are estimated anew."""
 
@@ -89,7 +49,7 @@ def reestimate(network: nn.Module, forward: Callable[[], object]) -> None:
 
     It is in training mode meanwhile, and afterwards as before, also if ``forward`` raises.
     """
-    norms = [module.adv for module in network.modules() if isinstance(module, DualBatchNorm2d)]
+    norms = [module.adv for module in network.modules() if isinstance(module, DualNorm)]
     momenta, training = [norm.momentum for norm in norms], network.training
     network.train()
     for norm in norms:

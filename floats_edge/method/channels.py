@@ -7,47 +7,21 @@ README.md.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from floats_edge.method.conditioning import FloatConv, FloatNorm, conditioned_weights
+from floats_edge.method.batchnorm import DualNorm
+from floats_edge.method.channel_groups import STAYS, ChannelGroups, LayerChannels
+from floats_edge.method.conditioning import ConditionedWeight
+from floats_edge.method.layers import Conditioned, ConditionedLayer, ConditionedNorm
+from floats_edge.method.masks import forget
 
 DENSE_SHARE = 0.2
 """Share of training before the cut."""
-
-
-@dataclass(frozen=True)
-class ChannelGroup:
-    """Channels that several layers share, and that can only be removed from all of them.
-
-    Attributes:
-        name: for people.
-        size: how many channels.
-        writers: convolutions whose output channels they are; the outputs of several are added.
-        readers: layers whose input channels they are.
-        norms: normalisations of what the writers write, apart from those that are part of them.
-    """
-
-    name: str
-    size: int
-    writers: tuple[str, ...]
-    readers: tuple[str, ...]
-    norms: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ChannelGroups:
-    """All groups of a residual network: of the stream, stage by stage, and inside the blocks, block by block."""
-
-    streams: tuple[ChannelGroup, ...]
-    inner: tuple[ChannelGroup, ...]
-
-    def __iter__(self) -> Iterator[ChannelGroup]:
-        return iter((*self.streams, *self.inner))
 
 
 def kept_count(size: int, density: float, multiple: int) -> int:
@@ -67,45 +41,39 @@ def strongest(scores: Tensor, count: int) -> Tensor:
     return kept
 
 
-def axes(groups: ChannelGroups, kept: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What of each layer is kept: of its output and of its input channels, by name of the layer.
+def sides(channels: LayerChannels, kept: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+    """What of one layer is kept: of its output channels and, unless these are its input channels, of those.
 
     Args:
-        groups: of the network.
-        kept: by name of the group a bool array or tensor, ``[size]``.
-
-    Returns:
-        ``(outputs, inputs)``; a layer that no group writes to, or reads from, is missing there: all is kept.
+        channels: of the layer.
+        kept: the classes that are kept, and at the end a True for the channels that stay: bool ``[count + 1]``.
     """
-    outputs = {layer: kept[group.name] for group in groups for layer in (*group.writers, *group.norms)}
-    inputs = {layer: kept[group.name] for group in groups for layer in group.readers}
-    return outputs, inputs
+    return [kept[classes] for classes in (channels.outputs, channels.inputs) if classes is not None]
 
 
-def unmasked(group: ChannelGroup, masks: Mapping[str, Any]) -> Any:
-    """Which channels of a group some weight writes, from the layers' masks: bool ``[size]``, of the masks' kind."""
-    first, *others = (masks[layer].reshape(group.size, -1).any(1) for layer in group.writers)
-    for other in others:
-        first = first | other
-    return first
+def unmasked(channels: ChannelGroups, masks: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    """Which classes some weight writes, from the masks of the weights: bool ``[count + 1]``, as :func:`sides` wants."""
+    kept = np.zeros(channels.count + 1, dtype=bool)
+    kept[STAYS] = True
+    for name, mask in masks.items():
+        written = channels.layers[name].outputs[mask.reshape(len(mask), -1).any(axis=1)]
+        kept[written] = True
+    return kept
 
 
 class ChannelMasks:
     """The masks of a network that is dense until :meth:`cut`; keeps what they exclude at zero from then on.
 
     Args:
-        network: of conditioned layers.
-        groups: its channels.
-        counts: how many of each group are kept, by its name.
+        layers: of the network, conditioned.
+        channels: of the network.
+        counts: how many of each group are kept, in their order.
     """
 
-    def __init__(self, network: nn.Module, groups: ChannelGroups, counts: Mapping[str, int]) -> None:
-        self.groups = groups
-        self.counts = counts
-        self.weights = conditioned_weights(network)
-        self.norms = {
-            name: unit.norm for name, unit in network.named_modules() if isinstance(unit, FloatConv | FloatNorm)
-        }
+    def __init__(self, layers: Mapping[str, Conditioned], channels: ChannelGroups, counts: Sequence[int]) -> None:
+        self.layers = layers
+        self.channels = channels
+        self.counts = tuple(counts)
         self.gradient: dict[str, Tensor] = {}
         """Nothing is to be remembered: what is cut does not grow again."""
 
@@ -119,38 +87,58 @@ class ChannelMasks:
     @torch.no_grad()
     def cut(self, optimizer: torch.optim.Optimizer) -> None:
         """Keep the strongest channels of every group; what is cut loses its weights and its momentum."""
-        kept = {group.name: strongest(self.importance(group), self.counts[group.name]) for group in self.groups}
-        outputs, inputs = axes(self.groups, kept)
-        for name, weight in self.weights.items():
-            mask = weight.mask.clone()
-            if name in outputs:
-                mask[~outputs[name]] = False
-            if name in inputs:
-                mask[:, ~inputs[name]] = False
-            weight.set_mask(mask)
+        kept, scores = np.ones(self.channels.count + 1, dtype=bool), self.importance()
+        for group, count in zip(self.channels.groups, self.counts, strict=True):
+            kept[group.classes] = strongest(scores[group.classes], count).cpu().numpy()
+        for name, weight in self._weights().items():
+            mask = weight.mask.cpu().numpy().copy()
+            for axis, channels in enumerate(sides(self.channels.layers[name], kept)):
+                mask.swapaxes(0, axis)[~channels] = False
+            weight.set_mask(torch.from_numpy(mask))
         for parameter, mask in self._masked():
             parameter.mul_(mask)
-            momentum = optimizer.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                momentum.mul_(mask)
+            forget(optimizer, parameter, mask)
 
-    def importance(self, group: ChannelGroup) -> Tensor:
-        """Of each channel, summed over the convolutions that write it: ``[size]``."""
-        scores = []
-        for writer in group.writers:
-            norms = [self.norms[name] for name in (writer, *group.norms) if name in self.norms]
-            gammas = [gamma for norm in norms for gamma in (norm.clean.weight, norm.adv.weight)]
-            scores.append(importance(self.weights[writer].theta, *gammas))
-        return torch.stack(scores).sum(dim=0)
+    def importance(self) -> Tensor:
+        """Of each class, summed over the layers that write it: ``[count]``.
+
+        A layer counts with its own BatchNorm's gammas and those of the BatchNorms that read the channels alone; where
+        there are none, with its weights.
+        """
+        device = next(iter(self._weights().values())).theta.device
+        lone = torch.zeros(self.channels.count, device=device)
+        for name, layer in self.layers.items():
+            if isinstance(layer, ConditionedNorm):
+                self._add(lone, name, torch.stack(_gammas(layer.norm)).abs().sum(dim=0))
+        scores = torch.zeros_like(lone)
+        for name, layer in self.layers.items():
+            if isinstance(layer, ConditionedLayer):
+                read = torch.cat((lone, lone.new_zeros(1)))[self.channels.layers[name].outputs]
+                gammas = [*(_gammas(layer.norm) if layer.norm is not None else ()), *([read] if read.any() else [])]
+                self._add(scores, name, importance(layer.weight.theta, *(gammas or [torch.ones_like(read)])))
+        return scores
+
+    def _add(self, scores: Tensor, layer: str, values: Tensor) -> None:
+        """Add a value of each output channel of a layer to its class, if that may go."""
+        classes = torch.from_numpy(self.channels.layers[layer].outputs).to(scores.device)
+        scores.index_add_(0, classes[classes != STAYS], values[classes != STAYS])
+
+    def _weights(self) -> dict[str, ConditionedWeight]:
+        return {name: layer.weight for name, layer in self.layers.items() if isinstance(layer, ConditionedLayer)}
 
     def _masked(self) -> list[tuple[nn.Parameter, Tensor]]:
-        """Every parameter that is masked, with its mask: a BatchNorm's follow the channels that are written for it."""
-        masked = [(weight.theta, weight.mask) for weight in self.weights.values()]
-        masks = {name: weight.mask for name, weight in self.weights.items()}
-        for group in self.groups:
-            channels = unmasked(group, masks)
-            norms = [self.norms[name] for name in (*group.writers, *group.norms) if name in self.norms]
-            masked += [
-                (p, channels) for norm in norms for end in (norm.clean, norm.adv) for p in (end.weight, end.bias)
-            ]
+        """Every parameter that is masked, with its mask: those of a BatchNorm, and biases, follow the channels."""
+        weights = self._weights()
+        masked = [(weight.theta, weight.mask) for weight in weights.values()]
+        kept = unmasked(self.channels, {name: weight.mask.cpu().numpy() for name, weight in weights.items()})
+        for name, layer in self.layers.items():
+            channels = torch.from_numpy(kept[self.channels.layers[name].outputs])
+            parameters = [
+                parameter for parameter in layer.parameters() if parameter.ndim == 1
+            ]  # biases, and those of BatchNorm
+            masked += [(parameter, channels.to(parameter.device)) for parameter in parameters]
         return masked
+
+
+def _gammas(norm: DualNorm) -> list[Tensor]:
+    return [end.weight for end in (norm.clean, norm.adv) if end.affine]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from floats_edge.errors import NetworkError
 from floats_edge.method.conditioning import INITIAL_ALPHA
-from floats_edge.method.fold import AffineLayer, Rule, weights_at
+from floats_edge.method.fold import AffineLayer, Rule, affine, weights_at
 from floats_edge.method.knob import Knob
 from floats_edge.method.layers import Conditioned, ConditionedLayer, ConditionedNorm, Layers, OrdinaryLayer
 from floats_edge.method.plan import Norm, Parts, Plan, Register, Weighted, inference, plan, split
@@ -94,9 +94,9 @@ def ordinary_layers(network: nn.Module, made: Plan, register: Register | None = 
     return layers
 
 
-def fold(layers: Layers) -> dict[str, AffineLayer]:
-    """Read the affine form off the layers of a network, its BatchNorms in inference mode."""
-    return {name: layer.affine() for name, layer in layers.items()}
+def fold(layers: Layers, rule: Rule) -> dict[str, AffineLayer]:
+    """The layers of a network at any lambda, by a rule, its BatchNorms in inference mode."""
+    return {name: affine(layer.ends(), rule) for name, layer in layers.items()}
 
 
 def folded(network: nn.Module, lam: float, rule: Rule = "interpolate") -> nn.Module:
@@ -106,7 +106,7 @@ def folded(network: nn.Module, lam: float, rule: Rule = "interpolate") -> nn.Mod
     """
     layers = conditioned_layers(network)
     plain = unfilled(network, layers)
-    load_weights(plain, weights_at(fold(layers), lam, rule))
+    load_weights(plain, weights_at(fold(layers, rule), lam))
     return plain
 
 

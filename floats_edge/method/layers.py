@@ -1,6 +1,6 @@
 """The layers that fold: those that the condition puts in place of a network's own, and the network's own.
 
-Each tells its affine form, which ``fold.py`` turns into plain weights, and the ordinary layer that these go into.
+Each tells its two ends, which ``fold.py`` turns into plain weights, and the ordinary layer that these go into.
 """
 
 import copy
@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d, linear
 
 from floats_edge.method.batchnorm import DualNorm, gain_and_bias
 from floats_edge.method.conditioning import ConditionedWeight
-from floats_edge.method.fold import AffineLayer
+from floats_edge.method.fold import Ends
 from floats_edge.method.knob import Knob
 from floats_edge.method.plan import Norm, Weighted
 
@@ -22,8 +22,8 @@ from floats_edge.method.plan import Norm, Weighted
 class Foldable(Protocol):
     """One layer of a network that folds into an ordinary one."""
 
-    def affine(self) -> AffineLayer:
-        """The layer as ``fold.py`` writes it, its BatchNorms in inference mode: tensors on its device."""
+    def ends(self) -> Ends:
+        """The layer at lambda 0 and 1, its BatchNorms in inference mode: tensors on its device."""
         ...
 
     def plain(self) -> dict[nn.Module, nn.Module]:
@@ -59,14 +59,14 @@ class ConditionedLayer(nn.Module):
         y = _computed(self.operation, x, self.weight(lam), self.bias)
         return y if self.norm is None else self.norm(y, lam)
 
-    def affine(self) -> AffineLayer:
+    def ends(self) -> Ends:
         weight = self.weight
         theta, noise = weight.theta.detach(), weight.mask * weight.eta
         clean, adv = (None, None) if self.norm is None else (self.norm.clean, self.norm.adv)
-        ends = _folded_bias(theta, self.bias, clean), _folded_bias(theta, self.bias, adv)
-        (gain_clean, bias_clean), (gain_adv, bias_adv) = ends
+        gain_clean, bias_clean = _folded_bias(theta, self.bias, clean)
+        gain_adv, bias_adv = _folded_bias(theta, self.bias, adv)
         scale = weight.alpha.detach() * weight.sigma()
-        return AffineLayer(theta, weight.mask, noise, scale, gain_clean, gain_adv, bias_clean, bias_adv)
+        return Ends(theta, weight.mask, noise, scale, gain_clean, gain_adv, bias_clean, bias_adv)
 
     def plain(self) -> dict[nn.Module, nn.Module]:
         return {self: _like(self.operation, self.weight.theta)}
@@ -88,7 +88,7 @@ class ConditionedNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x, self.knob.lam)
 
-    def affine(self) -> AffineLayer:
+    def ends(self) -> Ends:
         return _scaling(self.norm.clean, self.norm.adv)
 
     def plain(self) -> dict[nn.Module, nn.Module]:
@@ -112,14 +112,14 @@ class OrdinaryLayer:
     norm: Norm | None
     modules: tuple[tuple[nn.Module, nn.Module | None], ...]
 
-    def affine(self) -> AffineLayer:
+    def ends(self) -> Ends:
         if self.layer is None:
             assert self.norm is not None, "a layer is one or the other"
             return _scaling(self.norm, self.norm)
         theta = self.layer.weight.detach()
         gain, bias = _folded_bias(theta, self.layer.bias, self.norm)
         nothing = torch.zeros_like(theta)
-        return AffineLayer(theta, nothing == 0, nothing, theta.new_zeros(()), gain, gain, bias, bias)
+        return Ends(theta, nothing == 0, nothing, theta.new_zeros(()), gain, gain, bias, bias)
 
     def plain(self) -> dict[nn.Module, nn.Module]:
         if self.layer is not None:
@@ -168,11 +168,11 @@ def _folded_bias(theta: Tensor, bias: Tensor | None, norm: Norm | None) -> tuple
     return gain, shift if bias is None else shift + own * gain
 
 
-def _scaling(clean: Norm, adv: Norm) -> AffineLayer:
-    """The affine form of a lone BatchNorm: theta is one for each channel."""
+def _scaling(clean: Norm, adv: Norm) -> Ends:
+    """The ends of a lone BatchNorm: theta is one for each channel."""
     (gain_clean, bias_clean), (gain_adv, bias_adv) = gain_and_bias(clean), gain_and_bias(adv)
     one = torch.ones_like(gain_clean)
-    return AffineLayer(one, one > 0, one * 0, one.new_zeros(()), gain_clean, gain_adv, bias_clean, bias_adv)
+    return Ends(one, one > 0, one * 0, one.new_zeros(()), gain_clean, gain_adv, bias_clean, bias_adv)
 
 
 def _like(layer: nn.Module, weight: Tensor) -> nn.Module:

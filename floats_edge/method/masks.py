@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from floats_edge.method.conditioning import ConditionedWeight
 
@@ -76,6 +76,13 @@ def swap_fraction(initial: float, progress: float) -> float:
     if progress >= LAST_UPDATE:
         return 0.0
     return initial * 0.5 * (1.0 + math.cos(math.pi * progress / LAST_UPDATE))
+
+
+def forget(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, mask: Tensor) -> None:
+    """Clear what an optimiser remembers of the entries of ``parameter`` outside ``mask``."""
+    for remembered in optimizer.state[parameter].values():
+        if isinstance(remembered, Tensor) and remembered.shape == mask.shape:
+            remembered.mul_(mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +185,5 @@ class MaskUpdater:
             weight = self.weights[name]
             grown += int((mask & ~weight.mask).sum())
             weight.set_mask(mask)
-            momentum = optimizer.state[weight.theta].get("momentum_buffer")
-            if momentum is not None:
-                momentum.mul_(weight.mask)
+            forget(optimizer, weight.theta, weight.mask)
         return grown

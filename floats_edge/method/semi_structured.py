@@ -20,11 +20,6 @@ def is_eligible(shape: tuple[int, ...]) -> bool:
     return shape[1] % GROUP == 0
 
 
-def too_narrow(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """The layers, apart from the first one, which reads images, with too few input channels for a single group."""
-    return [name for name, shape in list(shapes.items())[1:] if shape[1] < GROUP]
-
-
 def random_mask(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """A bool mask of ``shape`` with two entries set in every group, uniformly at random; all of it if not eligible."""
     if not is_eligible(shape):

@@ -41,7 +41,7 @@ def build(spec: NetworkSpec, classes: int, channels: int, may_import: bool = Fal
     if spec.source == "python" and not may_import:
         raise NetworkError(
             f"the network is what {spec.name} returns: code that floats-edge runs only if you allow it.",
-            fix="read that code, and if you trust it, build the network with may_import=True",
+            fix="read that code; if you trust it, add --allow-code, or may_import=True in Python",
         )
     network = _SOURCES[spec.source](spec, classes, channels)
     check_parameters(network)

@@ -37,22 +37,22 @@ def _normalized(network: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (images - mean) / std, *others
 
 
-def pretrained_statistics(spec: NetworkSpec, network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def pretrained_statistics(spec: NetworkSpec) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and standard deviation per channel of the images that the published weights of a network expect.
 
     They are those of the library's own weights: torchvision's default ones, timm's of the tag in the name. None where
     no library says so, as for networks of our own or of a user.
-
-    Args:
-        spec: of the network.
-        network: as it was built.
     """
     if spec.source == "torchvision":
         from torchvision.models import get_model_weights
 
-        known = vars(next(iter(get_model_weights(spec.name))).transforms())
+        known: Any = next(iter(get_model_weights(spec.name))).transforms()
+    elif spec.source == "timm":
+        from timm.models import get_pretrained_cfg
+
+        known = get_pretrained_cfg(spec.name)
     else:
-        known = getattr(network, "pretrained_cfg", None) if spec.source == "timm" else None
-    if not known or not known.get("mean") or not known.get("std"):
         return None
-    return tuple(map(float, known["mean"])), tuple(map(float, known["std"]))
+    if not getattr(known, "mean", None) or not getattr(known, "std", None):
+        return None
+    return tuple(map(float, known.mean)), tuple(map(float, known.std))

@@ -29,7 +29,7 @@ def check_sizes(parts: Parts) -> None:
     """
     account = _Account(sum(math.prod(tensor.dims) for tensor in parts.constants.values()))
     values: dict[str, Shaped] = {name: constant(tensor) for name, tensor in parts.constants.items()}
-    values |= {name: Shaped(tuple(_input_size(dims))) for name, dims in parts.inputs.items()}
+    values |= {name: Shaped(tuple(_input_size(port.dims))) for name, port in parts.inputs.items()}
     for node in parts.nodes():
         results = _results(node, values, account)
         for name, result in zip(node.outputs, results, strict=False):

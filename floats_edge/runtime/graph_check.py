@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from floats_edge.artifacts.bundle import EXPORT_AGAIN, Bundle
 from floats_edge.errors import ArtifactError
 from floats_edge.runtime.graph_bounds import check_sizes
-from floats_edge.runtime.graph_rules import read_parts
+from floats_edge.runtime.graph_rules import Parts, read_parts
 from floats_edge.runtime.onnx_bytes import GraphError
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, NDArray[Any]]
 """Arrays by name; NumPy's uint16 stands for bfloat16."""
 
-_NONE: Arrays = MappingProxyType({})
+NONE: Arrays = MappingProxyType({})
+"""No arrays."""
 _ELEMENTS: dict[type[np.generic], str] = {
     np.float32: "float",
     np.float16: "float16",
@@ -28,6 +29,8 @@ _ELEMENTS: dict[type[np.generic], str] = {
     np.int8: "int8",
 }
 """How ONNX calls the types that graphs take and hold."""
+_NUMBERS = {1: "float", 3: "int8", 10: "float16", 16: "bfloat16"}
+"""The same by their numbers in a file."""
 
 
 def graph_bytes(bundle: Bundle, file: str) -> bytes:
@@ -58,20 +61,14 @@ def read_graph(bundle: Bundle, file: str) -> "onnx.ModelProto":
     return onnx.load_model_from_string(graph_bytes(bundle, file))
 
 
-def check_session(session: "ort.InferenceSession", bundle: Bundle, extra: Arrays = _NONE) -> None:
+def check_session(session: "ort.InferenceSession", bundle: Bundle, extra: Arrays = NONE) -> None:
     """Let a session pass that takes the bundle's images and arrays like ``extra``, and gives its logits.
 
     Raises:
         ArtifactError: naming the first input or output that is another.
     """
-    manifest = bundle.manifest
-    inputs = {name: _described(_ELEMENTS[array.dtype.type], array.shape) for name, array in extra.items()}
-    inputs[manifest.input.name] = _described("float", (None, *manifest.input.shape))
-    outputs = {manifest.output.name: _described("float", (None, len(manifest.output.labels)))}
-    for kind, stated, values in (
-        ("input", inputs, session.get_inputs()),
-        ("output", outputs, session.get_outputs()),
-    ):
+    ports = {"input": session.get_inputs(), "output": session.get_outputs()}
+    for (kind, stated), values in zip(_stated(bundle, extra).items(), ports.values(), strict=True):
         found = {value.name: _described(value.type.removeprefix("tensor(")[:-1], value.shape) for value in values}
         _compare(bundle, kind, stated, found)
 
@@ -84,7 +81,7 @@ def check_constants(model: "onnx.ModelProto", bundle: Bundle, weights: Arrays) -
     """
     from onnx import TensorProto
 
-    stated = {name: _described(_ELEMENTS[array.dtype.type], array.shape) for name, array in weights.items()}
+    stated = _like(weights)
     found = {
         tensor.name: _described(TensorProto.DataType.Name(tensor.data_type).lower(), tensor.dims)
         for tensor in model.graph.initializer
@@ -93,19 +90,33 @@ def check_constants(model: "onnx.ModelProto", bundle: Bundle, weights: Arrays) -
     _compare(bundle, "constant", stated, found)
 
 
-def check_weights(bundle: Bundle, weights: Mapping[str, NDArray[np.float32] | None]) -> None:
-    """Let weights read from a graph pass that are those of the manifest's layers; None: the graph lacks it.
+def check_parts(parts: Parts, bundle: Bundle, extra: Arrays = NONE, constants: Arrays = NONE) -> None:
+    """Let a graph pass that takes the bundle's images and arrays like ``extra``, and holds arrays like ``constants``.
 
     Raises:
-        ArtifactError: naming the first that is missing or of another shape.
+        ArtifactError: naming the first input, output or constant that is another.
     """
-    stated = {
-        name: _described("float", shape)
-        for layer in bundle.manifest.layers
-        for name, shape in ((f"{layer.name}.weight", layer.shape), (f"{layer.name}.bias", layer.shape[:1]))
-    }
-    found = {name: _described("float", array.shape) for name, array in weights.items() if array is not None}
-    _compare(bundle, "constant", stated, found)
+    held = {name: _numbered(t.element, t.dims) for name, t in parts.constants.items() if name in constants}
+    _compare(bundle, "constant", _like(constants), held)
+    ports = {"input": parts.inputs, "output": parts.outputs}
+    for (kind, stated), found in zip(_stated(bundle, extra).items(), ports.values(), strict=True):
+        _compare(bundle, kind, stated, {name: _numbered(port.element, port.dims) for name, port in found.items()})
+
+
+def _like(arrays: Arrays) -> dict[str, str]:
+    return {name: _described(_ELEMENTS[array.dtype.type], array.shape) for name, array in arrays.items()}
+
+
+def _stated(bundle: Bundle, extra: Arrays) -> dict[str, dict[str, str]]:
+    """The inputs and outputs of a graph that takes arrays like ``extra`` beside the images."""
+    manifest = bundle.manifest
+    images = {manifest.input.name: _described("float", (None, *manifest.input.shape))}
+    logits = {manifest.output.name: _described("float", (None, len(manifest.output.labels)))}
+    return {"input": _like(extra) | images, "output": logits}
+
+
+def _numbered(element: int, shape: Any) -> str:
+    return _described(_NUMBERS.get(element, f"type {element}"), shape)
 
 
 def _described(element: str, shape: Any) -> str:

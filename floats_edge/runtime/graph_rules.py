@@ -36,11 +36,19 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Port:
+    """What an input or output of a graph is said to be; None for a size that is free."""
+
+    element: int
+    dims: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
 class Parts:
     """A graph, read as far as its constants; nodes are read when they are asked for."""
 
-    inputs: dict[str, tuple[int | None, ...]]
-    outputs: tuple[str, ...]
+    inputs: dict[str, Port]
+    outputs: dict[str, Port]
     constants: dict[str, Tensor]
     serialised_nodes: tuple[memoryview, ...]
 
@@ -75,7 +83,7 @@ def read_parts(data: bytes) -> Parts:
     inputs = [_value(message) for message in graph.get("input", ())]
     parts = Parts(
         inputs=dict(inputs),
-        outputs=tuple(_value(message)[0] for message in graph.get("output", ())),
+        outputs=dict(_value(message) for message in graph.get("output", ())),
         constants={tensor.name: tensor for tensor in tensors},
         serialised_nodes=tuple(graph.get("node", ())),
     )
@@ -101,8 +109,8 @@ def _tensor(data: memoryview) -> Tensor:
     return Tensor(name, element, dims, raw)
 
 
-def _value(data: memoryview) -> tuple[str, tuple[int | None, ...]]:
-    """Name and shape of an input or output; None for a size that is free, which only an input's first may be."""
+def _value(data: memoryview) -> tuple[str, Port]:
+    """An input or output by its name."""
     message = read_message(data, "ValueInfoProto")
     _check_texts(message)
     name = only(message, "name", "")
@@ -116,7 +124,7 @@ def _value(data: memoryview) -> tuple[str, tuple[int | None, ...]]:
         if len(size) != 1 or only(size, "dim_value", 0) < 0:
             raise GraphError(f"has an input or output {name} of no shape that an export writes")
         dims.append(only(size, "dim_value"))
-    return name, tuple(dims)
+    return name, Port(only(stated, "elem_type"), tuple(dims))
 
 
 def _node(data: memoryview) -> Node:

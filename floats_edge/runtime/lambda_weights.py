@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from floats_edge.artifacts.bundle import Bundle
-from floats_edge.artifacts.manifest import WEIGHTS_APART, Precision
+from floats_edge.artifacts.manifest import Precision
 from floats_edge.artifacts.weights import take_scales, unpack_weights
-from floats_edge.method.fold import AffineLayers, Rule, Weights, affine_in_lambda, clean_weights
-from floats_edge.runtime.graph_check import check_weights, read_graph
+from floats_edge.method.fold import AffineLayers, Weights, affine_in_lambda, clean_weights
 
 Array = NDArray[np.float32]
 
@@ -147,19 +146,18 @@ class LambdaWeights(Line):
 
     Args:
         layers: the affine form of the network, NumPy arrays.
-        rule: how a lambda between 0 and 1 is served.
         threads: that switching may use; None: one per processor.
     """
 
-    def __init__(self, layers: AffineLayers, rule: Rule, threads: int | None = None) -> None:
-        super().__init__(clean_weights(layers), *affine_in_lambda(layers, rule), threads)
+    def __init__(self, layers: AffineLayers, threads: int | None = None) -> None:
+        super().__init__(clean_weights(layers), *affine_in_lambda(layers), threads)
 
 
 class InputWeights:
     """The weights at any lambda in the types in which a graph takes them, in buffers that stay where they are.
 
     Args:
-        weights: the same in float32.
+        weights: the same in float32, which stay at hand as ``exact``.
         precision: of the graph.
         scales: int8 only: float32 ``[out]`` per quantised weight, by its name.
         halves: int8 only: layers whose weights and biases are fp16.
@@ -172,7 +170,7 @@ class InputWeights:
         scales: Mapping[str, Array],
         halves: Collection[str] = (),
     ) -> None:
-        self._weights = weights
+        self.exact = weights
         self._buffers: dict[str, NDArray[Any]] = {}
         self._pieces: list[_Typed] = []
         self.varying = weights.varying
@@ -190,8 +188,8 @@ class InputWeights:
 
     def at(self, lam: float) -> Mapping[str, NDArray[Any]]:
         """Set the buffers to ``lam`` in [0, 1] and return them: always the same arrays. bfloat16 comes as its bits."""
-        self._weights.at(lam)
-        self._weights.threads.share(_convert, self._pieces)
+        self.exact.at(lam)
+        self.exact.threads.share(_convert, self._pieces)
         return self._buffers
 
 
@@ -233,21 +231,6 @@ def bfloat16_bits(array: Array) -> NDArray[np.uint16]:
     return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
 
 
-class GraphWeights:
-    """Weights at a few lambdas, one set each.
-
-    Args:
-        sets: plain weights by lambda.
-    """
-
-    def __init__(self, sets: Mapping[float, Mapping[str, Array]]) -> None:
-        self._sets = sets
-
-    def at(self, lam: float) -> Mapping[str, Array]:
-        """The weights at ``lam``, one of the lambdas given."""
-        return self._sets[lam]
-
-
 def bundle_weights(bundle: Bundle) -> LambdaWeights:
     """The weights of a bundle in mode ``bound`` or ``refit``, in float32.
 
@@ -278,69 +261,7 @@ def _read_weights(bundle: Bundle, threads: int | None = None) -> tuple[LambdaWei
     tensors = bundle.tensors(manifest.weights)
     scales = take_scales(tensors, manifest.layers) if manifest.precision == "int8" else {}
     layers = unpack_weights(tensors, manifest.layers, manifest.lam.noise_seed)
-    return LambdaWeights(layers, manifest.lam.rule, threads), scales
-
-
-def twin_weights(bundle: Bundle) -> "Line | GraphWeights":
-    """The weights of any bundle in float32, for a twin to take gradients through.
-
-    Raises:
-        ArtifactError: a file is not what was exported.
-    """
-    mode = bundle.manifest.lam.mode
-    if mode in WEIGHTS_APART:
-        return bundle_weights(bundle)
-    return lambda_graph_weights(bundle) if mode == "input" else graph_weights(bundle)
-
-
-def lambda_graph_weights(bundle: Bundle) -> Line:
-    """The weights of a bundle in mode ``input``, read from its graph and widened to float32.
-
-    Raises:
-        ArtifactError: the graph is not what was exported, or not the one of the manifest.
-    """
-    tensors = _initializers(bundle, bundle.manifest.graphs[0].file)
-    names = _weight_names(bundle)
-    base = _checked(bundle, {name: tensors.get(f"{name}.base", _dequantized(tensors, name)) for name in names})
-    slope = {name: tensors.get(f"{name}.slope", np.zeros_like(base[name])) for name in names}
-    clean = {name: tensors.get(f"{name}.clean", base[name]) for name in names}
-    return Line(_checked(bundle, clean), base, _checked(bundle, slope))
-
-
-def graph_weights(bundle: Bundle) -> GraphWeights:
-    """The weights of a bundle in mode ``fixed`` or ``bank``, read from its graphs and widened to float32.
-
-    Raises:
-        ArtifactError: a graph is not what was exported, or not the one of the manifest.
-    """
-    sets: dict[float, dict[str, Array]] = {}
-    for graph in bundle.manifest.graphs:
-        assert graph.lam is not None, "a graph of mode fixed or bank has its lambda"
-        tensors = _initializers(bundle, graph.file)
-        sets[graph.lam] = _checked(bundle, {name: _dequantized(tensors, name) for name in _weight_names(bundle)})
-    return GraphWeights(sets)
-
-
-def _weight_names(bundle: Bundle) -> list[str]:
-    return [f"{layer.name}.{kind}" for layer in bundle.manifest.layers for kind in ("weight", "bias")]
-
-
-def _initializers(bundle: Bundle, file: str) -> dict[str, Array]:
-    from onnx import numpy_helper
-
-    constants = read_graph(bundle, file).graph.initializer
-    return {tensor.name: numpy_helper.to_array(tensor).astype(np.float32) for tensor in constants}
-
-
-def _checked(bundle: Bundle, weights: Mapping[str, Array | None]) -> dict[str, Array]:
-    """Weights read from a graph, all there and of the manifest's shapes."""
-    check_weights(bundle, weights)
-    return {name: array for name, array in weights.items() if array is not None}
-
-
-def _dequantized(tensors: Mapping[str, Array], name: str) -> Array | None:
-    scale, weight = tensors.get(f"{name}.scale"), tensors.get(name)
-    return weight if scale is None or weight is None else weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+    return LambdaWeights(layers, threads), scales
 
 
 def _flat(weights: Weights) -> Array:

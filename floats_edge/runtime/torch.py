@@ -1,6 +1,7 @@
-"""Trained networks in PyTorch: the reference every export is compared with, and the twin that gradients come from."""
+"""Trained networks in PyTorch: what is evaluated, and the reference that every export is compared with."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -8,19 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from floats_edge.artifacts.bundle import EXPORT_AGAIN, Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
+from floats_edge.baselines.oat import OatNetwork
 from floats_edge.errors import ArtifactError, LambdaError
 from floats_edge.method.batchnorm import reestimate
-from floats_edge.method.conditioning import draw_noise, resample_noise
-from floats_edge.method.fold import AffineLayer, Rule, fold_network, weights_at
-from floats_edge.models.build import build, build_method, load_weights
-from floats_edge.models.layers import FOLDED
-from floats_edge.models.narrow import narrowed
-from floats_edge.models.oat import OatNetwork
-from floats_edge.models.spec import ModelSpec
+from floats_edge.method.channel_groups import channel_groups
+from floats_edge.method.condition import fold, load_weights, unfilled
+from floats_edge.method.conditioning import resample_noise
+from floats_edge.method.fold import AffineLayer, Rule, weights_at
+from floats_edge.method.narrow import narrowed
+from floats_edge.prepare import Prepared, example, prepare
 from floats_edge.runtime.base import Images, Logits, Predictor
-from floats_edge.runtime.lambda_weights import LambdaWeights, twin_weights
+from floats_edge.runtime.lambda_weights import LambdaWeights
 
 
 class WeightSource(Protocol):
@@ -32,21 +32,21 @@ class WeightSource(Protocol):
 
 
 class TorchPredictor(Predictor):
-    """The folded network; ``network`` is differentiable in its images, at the lambda in force.
+    """A folded network at any lambda; ``network`` is differentiable in its images, at the lambda in force.
 
     Args:
-        spec: the network.
-        weights: its weights at every lambda it serves.
-        lambdas: the lambdas served, None for any.
+        network: of plain layers.
+        image_shape: ``(C, H, W)`` of its images.
+        weights: its weights at every lambda.
         device: a torch device.
     """
 
     def __init__(
-        self, spec: ModelSpec, weights: WeightSource, lambdas: tuple[float, ...] | None = None, device: str = "cpu"
+        self, network: nn.Module, image_shape: tuple[int, int, int], weights: WeightSource, device: str = "cpu"
     ) -> None:
-        super().__init__(f"torch-{device}", spec.image_shape, lambdas, lambdas[0] if lambdas else 0.0)
+        super().__init__(f"torch-{device}", image_shape, None, 0.0)
         self.device = torch.device(device)
-        self.network = build(spec, FOLDED).to(self.device)
+        self.network = network.to(self.device)
         self._weights = weights
         self._switch(self.lam)
 
@@ -63,26 +63,29 @@ class ResampledPredictor(Predictor):
     ``network`` is as above, but that it draws anew for every batch: gradients must be taken before the next call.
 
     Args:
-        spec: its topology.
-        network: as trained.
+        trained: the network.
+        image_shape: ``(C, H, W)`` of its images.
         rule: how a lambda is served.
         seed: of the noise, which starts over when lambda is set.
         device: a torch device.
     """
 
-    def __init__(self, spec: ModelSpec, network: nn.Module, rule: Rule, seed: int, device: str = "cpu") -> None:
-        super().__init__(f"torch-{device}", spec.image_shape, None, 0.0)
+    def __init__(
+        self, trained: Prepared, image_shape: tuple[int, int, int], rule: Rule, seed: int, device: str = "cpu"
+    ) -> None:
+        super().__init__(f"torch-{device}", image_shape, None, 0.0)
         self.device = torch.device(device)
-        self._trained = network.to(self.device)
-        self._folded = build(spec, FOLDED).to(self.device)
+        trained.network.to(self.device)
+        self._trained = trained
+        self._folded = unfilled(trained.network, trained.layers)
         self._rule: Rule = rule
         self._seed = int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])  # apart from the attack's own
         self._generator = torch.Generator(self.device).manual_seed(self._seed)
 
     def network(self, images: Tensor) -> Tensor:
         """Logits at the lambda in force under a fresh draw of the noise."""
-        resample_noise(self._trained, self._generator)
-        load_weights(self._folded, weights_at(fold_network(self._trained), self.lam, self._rule))
+        resample_noise(self._trained.network, self._generator)
+        load_weights(self._folded, weights_at(fold(self._trained.layers, self._rule), self.lam))
         return self._folded(images)
 
     def settle(self, batches: Sequence[Images]) -> None:
@@ -90,12 +93,13 @@ class ResampledPredictor(Predictor):
 
         A checkpoint holds those of the frozen draw.
         """
-        reestimate(self._trained, lambda: [self._under_fresh_noise(images) for images in batches])
+        with self._trained.knob.at(1.0):
+            reestimate(self._trained.network, lambda: [self._under_fresh_noise(images) for images in batches])
 
     def _under_fresh_noise(self, images: Images) -> Tensor:
-        resample_noise(self._trained, self._generator)
+        resample_noise(self._trained.network, self._generator)
         pixels = torch.from_numpy(images).to(self.device).contiguous(memory_format=torch.channels_last)
-        return self._trained(pixels, 1.0)
+        return self._trained.network(pixels)
 
     def set_lambda(self, lam: float) -> float:
         self._generator.manual_seed(self._seed)
@@ -112,13 +116,13 @@ class OatPredictor(Predictor):
     """An OAT network, which does not fold: FiLM runs in every inference. ``network`` is as above.
 
     Args:
-        spec: its topology.
         network: as trained.
+        image_shape: ``(C, H, W)`` of its images.
         device: a torch device.
     """
 
-    def __init__(self, spec: ModelSpec, network: OatNetwork, device: str = "cpu") -> None:
-        super().__init__(f"torch-{device}", spec.image_shape, network.oat.served, 0.0)
+    def __init__(self, network: OatNetwork, image_shape: tuple[int, int, int], device: str = "cpu") -> None:
+        super().__init__(f"torch-{device}", image_shape, network.oat.served, 0.0)
         self.device = torch.device(device)
         self._oat = network.to(self.device)
 
@@ -147,103 +151,103 @@ def _infer(network: Callable[[Tensor], Tensor], images: Images, device: torch.de
     return network(torch.from_numpy(images).to(device).contiguous(memory_format=torch.channels_last)).cpu().numpy()
 
 
-def trained_layers(run: TrainingRun) -> dict[str, AffineLayer]:
-    """The affine form of a trained network, as NumPy arrays by layer name.
+@dataclass(frozen=True, eq=False)
+class FoldedNetwork:
+    """A trained network as plain layers.
+
+    Attributes:
+        network: whose weights are yet to be loaded, at a lambda.
+        layers: what these are made of, as NumPy arrays by name.
+    """
+
+    network: nn.Module
+    layers: dict[str, AffineLayer]
+
+
+def folded_network(run: TrainingRun, may_import: bool = False) -> FoldedNetwork:
+    """A network as it was trained, folded.
 
     Raises:
         ArtifactError: the weights are damaged, of another network than the checkpoint says, or of one that does not
             fold.
+        NetworkError: the network is of code that the user did not allow to run, or can no longer be built.
     """
-    recipe = run.checkpoint.recipe
-    if recipe.method == "oat":
+    if run.checkpoint.recipe.method == "oat":
         raise ArtifactError(
             f"{run.path} was trained by OAT, a baseline that cannot be folded into plain weights.",
             fix="floats-edge evaluate runs it as it is; to export, train with method: float",
         )
-    network = trained_network(run)
-    draw_noise(network, recipe.condition.noise_seed)
-    return {name: layer.numpy() for name, layer in fold_network(network).items()}
+    trained = trained_network(run, may_import)
+    layers = {name: layer.numpy() for name, layer in fold(trained.layers, run.checkpoint.recipe.condition.rule).items()}
+    return FoldedNetwork(unfilled(trained.network, trained.layers), layers)
 
 
-def deployed_layers(run: TrainingRun) -> tuple[dict[str, AffineLayer], ModelSpec]:
-    """The affine form of a trained network as it is deployed, the channels that were cut removed, and its topology.
+def deployed_network(run: TrainingRun, may_import: bool = False) -> FoldedNetwork:
+    """A network as it is deployed: folded, the channels that were cut removed.
 
     Raises:
-        ArtifactError: as for :func:`trained_layers`.
+        ArtifactError: as for :func:`folded_network`.
+        NetworkError: as for :func:`folded_network`.
     """
-    layers, spec = trained_layers(run), run.checkpoint.model
-    return narrowed(layers, spec) if run.checkpoint.recipe.sparsity.pattern == "channel" else (layers, spec)
+    folded = folded_network(run, may_import)
+    if run.checkpoint.recipe.sparsity.pattern != "channel":
+        return folded
+    channels = channel_groups(folded.network, folded.layers, example(run.checkpoint.images))
+    return FoldedNetwork(folded.network, narrowed(folded.network, folded.layers, channels))
 
 
-def trained_network(run: TrainingRun) -> nn.Module:
-    """The network of a run as trained, without its frozen noise.
+def trained_network(run: TrainingRun, may_import: bool = False) -> Prepared:
+    """The network of a run as trained, in inference mode.
 
     Raises:
         ArtifactError: the weights are damaged, or of another network than the checkpoint says.
+        NetworkError: the network is of code that the user did not allow to run, or can no longer be built.
     """
     checkpoint = run.checkpoint
-    network = build_method(checkpoint.model, checkpoint.recipe.method, checkpoint.recipe.oat, seed=0).eval()
+    prepared = prepare(checkpoint.recipe, checkpoint.images, len(checkpoint.labels), may_import=may_import)
     try:
-        network.load_state_dict({name: torch.from_numpy(array) for name, array in run.weights().items()})
+        prepared.network.load_state_dict({name: torch.from_numpy(array) for name, array in run.weights().items()})
     except RuntimeError:
         raise ArtifactError(
-            f"{run.path} holds the weights of another model than {checkpoint.model.arch}.",
+            f"{run.path} holds the weights of another network than {checkpoint.recipe.model.title}.",
             fix="train it again: floats-edge train RECIPE --out DIR",
         ) from None
-    return network.requires_grad_(False)
+    prepared.network.eval().requires_grad_(False)
+    return prepared
 
 
-def trained_predictor(run: TrainingRun, device: str = "cpu") -> TorchPredictor | OatPredictor:
+def trained_predictor(run: TrainingRun, device: str = "cpu", may_import: bool = False) -> TorchPredictor | OatPredictor:
     """The trained network of a run at every lambda it serves: folded, as it is deployed, unless it is OAT's."""
     if run.checkpoint.recipe.method != "oat":
-        return run_predictor(run, device)
-    network = trained_network(run)
+        return run_predictor(run, device, may_import)
+    network = trained_network(run, may_import).network
     assert isinstance(network, OatNetwork)
-    return OatPredictor(run.checkpoint.model, network, device)
+    return OatPredictor(network, run.checkpoint.images.shape, device)
 
 
-def resampled_predictor(run: TrainingRun, seed: int, device: str = "cpu") -> ResampledPredictor:
+def resampled_predictor(
+    run: TrainingRun, seed: int, device: str = "cpu", may_import: bool = False
+) -> ResampledPredictor:
     """The FLOAT network of a run with fresh noise for every batch.
 
     Raises:
         ArtifactError: it has no noise.
     """
-    recipe = run.checkpoint.recipe
-    if recipe.method != "float":
+    checkpoint = run.checkpoint
+    if checkpoint.recipe.method != "float":
         raise ArtifactError(
-            f"{run.path} was trained by {recipe.method}: there is no noise in it to resample.",
+            f"{run.path} was trained by {checkpoint.recipe.method}: there is no noise in it to resample.",
             fix="leave --noise out, or evaluate a run of method: float",
         )
-    return ResampledPredictor(run.checkpoint.model, trained_network(run), recipe.condition.rule, seed, device)
+    trained, rule = trained_network(run, may_import), checkpoint.recipe.condition.rule
+    return ResampledPredictor(trained, checkpoint.images.shape, rule, seed, device)
 
 
-def run_predictor(run: TrainingRun, device: str = "cpu") -> TorchPredictor:
+def run_predictor(run: TrainingRun, device: str = "cpu", may_import: bool = False) -> TorchPredictor:
     """The trained network of a run, folded, at any lambda.
 
     Raises:
         ArtifactError: it does not fold.
     """
-    weights = LambdaWeights(trained_layers(run), run.checkpoint.recipe.condition.rule)
-    return TorchPredictor(run.checkpoint.model, weights, device=device)
-
-
-def bundle_twin(bundle: Bundle, device: str = "cpu") -> TorchPredictor:
-    """The float twin of a bundle: its network rebuilt from nothing but the bundle, fp32, for attacks by gradient.
-
-    Raises:
-        ArtifactError: a file is not what was exported, or the weights are not those of the manifest's model.
-    """
-    manifest, weights = bundle.manifest, twin_weights(bundle)
-    lambdas = manifest.lam.values
-    with torch.device("meta"):  # takes no memory, whatever the manifest says of its size
-        model = build(manifest.model, FOLDED)
-    stated = {(name, *parameter.shape) for name, parameter in model.named_parameters()}
-    found = {(name, *array.shape) for name, array in weights.at(0.0 if lambdas is None else lambdas[0]).items()}
-    if stated != found:
-        names = sorted({str(name) for name, *_ in stated ^ found})
-        raise ArtifactError(
-            f"{bundle.path} does not hold the weights of {manifest.model.title}: {', '.join(names)} differ in name or "
-            "shape.",
-            fix=EXPORT_AGAIN,
-        )
-    return TorchPredictor(manifest.model, weights, lambdas, device)
+    folded = folded_network(run, may_import)
+    return TorchPredictor(folded.network, run.checkpoint.images.shape, LambdaWeights(folded.layers), device=device)

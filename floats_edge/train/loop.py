@@ -19,16 +19,18 @@ from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run, save_
 from floats_edge.artifacts.files import Tensors
 from floats_edge.data import Splits, channel_statistics
 from floats_edge.errors import ArtifactError, RecipeError
-from floats_edge.method.conditioning import conditioned_weights, draw_noise, fix_alpha
-from floats_edge.models.build import build_method
-from floats_edge.models.spec import ModelSpec
+from floats_edge.method.conditioning import conditioned_weights
+from floats_edge.networks.normalize import pretrained_statistics
+from floats_edge.networks.spec import ImageSpec
+from floats_edge.prepare import example, prepare
 from floats_edge.recipe import Recipe
 from floats_edge.train import check
 from floats_edge.train.distributed import ALONE, Workers
 from floats_edge.train.execution import Precision, torch_settings
+from floats_edge.train.optimizer import make_optimizer, remember, remembered, set_learning_rate
 from floats_edge.train.resume import check_same_images, previous_run
 from floats_edge.train.sparsity import make_masks
-from floats_edge.train.steps import Batch, Losses, ResampledFloatStep, make_step
+from floats_edge.train.steps import Batch, FloatStep, Losses, ResampledFloatStep, make_step
 from floats_edge.train.sync_batchnorm import synchronize_batchnorm
 
 
@@ -77,6 +79,7 @@ def train(
     device: str = "cpu",
     resume: bool = False,
     workers: Workers = ALONE,
+    may_import: bool = False,
 ) -> TrainingRun:
     """Train the network of ``recipe`` and write a checkpoint into the folder ``path`` after every epoch.
 
@@ -90,19 +93,21 @@ def train(
             does not read of the recipe (how the network is evaluated) may have changed, and is written into the run.
         workers: who train together, each calling this with the same arguments; the first one writes. Resuming with as
             many gives the same bits.
+        may_import: whether the user allowed code of the network source ``python`` to run.
 
     Returns:
         The finished run.
 
     Raises:
         RecipeError: the recipe does not fit its data, or its training diverges.
+        NetworkError: the network cannot be built, or the method can do nothing with it.
         DataError: an image cannot be read, or they are too many for the memory.
         ArtifactError: the run to resume is damaged, of another recipe or of other images.
         OutputError: ``path`` holds a run and ``resume`` is off, or cannot be written.
         BackendError: a worker was lost.
     """
     with torch_settings(recipe.train):
-        _train(recipe, splits, path, observer, torch.device(device), resume, workers)
+        _train(recipe, splits, path, observer, torch.device(device), resume, workers, may_import)
     workers.wait()
     return open_run(path)
 
@@ -115,36 +120,52 @@ def _train(
     device: torch.device,
     resume: bool,
     workers: Workers,
+    may_import: bool,
 ) -> None:
     history: tuple[Epoch, ...] = ()
     with workers.first_leads():
         previous = previous_run(path, recipe, resume)
-        trainer = Trainer(recipe, splits, device, workers)
+        trainer = Trainer(recipe, splits, device, workers, may_import, pretrained=previous is None)
         if previous is not None:
-            check_same_images(previous, trainer.spec, splits)
+            check_same_images(previous, trainer.kind, splits)
             history = previous.checkpoint.history
             trainer.restore(previous.weights(), previous.state())
+    if previous is None and trainer.pretrained is not None:
+        trainer.settle()
     trainer.check_alike()
     if previous is not None and previous.checkpoint.recipe != recipe and workers.rank == 0:
-        save_run(path, recipe, trainer.spec, splits.labels, history, trainer.weights(), trainer.state())
+        _save(path, trainer, splits, history)
     for epoch in range(len(history), recipe.train.epochs):
         trainer.fall_back(history)
         history = (*history, trainer.run_epoch(epoch, observer))
         if workers.rank == 0:
-            save_run(path, recipe, trainer.spec, splits.labels, history, trainer.weights(), trainer.state())
+            _save(path, trainer, splits, history)
         observer.on_epoch(history[-1])
+
+
+def _save(path: Path, trainer: "Trainer", splits: Splits, history: tuple[Epoch, ...]) -> None:
+    weights, state = trainer.weights(), trainer.state()
+    save_run(path, trainer.recipe, trainer.kind, splits.labels, history, weights, state, splits.report)
 
 
 class Trainer:
     """A network in training: everything that changes from step to step."""
 
-    def __init__(self, recipe: Recipe, splits: Splits, device: torch.device, workers: Workers = ALONE) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        splits: Splits,
+        device: torch.device,
+        workers: Workers = ALONE,
+        may_import: bool = False,
+        pretrained: bool = True,
+    ) -> None:
         workers.check_recipe(recipe)
         self.recipe = recipe
         self.device = device
         self.workers = workers
         self.images = splits.train
-        self.spec = model_spec(recipe, splits)
+        self.kind = image_spec(recipe, splits)
         self.held_out = splits.validation.first(check.IMAGES)
         self.steps_per_epoch = len(splits.train) // recipe.train.batch_size
         if self.steps_per_epoch == 0:
@@ -153,27 +174,18 @@ class Trainer:
                 fix="lower train.batch_size",
             )
         self.attack = recipe.attack
-        self.network = build_method(self.spec, recipe.method, recipe.oat, recipe.seed).to(device)
-        draw_noise(self.network, recipe.condition.noise_seed)
-        if recipe.condition.alpha != "trained":
-            fix_alpha(self.network, recipe.condition.alpha)
+        prepared = prepare(recipe, self.kind, len(splits.labels), device, may_import, pretrained)
+        self.network, self.pretrained = prepared.network, prepared.pretrained
         self.weights_by_layer = conditioned_weights(self.network)
-        self.updater = make_masks(self.network, self.spec, recipe, self.steps_per_epoch)
+        self.updater = make_masks(self.network, example(self.kind).to(device), recipe, self.steps_per_epoch)
+        self.step = make_step(prepared, recipe, workers)
         synchronize_batchnorm(self.network, workers)
-        self.step = make_step(self.network, self.spec, recipe, workers)
-        self.optimizer = self._make_optimizer()
+        self.optimizer = make_optimizer(self._parameters(), recipe.train)
         self.precision = Precision(recipe.train.amp, device)
 
-    def _trained(self) -> list[tuple[str, nn.Parameter]]:
-        return [(name, parameter) for name, parameter in self.network.named_parameters() if parameter.requires_grad]
-
-    def _make_optimizer(self) -> torch.optim.SGD:
-        """Weight decay on weights and the classifier's bias, none on alpha, BatchNorm and FiLM's biases."""
-        decayed = [p for n, p in self._trained() if p.ndim > 1 or n.endswith("head.bias")]
-        others = [p for n, p in self._trained() if not (p.ndim > 1 or n.endswith("head.bias"))]
-        train = self.recipe.train
-        groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        return torch.optim.SGD(groups, lr=train.lr, momentum=train.momentum, nesterov=True)
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        """Those that are trained, by name."""
+        return {name: parameter for name, parameter in self.network.named_parameters() if parameter.requires_grad}
 
     def run_epoch(self, epoch: int, observer: Observer) -> Epoch:
         """Train one epoch, then measure accuracy on validation images.
@@ -187,7 +199,7 @@ class Trainer:
         start = time.perf_counter()
         for images, labels in self._batches(epoch):
             step = epoch * self.steps_per_epoch + losses.steps
-            learning_rate = self._set_learning_rate(step / total)
+            learning_rate = set_learning_rate(self.optimizer, self.recipe.train, step / total)
             loss = losses.add(self.update(images, labels, generator).of_all(self.workers))
             if not math.isfinite(loss):
                 raise check.diverged(f"the loss of step {step + 1} is {loss:g}")
@@ -195,7 +207,7 @@ class Trainer:
             speed = losses.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
             observer.on_step(step + 1, total, loss, speed)
         if isinstance(self.step, ResampledFloatStep):
-            self.step.settle(self._batches(epoch), self.attack, generator)
+            self.step.settle_frozen(self._batches(epoch), self.attack, generator)
         seconds = time.perf_counter() - start
         self.check_alike()
         check.check_numbers(self.network)
@@ -220,6 +232,12 @@ class Trainer:
             remarks=self._remarks(epoch, alpha, result),
         )
 
+    def settle(self) -> None:
+        """Estimate the adversarial statistics of a pretrained network anew, which are copies of the clean ones."""
+        if isinstance(self.step, FloatStep):
+            generator = torch.Generator(self.device).manual_seed(_seed(self.recipe.seed, 0))
+            self.step.settle(self._batches(0), self.attack, generator)
+
     def check_alike(self) -> None:
         """Check that every worker has the same masks and parameters.
 
@@ -227,29 +245,18 @@ class Trainer:
             BackendError: they do not.
         """
         masks = (weight.mask for weight in self.weights_by_layer.values())
-        self.workers.check_alike((*masks, *(parameter for _, parameter in self._trained())))
+        self.workers.check_alike((*masks, *self._parameters().values()))
 
     def update(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Losses:
         with self.precision.autocast():
             losses = self.step.losses(images, labels, self.attack, generator)
         self.optimizer.zero_grad(set_to_none=True)
         self.precision.backward(losses.total)
-        self.workers.average_gradients([parameter for _, parameter in self._trained()])
+        self.workers.average_gradients([*self._parameters().values()])
         self.precision.unscale(self.optimizer)
         self.updater.mask_gradients()
         self.precision.step(self.optimizer)
         return losses
-
-    def _set_learning_rate(self, progress: float) -> float:
-        """Linear warm-up to the recipe's peak, then cosine to 0."""
-        train = self.recipe.train
-        if progress < train.warmup:
-            rate = train.lr * progress / train.warmup
-        else:
-            rate = train.lr * 0.5 * (1 + math.cos(math.pi * (progress - train.warmup) / (1 - train.warmup)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        return rate
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         """This worker's share of an epoch's augmented batches: images float32 in [0, 1], channels last, and labels."""
@@ -283,6 +290,7 @@ class Trainer:
         condition, falls_back = self.recipe.condition, self.recipe.train.overfitting == "pgd"
         remedy = "PGD takes over" if falls_back else "train with attack.kind=pgd, or with train.overfitting=pgd"
         remarks = (
+            str(self.pretrained) if self.pretrained is not None and epoch == 0 else None,
             self.updater.remark(epoch),
             self.precision.remark() if epoch == 0 else None,
             check.overfitting_remark(result, remedy),
@@ -309,9 +317,7 @@ class Trainer:
     def state(self) -> Tensors:
         """What resuming needs besides the weights, to save."""
         tensors = {f"gradient/{name}": gradient for name, gradient in self.updater.gradient.items()}
-        for name, parameter in self._trained():
-            tensors[f"momentum/{name}"] = self.optimizer.state[parameter].get("momentum_buffer", parameter * 0)
-        tensors |= self.precision.state()
+        tensors |= remembered(self.optimizer, self._parameters()) | self.precision.state()
         return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
     def restore(self, weights: Tensors, state: Tensors) -> None:
@@ -324,9 +330,7 @@ class Trainer:
             self.network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
             for name, gradient in self.updater.gradient.items():
                 gradient.copy_(torch.from_numpy(state[f"gradient/{name}"]))
-            for name, parameter in self._trained():
-                momentum = torch.empty_like(parameter).copy_(torch.from_numpy(state[f"momentum/{name}"]))
-                self.optimizer.state[parameter]["momentum_buffer"] = momentum
+            remember(self.optimizer, self._parameters(), state)
             self.precision.restore(state)
         except (RuntimeError, KeyError):
             raise ArtifactError(
@@ -335,19 +339,23 @@ class Trainer:
             ) from None
 
 
-def model_spec(recipe: Recipe, splits: Splits) -> ModelSpec:
-    """The network that fits a recipe and its images."""
+def image_spec(recipe: Recipe, splits: Splits) -> ImageSpec:
+    """What a network that is trained on these images takes.
+
+    Raises:
+        RecipeError: the statistics of pretrained weights are asked for, and are not known or of other images.
+    """
     _, channels, height, width = splits.train.pixels.shape
-    mean, std = channel_statistics(splits.train.pixels)
-    return ModelSpec(
-        arch=recipe.model.arch,
-        width=recipe.model.width,
-        stem_stride=recipe.model.stem_stride,
-        image_shape=(channels, height, width),
-        classes=len(splits.labels),
-        mean=mean,
-        std=std,
-    )
+    if recipe.data.statistics == "images":
+        mean, std = channel_statistics(splits.train.pixels)
+    else:
+        mean, std = pretrained_statistics(recipe.model) or ((), ())
+    if len(mean) != channels:
+        raise RecipeError(
+            f"the published weights of {recipe.model.title} expect no known statistics of {channels} channels.",
+            fix="leave data.statistics at images",
+        )
+    return ImageSpec(shape=(channels, height, width), mean=mean, std=std)
 
 
 def _seed(seed: int, epoch: int) -> int:

@@ -7,7 +7,7 @@ from floats_edge.artifacts.checkpoint import TrainingRun, is_run, open_run
 from floats_edge.data import Splits
 from floats_edge.errors import ArtifactError, DataError, OutputError
 from floats_edge.images import ImageKind
-from floats_edge.models.spec import ModelSpec
+from floats_edge.networks.spec import ImageSpec
 from floats_edge.recipe import Recipe
 
 
@@ -57,7 +57,7 @@ def _check_no_foreign_files(path: Path) -> None:
         raise OutputError(f"{path} holds no run, but {foreign[0]}.", fix="choose an empty or new folder with --out")
 
 
-def check_same_images(run: TrainingRun, spec: ModelSpec, splits: Splits) -> None:
+def check_same_images(run: TrainingRun, spec: ImageSpec, splits: Splits) -> None:
     """Check that a run to continue was trained on images of this kind and these statistics.
 
     Raises:
@@ -65,8 +65,8 @@ def check_same_images(run: TrainingRun, spec: ModelSpec, splits: Splits) -> None
     """
     remedy = "resume with the --data-dir it was trained with, or choose another --out"
     try:
-        ImageKind(run.checkpoint.labels, run.checkpoint.model.image_shape).check(splits.labels, splits.train)
+        ImageKind(run.checkpoint.labels, run.checkpoint.images.shape).check(splits.labels, splits.train)
     except DataError as error:
         raise ArtifactError(f"{run.path} was trained on other images: {error.what}", fix=remedy) from None
-    if run.checkpoint.model != spec:
+    if run.checkpoint.images != spec:
         raise ArtifactError(f"{run.path} was trained on other images: their statistics differ.", fix=remedy)

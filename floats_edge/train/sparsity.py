@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from floats_edge.errors import RecipeError
 from floats_edge.method import semi_structured
-from floats_edge.method.channels import DENSE_SHARE, ChannelGroups, ChannelMasks, kept_count
+from floats_edge.method.channel_groups import ChannelGroups, channel_groups
+from floats_edge.method.channels import DENSE_SHARE, ChannelMasks, kept_count
+from floats_edge.method.condition import conditioned_layers, fold, unfilled
 from floats_edge.method.conditioning import ConditionedWeight, conditioned_weights
 from floats_edge.method.masks import (
     MaskUpdater,
@@ -19,8 +21,7 @@ from floats_edge.method.masks import (
     swap_fraction,
     swap_within_layers,
 )
-from floats_edge.models.groups import channel_groups
-from floats_edge.models.spec import ModelSpec, Widths
+from floats_edge.method.narrow import check_channels
 from floats_edge.recipe import Recipe, Sparsity
 
 MOVES: dict[str, Move] = {
@@ -49,7 +50,7 @@ class Masks(Protocol):
 
 
 class MovingMasks(MaskUpdater):
-    """Masks of the recipe's pattern and density from the first step on, moved at its pace.
+    """Masks of the recipe's pattern and density from the first step on, moved at its pace; what is frozen is dense.
 
     Args:
         network: of conditioned layers.
@@ -62,7 +63,8 @@ class MovingMasks(MaskUpdater):
 
     def __init__(self, network: nn.Module, recipe: Recipe, steps_per_epoch: int) -> None:
         self.sparsity = recipe.sparsity
-        super().__init__(conditioned_weights(network), mask_move(recipe.sparsity))
+        trained = {name: weight for name, weight in conditioned_weights(network).items() if weight.theta.requires_grad}
+        super().__init__(trained, mask_move(recipe.sparsity))
         draw_masks(self.weights, recipe.sparsity, recipe.seed)
         self.every = max(1, round(recipe.sparsity.update_every * steps_per_epoch))
         self.steps = recipe.train.epochs * steps_per_epoch
@@ -81,17 +83,27 @@ class CutChannels(ChannelMasks):
 
     Args:
         network: of conditioned layers.
-        spec: its topology.
+        example: images that it takes.
         recipe: of the run.
         steps_per_epoch: of training.
 
     Raises:
         RecipeError: as :func:`channel_counts`.
+        NetworkError: the network does not compute the same without channels that are zero.
     """
 
-    def __init__(self, network: nn.Module, spec: ModelSpec, recipe: Recipe, steps_per_epoch: int) -> None:
-        groups = channel_groups(spec)
-        super().__init__(network, groups, channel_counts(groups, recipe.sparsity))
+    def __init__(self, network: nn.Module, example: Tensor, recipe: Recipe, steps_per_epoch: int) -> None:
+        if recipe.train.frozen:
+            raise RecipeError(
+                "pattern channel cuts channels out of the whole network, of which train.frozen keeps a part as it is.",
+                fix="leave train.frozen out, or use sparsity.pattern=irregular",
+            )
+        layers = conditioned_layers(network)
+        plain = unfilled(network, layers)
+        channels = channel_groups(plain, layers, example)
+        super().__init__(layers, channels, channel_counts(channels, recipe.sparsity))
+        folded = fold(layers, recipe.condition.rule)
+        check_channels(plain, {name: layer.numpy() for name, layer in folded.items()}, channels, example)
         self.last_dense_step = max(1, round(DENSE_SHARE * recipe.train.epochs * steps_per_epoch))
         self.epoch = (self.last_dense_step - 1) // steps_per_epoch
 
@@ -103,40 +115,35 @@ class CutChannels(ChannelMasks):
     def remark(self, epoch: int) -> str | None:
         if epoch != self.epoch:
             return None
-        streams, inner = (
-            tuple(self.counts[group.name] for group in groups) for groups in (self.groups.streams, self.groups.inner)
-        )
-        return f"channels cut after step {self.last_dense_step} to {Widths(streams=streams, inner=inner)}"
+        left = f"{sum(self.counts)} of {self.channels.count} in {len(self.counts)} groups"
+        return f"channels cut after step {self.last_dense_step}: {left} are left"
 
 
-def make_masks(network: nn.Module, spec: ModelSpec, recipe: Recipe, steps_per_epoch: int) -> Masks:
+def make_masks(network: nn.Module, example: Tensor, recipe: Recipe, steps_per_epoch: int) -> Masks:
     """The masks of a network about to be trained.
 
     Raises:
         RecipeError: the recipe's sparsity does not fit the network.
+        NetworkError: its channels cannot be removed.
     """
     if recipe.sparsity.pattern == "channel":
-        return CutChannels(network, spec, recipe, steps_per_epoch)
+        return CutChannels(network, example, recipe, steps_per_epoch)
     return MovingMasks(network, recipe, steps_per_epoch)
 
 
-def channel_counts(groups: ChannelGroups, sparsity: Sparsity) -> dict[str, int]:
-    """How many channels of each group are kept, by its name.
+def channel_counts(channels: ChannelGroups, sparsity: Sparsity) -> tuple[int, ...]:
+    """How many channels of each group are kept, in their order; groups no wider than the multiple are kept whole.
 
     Raises:
-        RecipeError: a group is too narrow for the hardware multiple, or nothing would be removed.
+        RecipeError: nothing would be removed.
     """
-    narrow = [f"{group.name} has {group.size}" for group in groups if group.size <= sparsity.multiple]
-    if narrow:
+    sizes = [len(group.classes) for group in channels.groups]
+    counts = tuple(kept_count(size, sparsity.density, sparsity.multiple) for size in sizes)
+    if sum(counts) == sum(sizes):
         raise RecipeError(
-            f"pattern channel keeps channels in multiples of {sparsity.multiple}, but {', '.join(narrow)}.",
-            fix="raise model.width or lower sparsity.multiple",
-        )
-    counts = {group.name: kept_count(group.size, sparsity.density, sparsity.multiple) for group in groups}
-    if all(counts[group.name] == group.size for group in groups):
-        raise RecipeError(
-            f"a share of {sparsity.density:g}, rounded up to multiples of {sparsity.multiple}, is every channel.",
-            fix="lower sparsity.density or sparsity.multiple",
+            f"a share of {sparsity.density:g}, rounded up to multiples of {sparsity.multiple}, is every channel that "
+            f"can be removed: there are {len(sizes)} groups of {min(sizes, default=0)} to {max(sizes, default=0)}.",
+            fix="lower sparsity.density or sparsity.multiple, or take a wider network",
         )
     return counts
 
@@ -150,29 +157,28 @@ def draw_masks(weights: Mapping[str, ConditionedWeight], sparsity: Sparsity, see
     """Give every weight a random mask of the recipe's pattern and density.
 
     Raises:
-        RecipeError: the density leaves a layer without weights, or a layer is too narrow for the pattern.
+        RecipeError: the density leaves a layer without weights, or no layer is wide enough for the pattern.
     """
     shapes = {name: tuple(weight.theta.shape) for name, weight in weights.items()}
     generator = torch.Generator().manual_seed(seed)
     if sparsity.pattern == "2:4":
-        _check_width(shapes)
+        _check_eligible(shapes)
         for name, weight in weights.items():
             weight.set_mask(semi_structured.random_mask(shapes[name], generator))
         return
     try:
         counts = layer_counts(shapes, sparsity.density, sparsity.layer_densities)
     except ValueError as error:
-        raise RecipeError(f"{error}.", fix="raise sparsity.density or model.width") from None
+        raise RecipeError(f"{error}.", fix="raise sparsity.density or take a wider network") from None
     for name, weight in weights.items():
         weight.set_mask(random_mask(weight.theta.shape, counts[name], generator))
 
 
-def _check_width(shapes: Mapping[str, tuple[int, ...]]) -> None:
-    narrow = semi_structured.too_narrow(shapes)
-    if narrow:
+def _check_eligible(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    if not any(map(semi_structured.is_eligible, shapes.values())):
         raise RecipeError(
-            f"pattern 2:4 needs {semi_structured.GROUP} input channels; {', '.join(narrow)} has fewer.",
-            fix="raise model.width, or use sparsity.pattern=irregular",
+            f"pattern 2:4 needs layers whose input channels divide by {semi_structured.GROUP}, and there are none.",
+            fix="take a wider network, or use sparsity.pattern=irregular",
         )
 
 

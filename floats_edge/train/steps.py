@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from floats_edge.attacks import Network, attack
+from floats_edge.baselines.oat import OatNetwork
 from floats_edge.method.batchnorm import SETTLING, reestimate
-from floats_edge.method.conditioning import draw_noise, resample_noise
-from floats_edge.method.fold import Rule, fold_network, weights_at
-from floats_edge.models.build import build, load_weights
-from floats_edge.models.layers import FOLDED
-from floats_edge.models.oat import OatNetwork
-from floats_edge.models.spec import Method, ModelSpec
-from floats_edge.recipe import Attack, Recipe
+from floats_edge.method.condition import draw_noise, fold, load_weights, unfilled
+from floats_edge.method.conditioning import resample_noise
+from floats_edge.method.fold import Rule, weights_at
+from floats_edge.prepare import Prepared
+from floats_edge.recipe import Attack, Method, Recipe
 from floats_edge.train.distributed import Workers
 
 Batch = tuple[Tensor, Tensor]
@@ -60,18 +59,18 @@ class Folded:
     """A FLOAT or plain network in training, and its folded copy.
 
     Args:
-        network: in training.
-        spec: its topology.
+        prepared: the network, in training.
         recipe: whose rule says how a lambda is served.
         workers: who share every batch.
     """
 
-    def __init__(self, network: nn.Module, spec: ModelSpec, recipe: Recipe, workers: Workers) -> None:
-        self.network = network
+    def __init__(self, prepared: Prepared, recipe: Recipe, workers: Workers) -> None:
+        self.prepared = prepared
+        self.network, self.layers, self.knob = prepared.network, prepared.layers, prepared.knob
         self.workers = workers
         self.rule: Rule = recipe.condition.rule
         self.noise_seed = recipe.condition.noise_seed
-        self.folded = build(spec, FOLDED).to(next(network.parameters()).device)
+        self.folded = unfilled(self.network, self.layers)
         if recipe.train.compile:
             self.folded.compile()
             if workers.size == 1:  # BatchNorm over several workers would split its graph at every layer
@@ -79,7 +78,7 @@ class Folded:
 
     @torch.no_grad()
     def at(self, lam: float) -> Network:
-        load_weights(self.folded, weights_at(fold_network(self.network), lam, self.rule))
+        load_weights(self.folded, weights_at(fold(self.layers, self.rule), lam))
         return self.folded
 
     def attacked(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Tensor:
@@ -91,12 +90,20 @@ class Folded:
 class FloatStep(Folded):
     """FLOAT: half of the batch clean at lambda = 0, the other half attacked at lambda = 1."""
 
+    def settle(self, batches: Iterable[Batch], attack_config: Attack, generator: torch.Generator) -> None:
+        """Re-estimate the statistics of the adversarial BatchNorm on the first 16 of ``batches``, attacked."""
+        attacked = [self.attacked(*batch, attack_config, generator) for batch in islice(batches, SETTLING)]
+        with self.knob.at(1.0):
+            reestimate(self.network, lambda: [self.network(images) for images in attacked])
+
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
         half = len(images) // 2
         adversarial = self.attacked(images[half:], labels[half:], attack_config, generator)
-        self.network.train()
-        clean = cross_entropy(self.network(images[:half], 0.0), labels[:half])
-        robust = cross_entropy(self.network(adversarial, 1.0), labels[half:])
+        self.prepared.learn()
+        with self.knob.at(0.0):
+            clean = cross_entropy(self.network(images[:half]), labels[:half])
+        with self.knob.at(1.0):
+            robust = cross_entropy(self.network(adversarial), labels[half:])
         return Losses((clean + robust) / 2, clean, robust)
 
 
@@ -107,15 +114,10 @@ class ResampledFloatStep(FloatStep):
         resample_noise(self.network, generator)
         return super().losses(images, labels, attack_config, generator)
 
-    def settle(self, batches: Iterable[Batch], attack_config: Attack, generator: torch.Generator) -> None:
-        """Make the network ready for the draw that is deployed.
-
-        Takes up the frozen noise and re-estimates the statistics of the adversarial BatchNorm under it, on the first
-        16 of ``batches``, attacked.
-        """
+    def settle_frozen(self, batches: Iterable[Batch], attack_config: Attack, generator: torch.Generator) -> None:
+        """Make the network ready for the draw that is deployed: take up the frozen noise, and settle under it."""
         draw_noise(self.network, self.noise_seed)
-        attacked = [self.attacked(*batch, attack_config, generator) for batch in islice(batches, SETTLING)]
-        reestimate(self.network, lambda: [self.network(images, 1.0) for images in attacked])
+        self.settle(batches, attack_config, generator)
 
 
 class AdversarialStep(Folded):
@@ -123,8 +125,8 @@ class AdversarialStep(Folded):
 
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
         adversarial = self.attacked(images, labels, attack_config, generator)
-        self.network.train()
-        robust = cross_entropy(self.network(adversarial, 1.0), labels)
+        self.prepared.learn()
+        robust = cross_entropy(self.network(adversarial), labels)
         return Losses(robust, None, robust)
 
 
@@ -133,8 +135,8 @@ class StandardStep(Folded):
 
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
         del attack_config, generator  # nothing is attacked
-        self.network.train()
-        clean = cross_entropy(self.network(images, 0.0), labels)
+        self.prepared.learn()
+        clean = cross_entropy(self.network(images), labels)
         return Losses(clean, clean, None)
 
 
@@ -146,7 +148,8 @@ class OatStep:
     loss of an image is ``(1 - lambda) * clean + lambda * attacked``.
     """
 
-    def __init__(self, network: OatNetwork, recipe: Recipe, workers: Workers) -> None:
+    def __init__(self, prepared: Prepared, network: OatNetwork, recipe: Recipe, workers: Workers) -> None:
+        self.prepared = prepared
         self.network = network
         self.workers = workers
         if recipe.train.compile:
@@ -160,12 +163,12 @@ class OatStep:
         choice = self._choose(batch, zeros_of_batch, generator)[self.workers.share]
         zeros = len(self.workers.positions(zeros_of_batch))
         positions = self.workers.positions(batch - zeros_of_batch, zeros_of_batch)
-        self.network.train()
+        self.prepared.learn()
         clean = cross_entropy(self.network.mixed(images, choice, zeros), labels, reduction="none")
         victims, truths, chosen = images[zeros:], labels[zeros:], choice[zeros:]
         served = _served(self.network, lambda batch: self.network.mixed(batch, chosen, 0))
         adversarial = attack(served, victims, truths, generator, positions, **attack_config.model_dump())
-        self.network.train()
+        self.prepared.learn()
         robust = cross_entropy(self.network.mixed(adversarial, chosen, 0), truths, reduction="none")
         lam = self.lambdas[choice]
         total = ((1 - lam) * clean).mean() + (lam[zeros:] * robust).sum() / len(images)
@@ -194,24 +197,26 @@ def _served(network: nn.Module, forward: Network) -> Network:
 
 @contextmanager
 def _inference(network: nn.Module) -> Iterator[None]:
-    training = network.training
+    training, trained = network.training, [p for p in network.parameters() if p.requires_grad]
     network.eval().requires_grad_(requires_grad=False)
     try:
         yield
     finally:
-        network.train(training).requires_grad_()
+        network.train(training)
+        for parameter in trained:
+            parameter.requires_grad_()
 
 
-def make_step(network: nn.Module, spec: ModelSpec, recipe: Recipe, workers: Workers) -> Step:
+def make_step(prepared: Prepared, recipe: Recipe, workers: Workers) -> Step:
     """The step of the recipe's method."""
-    if isinstance(network, OatNetwork):
-        return OatStep(network, recipe, workers)
+    if isinstance(prepared.network, OatNetwork):
+        return OatStep(prepared, prepared.network, recipe, workers)
     if recipe.method == "float" and recipe.condition.noise == "resample":
-        return ResampledFloatStep(network, spec, recipe, workers)
-    return FOLDED_STEPS[recipe.method](network, spec, recipe, workers)
+        return ResampledFloatStep(prepared, recipe, workers)
+    return FOLDED_STEPS[recipe.method](prepared, recipe, workers)
 
 
-FOLDED_STEPS: dict[Method, Callable[[nn.Module, ModelSpec, Recipe, Workers], Step]] = {
+FOLDED_STEPS: dict[Method, Callable[[Prepared, Recipe, Workers], Step]] = {
     "float": FloatStep,
     "pgd-at": AdversarialStep,
     "standard": StandardStep,

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from floats_edge.errors import NetworkError
+from floats_edge.method.plan import Norm
 from floats_edge.train.distributed import Workers
 
 
@@ -78,10 +80,19 @@ class _Sum(torch.autograd.Function):
 
 
 def synchronize_batchnorm(network: nn.Module, workers: Workers) -> None:
-    """Replace every BatchNorm of ``network`` by one over all workers; names and values in its state stay."""
+    """Replace every BatchNorm of ``network`` by one over all workers; names and values in its state stay.
+
+    Raises:
+        NetworkError: one is of another kind than ``nn.BatchNorm2d``.
+    """
     if workers.size == 1:
         return
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.BatchNorm2d:
                 setattr(module, name, SyncBatchNorm2d(child, workers))
+            elif isinstance(child, Norm):
+                raise NetworkError(
+                    f"the network holds a {type(child).__name__}, whose statistics several workers cannot share.",
+                    fix="train in one process, or use nn.BatchNorm2d",
+                )

@@ -203,10 +203,10 @@ def test_a_plan_outside_the_bundle(trt: ModuleType, bundle: Bundle, name: str) -
 @pytest.mark.parametrize("damage", ["missing", "extra"])
 def test_weights_of_too_few_or_too_many_tensors(trt: ModuleType, bundle: Bundle, damage: str) -> None:
     tensors = bundle.tensors("weights.safetensors")
-    name = next(name for name in tensors if name.endswith(".gain_adv"))
+    name = next(name for name in tensors if name.endswith(".gain_slope"))
     tensor = tensors.pop(name) if damage == "missing" else tensors[name]
     if damage == "extra":
-        tensors["nowhere.gain_adv"] = tensor
+        tensors["nowhere.gain_slope"] = tensor
     rewrite(bundle, "weights.safetensors", pack_tensors(tensors))
     assert_told(evaluate(bundle), "the weights do not fit the manifest", name if damage == "missing" else "nowhere")
     assert trt.DESERIALISED == []

@@ -25,7 +25,16 @@ from floats_edge.train.loop import Observer, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-QUICK = ["-o", "train.epochs=1", "-o", "data.image_size=8", "-o", "model.width=4", "-o", "data.train_images=128"]
+QUICK = [
+    "-o",
+    "train.epochs=1",
+    "-o",
+    "data.image_size=8",
+    "-o",
+    "model.arguments.width=4",
+    "-o",
+    "data.train_images=128",
+]
 """Options of a short training, for what is to fail late."""
 
 
@@ -113,11 +122,15 @@ class TestRecipe:
         assert_told(result, "sparsity.density", "than")
         assert not out.exists()
 
-    @pytest.mark.parametrize(("arch", "width"), [("resnet8", "2"), ("wrn-16-8", "2")])
-    def test_2_4_on_too_few_channels(self, arch: str, width: str, out: Path) -> None:
-        options = ["-o", "sparsity={pattern: '2:4'}", "-o", f"model.arch={arch}", "-o", f"model.width={width}"]
+    def test_a_network_that_there_is_not(self, out: Path) -> None:
+        result = floats_edge("train", "quickstart", *QUICK, "-o", "model.name=resnet9", "--out", out)
+        assert_told(result, "no network 'resnet9'", "resnet8")
+        assert not out.exists()
+
+    def test_code_that_was_not_allowed(self, out: Path) -> None:
+        options = ("-o", "model={source: python, name: antigravity:fly}")
         result = floats_edge("train", "quickstart", *QUICK, *options, "--out", out)
-        assert_told(result, "2:4 needs 4 input channels", "blocks.0.conv1", "model.width")
+        assert_told(result, "only if you allow it", "--allow-code")
         assert not out.exists()
 
     def test_learning_rate_that_diverges(self, out: Path) -> None:
@@ -135,7 +148,7 @@ class TestDestroyedNetwork:
         destroyed = save_run(
             tmp_path / "run",
             checkpoint.recipe,
-            checkpoint.model,
+            checkpoint.images,
             checkpoint.labels,
             checkpoint.history,
             weights,
@@ -205,7 +218,13 @@ class TestData:
 
     @staticmethod
     def train(folder: Path, out: Path) -> Result:
-        options = ("data.dataset=folder", "train.epochs=1", "train.batch_size=16", "model.width=4", "data.image_size=8")
+        options = (
+            "data.dataset=folder",
+            "train.epochs=1",
+            "train.batch_size=16",
+            "model.arguments.width=4",
+            "data.image_size=8",
+        )
         words = [word for option in options for word in ("-o", option)]
         return floats_edge("train", "quickstart", *words, "--data-dir", folder, "--out", out, "--device", "cpu")
 
@@ -263,7 +282,7 @@ class TestCheckpoint:
             (run / "checkpoint.json").write_text("{]")
         else:
             content = json.loads((run / "checkpoint.json").read_text())
-            content["model"]["width"] = 16
+            content["recipe"]["model"]["arguments"]["width"] = 16
             (run / "checkpoint.json").write_text(json.dumps(content))
         before = tree(run)
         assert_told(floats_edge(command, run, "-o", out), str(run), "train it again")
@@ -369,7 +388,7 @@ class TestStopped:
 
     @pytest.fixture
     def recipe(self, digits_recipe: Recipe) -> Recipe:
-        return override_recipe(digits_recipe, ("train.epochs=5", "model.width=4", "data.train_images=480"))
+        return override_recipe(digits_recipe, ("train.epochs=5", "model.arguments.width=4", "data.train_images=480"))
 
     @staticmethod
     def stop(recipe: Recipe, run: Path, by: signal.Signals) -> tuple[int, str]:

@@ -114,7 +114,7 @@ def test_what_does_not_go_together_is_refused(
 def test_a_mismatch_that_is_allowed_is_recorded(
     bundles: Callable[..., Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(GATES, "fp16", Gate(1.0, 0.0))
+    monkeypatch.setitem(GATES, "fp16", Gate(1.0, 1e-12))
     command = ["export", str(bundles("bound").path), "-o", str(tmp_path / "out"), "--precision", "fp16"]
     assert CliRunner().invoke(cli, command).exit_code == 1
     assert not (tmp_path / "out").exists()

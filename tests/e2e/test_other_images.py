@@ -14,7 +14,7 @@ from floats_edge.cli.main import cli
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 COLOURS = {"ant": (200, 40, 40), "bee": (40, 200, 40), "cat": (40, 40, 200)}
-OPTIONS = ("data={dataset: folder, crop: 0}", "train.epochs=3", "train.batch_size=8", "model.width=4")
+OPTIONS = ("data={dataset: folder, crop: 0}", "train.epochs=3", "train.batch_size=8", "model.arguments.width=4")
 TRAINED = [word for option in OPTIONS for word in ("-o", option)]
 FEW = {"evaluate": ("--images", "20", "--steps", "2"), "verify": ("--images", "20", "--queries", "2")}
 

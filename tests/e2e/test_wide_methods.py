@@ -18,8 +18,7 @@ from floats_edge.data import Splits
 from floats_edge.deploy.export import ExportRequest, export
 from floats_edge.evaluate.parity import GATES
 from floats_edge.evaluate.robustness import evaluate
-from floats_edge.method.conditioning import FloatNorm
-from floats_edge.models.spec import Widths
+from floats_edge.method.layers import ConditionedNorm
 from floats_edge.recipe import Recipe, override_recipe
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.lambda_weights import bundle_weights
@@ -28,9 +27,9 @@ from floats_edge.train.loop import Observer, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-WIDE = ("model.arch=wrn-16-8", "model.width=1", "train.epochs=2")
+WIDE = ("model.name=wrn-16-8", "model.arguments.width=1", "train.epochs=2")
 """Stages of 8, 16 and 32 channels."""
-CHANNEL = (*WIDE, "model.width=2", "sparsity={pattern: channel, density: 0.5, multiple: 1}")
+CHANNEL = (*WIDE, "model.arguments.width=2", "sparsity={pattern: channel, density: 0.5, multiple: 1}")
 METHODS = {
     "float": WIDE,
     "channel": CHANNEL,
@@ -84,15 +83,17 @@ def test_it_learns_with_masks_on_what_is_multiplied_alone(run: TrainingRun, boun
 
 
 def test_a_scale_is_what_batchnorm_does_at_either_end(run: TrainingRun, bound: Bundle) -> None:
-    norm = trained_network(run).get_submodule("blocks.1.norm")
-    assert isinstance(norm, FloatNorm)
+    trained = trained_network(run)
+    norm = trained.network.get_submodule("blocks.1.norm")
+    assert isinstance(norm, ConditionedNorm)
     x = torch.rand(2, 8, 3, 3)
     for lam in (0.0, 1.0):
         weights = bundle_weights(bound).at(lam)
         scale, shift = (
             torch.from_numpy(weights[f"blocks.1.norm.{kind}"]).view(-1, 1, 1) for kind in ("weight", "bias")
         )
-        torch.testing.assert_close(x * scale + shift, norm(x, lam), rtol=1e-4, atol=1e-4)
+        with trained.knob.at(lam):
+            torch.testing.assert_close(x * scale + shift, norm(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,6 @@ def test_cut_channels_are_removed_from_every_layer(
 ) -> None:
     run = train(override_recipe(digits_recipe, CHANNEL), few, tmp_path / "run", silent)
     bundle = export(run.path, tmp_path / "bundle", ExportRequest())
-    assert bundle.manifest.model.widths == Widths(streams=(1, 8, 16, 32), inner=(8, 8, 16, 16, 32, 32))
     shapes = {layer.name: (layer.shape, layer.drawn) for layer in bundle.manifest.layers}
     assert shapes["stem"] == ((1, 1, 3, 3), (2, 1, 3, 3))
     assert shapes["blocks.2.norm"] == ((8,), (16,))

@@ -6,8 +6,8 @@ import sys
 HEAVY = ("torch", "tensorrt", "tensorrt_rtx", "onnxruntime")
 TRAIN_EXTRA = ("torch", "torchvision", "onnxscript", "sklearn")
 BOARD = ("artifacts", "cli", "deploy", "profiling", "report", "runtime")
-BOARD_MODULES = ("data", "errors", "evaluate.parity", "method.fold", "method.noise", "models.spec", "recipe")
-NEEDS_TORCH = ("runtime.torch",)
+BOARD_MODULES = ("data", "errors", "evaluate.parity", "method.fold", "method.noise", "networks.spec", "recipe")
+NEEDS_TORCH = ("runtime.torch", "runtime.twin")
 
 
 def run(program: str) -> str:
@@ -46,7 +46,7 @@ for package in {BOARD}:
     root = importlib.import_module("floats_edge." + package)
     modules += [module.name for module in pkgutil.walk_packages(root.__path__, root.__name__ + ".")]
 for name in modules:
-    if name.removeprefix("floats_edge.") not in {NEEDS_TORCH}:
+    if not name.removeprefix("floats_edge.").startswith({NEEDS_TORCH}):
         importlib.import_module(name)
 assert len(modules) > 30, modules
 del sys.modules["torch"]

@@ -134,7 +134,7 @@ def test_unknown_key_names_the_nearest(override: str, fix: str) -> None:
         ("evaluate.lambdas=[0, 1.5]", "evaluate.lambdas.1"),
         ("evaluate.lambdas=[.nan]", "evaluate.lambdas.0"),
         ("evaluate.lambdas=[]", "evaluate.lambdas"),
-        ("model.arch=vgg", "model.arch"),
+        ("model.source=hub", "model.source"),
         ("model=3", "model"),
         ("name=../../etc", "name"),
         ("name=2001-01-01", "name"),

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from floats_edge.artifacts.files import pack_tensors
+from floats_edge.method.fold import VECTORS
 
 LARGEST = 16384
 """Bytes of an input: tools/test_cpp lets the fuzzer make no larger ones."""
@@ -39,8 +40,7 @@ def _weights() -> dict[str, np.ndarray]:
     tensors |= {"b.theta": np.ones((3, 4), np.float32), "c.theta": np.ones(5, np.float32)}
     tensors["a.weight.scale"] = np.ones(4, np.float32)
     for name, channels in (("a", 4), ("b", 3), ("c", 5), ("d", 2)):
-        tensors[f"{name}.noise_scale"] = np.ones(1, np.float32)
-        for vector in ("gain_clean", "gain_adv", "bias_clean", "bias_adv"):
+        for vector in VECTORS:
             tensors[f"{name}.{vector}"] = np.ones(channels, np.float32)
     return tensors
 

@@ -45,34 +45,23 @@ MaskedWeights read_weights(const LayerSpec& spec, Tensors& tensors, std::uint64_
   return weights;
 }
 
-Line fold_weight(const LayerSpec& spec, const MaskedWeights& weights, float noise_scale, Rule rule,
-                 const std::vector<float>& gain_clean, const std::vector<float>& gain_adv) {
+// One number per output channel each.
+struct Gains {
+  std::vector<float> clean, base, slope, noise_slope;
+};
+
+Line fold_weight(const LayerSpec& spec, const MaskedWeights& weights, const Gains& gains) {
   const std::size_t row = spec.size / spec.shape[0];
   Line line{spec.name + ".weight", spec.shape, std::vector<float>(spec.size), std::vector<float>(spec.size), {}};
-  if (rule == Rule::paper) line.clean.resize(spec.size);
   for (std::size_t i = 0; i < spec.size; ++i) {
     const std::size_t channel = i / row;
-    const float theta = weights.theta[i], noise = weights.noise[i] * noise_scale;
-    const float clean = theta * gain_clean[channel];
-    if (rule == Rule::paper) {
-      line.base[i] = theta * gain_adv[channel];
-      line.slope[i] = noise * gain_adv[channel];
-      line.clean[i] = clean;
-    } else {
-      line.base[i] = clean;
-      line.slope[i] = (theta + noise) * gain_adv[channel] - clean;
-    }
+    line.base[i] = weights.theta[i] * gains.base[channel];
+    line.slope[i] = weights.theta[i] * gains.slope[channel] + weights.noise[i] * gains.noise_slope[channel];
   }
-  return line;
-}
-
-Line fold_bias(const LayerSpec& spec, Rule rule, const std::vector<float>& clean, const std::vector<float>& adv) {
-  Line line{spec.name + ".bias", {clean.size()}, clean, adv, {}};
-  if (rule == Rule::paper) {
-    line.base = adv;
-    line.clean = clean;
+  if (gains.clean != gains.base) {
+    line.clean.resize(spec.size);
+    for (std::size_t i = 0; i < spec.size; ++i) line.clean[i] = weights.theta[i] * gains.clean[i / row];
   }
-  for (std::size_t i = 0; i < clean.size(); ++i) line.slope[i] = rule == Rule::paper ? adv[i] * 0 : adv[i] - clean[i];
   return line;
 }
 
@@ -97,12 +86,11 @@ std::vector<Line> fold(const Manifest& manifest, Tensors& tensors, std::size_t t
     const auto vector = [&](const char* kind) {
       return to_floats(take(tensors, spec.name + "." + kind, DType::f32, {spec.shape[0]}));
     };
-    const float noise_scale = to_floats(take(tensors, spec.name + ".noise_scale", DType::f32, {1}))[0];
-    const std::vector<float> gain_clean = vector("gain_clean"), gain_adv = vector("gain_adv");
-    const std::vector<float> bias_clean = vector("bias_clean"), bias_adv = vector("bias_adv");
+    const Gains gains{vector("gain_clean"), vector("gain_base"), vector("gain_slope"), vector("noise_slope")};
+    Line bias{spec.name + ".bias", {spec.shape[0]}, vector("bias_base"), vector("bias_slope"), vector("bias_clean")};
     const MaskedWeights weights = read_weights(spec, tensors, manifest.noise_seed, i, threads);
-    lines.push_back(fold_weight(spec, weights, noise_scale, manifest.rule, gain_clean, gain_adv));
-    lines.push_back(fold_bias(spec, manifest.rule, bias_clean, bias_adv));
+    lines.push_back(fold_weight(spec, weights, gains));
+    lines.push_back(std::move(bias));
   }
   return lines;
 }

@@ -11,7 +11,7 @@
 namespace floats_rt {
 
 // One weight or bias of the folded network: slope * lambda + base, in float32 and in this order. At lambda 0 it is
-// `clean`, or base where that is empty: the rule `paper` leaves the line there.
+// `clean`, or base where that is empty: then the line goes through it.
 struct Line {
   std::string name;  // of the graph's input or initializer, for example stem.weight
   std::vector<std::size_t> shape;

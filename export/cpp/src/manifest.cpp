@@ -18,7 +18,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kSchemaVersion = 1;
+constexpr int kSchemaVersion = 2;
 constexpr std::size_t kLargestProduct = std::size_t{1} << 31;  // of a shape: 8 GiB of floats
 constexpr std::size_t kLongestFileName = 255;
 constexpr const char* kExportAgain = "export the bundle again: floats-edge export CHECKPOINT -o DIR";
@@ -252,12 +252,8 @@ void check_references(const Manifest& manifest) {
   if (!manifest.weights.empty() && !manifest.files.count(manifest.weights)) invalid("files: no weights are listed");
 }
 
-// Whether what the manifest says of the network fits what it says of images, logits and engines.
-void check_sizes(const json& document, const Manifest& manifest) {
-  const json& model = document["model"];
-  if (document["input"]["shape"] != model["image_shape"] || manifest.output.size() != model["classes"]) {
-    invalid("input, output: not those of the model");
-  }
+// Whether the largest batch of images and logits fits into any memory.
+void check_sizes(const Manifest& manifest) {
   std::size_t batch = 1;
   for (const Engine& engine : manifest.engines) batch = std::max(batch, engine.largest_batch);
   if (batch > kLargestProduct / std::max(manifest.input.size(), manifest.output.size())) {
@@ -281,7 +277,6 @@ Manifest read_manifest(const json& document) {
   manifest.input = read_input(document["input"]);
   manifest.output = {document["output"]["name"], document["output"]["labels"]};
   manifest.mode = read_mode(lam["mode"].get_ref<const std::string&>());
-  manifest.rule = lam["rule"] == "paper" ? Rule::paper : Rule::interpolate;
   manifest.precision = read_precision(document["precision"].get_ref<const std::string&>(), manifest.mode);
   manifest.kept_in_fp16 = read_kept_in_fp16(document["calibration"]);
   if (!lam["noise_seed"].is_number_unsigned()) invalid("lam.noise_seed: negative");
@@ -301,7 +296,7 @@ Manifest read_manifest(const json& document) {
   manifest.mismatch = optional_text(document["mismatch"]);
   manifest.failed = read_failed(document["verdicts"]);
   check_references(manifest);
-  check_sizes(document, manifest);
+  check_sizes(manifest);
   check_calibration(document["calibration"], manifest);
   return manifest;
 }
@@ -312,9 +307,11 @@ Manifest parse_manifest(std::string_view text) {
   if (const std::string violation = json_violation(text); !violation.empty()) invalid(violation);
   json document = json::parse(text.begin(), text.end());
   if (!document.is_object()) invalid("not a JSON object");
-  if (!document.contains("schema_version") || document["schema_version"] != kSchemaVersion) {
-    throw Error(ErrorCode::bundle_invalid, "manifest.json is not of schema version 1, the one this floats_rt reads.",
-                kUseNewer);
+  const json version = document.value("schema_version", json());
+  if (version != kSchemaVersion) {
+    const bool is_older = version.is_number_integer() && version < kSchemaVersion;
+    throw Error(ErrorCode::bundle_invalid, "manifest.json is not of schema version 2, the one this floats_rt reads.",
+                is_older ? kExportAgain : kUseNewer);
   }
   if (const std::string violation = schema_violation(document, manifest_schema()); !violation.empty()) {
     const bool is_unknown = violation.find(kUnknownField) != std::string::npos;

@@ -15,7 +15,6 @@
 namespace floats_rt {
 
 enum class Mode { fixed, bank, bound, refit, input };
-enum class Rule { interpolate, paper };
 enum class Precision { fp32, fp16, bf16, int8 };
 
 // Whether one graph serves any lambda.
@@ -71,7 +70,6 @@ struct Manifest {
   InputSpec input;
   OutputSpec output;
   Mode mode;
-  Rule rule;
   Precision precision;
   std::set<std::string> kept_in_fp16;  // int8: layers whose weights and biases are fp16
   std::uint64_t noise_seed;

@@ -33,9 +33,9 @@ RUNS = {
     "sparse": ("-o", "sparsity.density=0.3", "-o", "condition.noise_seed=12345678901234567"),
     "dense": ("-o", "sparsity.density=1", "-o", "condition.rule=paper"),
     "narrow": ("-o", "sparsity.pattern=channel", "-o", "sparsity.density=0.5"),
-    "wide": ("-o", "model.arch=wrn-16-8", "-o", "model.width=2"),
+    "wide": ("-o", "model.name=wrn-16-8", "-o", "model.arguments.width=2"),
     "narrow-wide": (
-        *("-o", "model.arch=wrn-16-8", "-o", "model.width=2"),
+        *("-o", "model.name=wrn-16-8", "-o", "model.arguments.width=2"),
         *("-o", "sparsity={pattern: channel, density: 0.5, multiple: 1}"),
     ),
 }

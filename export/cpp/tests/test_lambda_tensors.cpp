@@ -46,7 +46,8 @@ std::size_t count_differing(const LambdaTensors& tensors, const std::vector<std:
   return differing;
 }
 
-// A network of one layer, and tensors for it.
+// A network of one layer, and tensors for it, theta apart. At lambda 0 its weight is theta and its bias 2; above, they
+// are theta * (2 - lambda / 2) + noise * lambda / 4 and 3 + 4 * lambda.
 struct SmallNetwork {
   Manifest manifest{};
   Bytes bytes;  // of all tensors
@@ -58,10 +59,16 @@ struct SmallNetwork {
     const std::size_t channels = spec.shape[0];
     manifest.layers = {std::move(spec)};
     bytes.reserve(1 << 16);
-    add("noise_scale", {1}, {0.5f});
-    for (const char* vector : {"gain_clean", "gain_adv"}) add(vector, {channels}, std::vector<float>(channels, 1));
-    add("bias_clean", {channels}, std::vector<float>(channels, 2));
-    add("bias_adv", {channels}, std::vector<float>(channels, 4));
+    const auto vector = [&](const char* kind, float value) {
+      add(kind, {channels}, std::vector<float>(channels, value));
+    };
+    vector("gain_clean", 1);
+    vector("gain_base", 2);
+    vector("gain_slope", -0.5f);
+    vector("noise_slope", 0.25f);
+    vector("bias_clean", 2);
+    vector("bias_base", 3);
+    vector("bias_slope", 4);
   }
 
   void add(const std::string& kind, std::vector<std::size_t> shape, const std::vector<float>& values) {
@@ -76,12 +83,16 @@ struct SmallNetwork {
         dtype, std::move(shape), {bytes.data() + bytes.size() - size, size}};
   }
 
-  std::vector<float> weight_at(float lam) const {
+  std::vector<float> weight_at(float lam) const { return tensor_at(lam, 0); }
+  std::vector<float> bias_at(float lam) const { return tensor_at(lam, 1); }
+
+  std::vector<float> tensor_at(float lam, std::size_t index) const {
     const LambdaTensors made(manifest, tensors, 1);
     const std::vector<std::byte> buffer = buffer_at(made, lam);
-    std::vector<float> weight(made.tensors()[0].size);
-    std::memcpy(weight.data(), buffer.data(), made.tensors()[0].bytes());
-    return weight;
+    const LambdaTensor& tensor = made.tensors()[index];
+    std::vector<float> values(tensor.size);
+    std::memcpy(values.data(), buffer.data() + tensor.offset, tensor.bytes());
+    return values;
   }
 
   ErrorCode refusal() const {
@@ -179,7 +190,12 @@ TEST_CASE("a layer with one axis, a BatchNorm alone, is a weight and a bias per 
   network.add("theta", {3}, {1, 1, 1});
   const std::vector<float> noise = standard_normal(7, 0, 3, 1);
   CHECK(network.weight_at(0) == std::vector<float>{1, 1, 1});
-  for (std::size_t i = 0; i < 3; ++i) CHECK(network.weight_at(1)[i] == doctest::Approx(1 + 0.5f * noise[i]));
+  for (std::size_t i = 0; i < 3; ++i) {
+    CHECK(network.weight_at(1)[i] == doctest::Approx(1.5f + noise[i] / 4));
+    CHECK(network.weight_at(0.5f)[i] == doctest::Approx(1.75f + noise[i] / 8));
+  }
+  CHECK(network.bias_at(0) == std::vector<float>{2, 2, 2});
+  CHECK(network.bias_at(0.5f) == std::vector<float>{5, 5, 5});
 }
 
 TEST_CASE("where channels were removed the noise is that of what remained") {
@@ -194,7 +210,7 @@ TEST_CASE("where channels were removed the noise is that of what remained") {
   const std::vector<float> noise = standard_normal(7, 0, 9, 1), weight = make(mask).weight_at(1);
   const std::vector<std::size_t> kept = {1, 2, 7, 8};
   for (std::size_t i = 0; i < 4; ++i) {
-    CHECK(weight[i] == doctest::Approx(10 * static_cast<float>(i + 1) + 0.5f * noise[kept[i]]));
+    CHECK(weight[i] == doctest::Approx(15 * static_cast<float>(i + 1) + noise[kept[i]] / 4));
   }
   const std::uint8_t fewer[] = {0x06, 0x01}, more[] = {0x8e, 0x01}, beyond[] = {0x86, 0x81};
   CHECK(make(fewer).refusal() == ErrorCode::bundle_invalid);

@@ -25,7 +25,6 @@ ErrorCode refusal(const std::string& bundle, const Change& change) {
 TEST_CASE("manifests that floats-edge wrote are read") {
   const Manifest bound = parse_manifest(manifest_of("bound").dump());
   CHECK(bound.mode == Mode::bound);
-  CHECK(bound.rule == Rule::interpolate);
   CHECK(bound.precision == Precision::fp32);
   CHECK(bound.noise_seed == 12345678901234567u);
   CHECK(bound.lambdas.values.empty());
@@ -36,7 +35,6 @@ TEST_CASE("manifests that floats-edge wrote are read") {
 
   const Manifest bank = parse_manifest(manifest_of("bank-fp16").dump());
   CHECK(bank.mode == Mode::bank);
-  CHECK(bank.rule == Rule::paper);
   CHECK(bank.lambdas.values == std::vector<float>{0, 0.25, 0.5, 0.75, 1});
   CHECK(bank.graphs.size() == 5);
   CHECK(parse_manifest(manifest_of("fixed").dump()).lambdas.values == std::vector<float>{0.3f});
@@ -89,8 +87,8 @@ TEST_CASE("defaults are filled in, and a recipe of the future is no obstacle") {
 }
 
 TEST_CASE("what is no manifest is refused") {
-  for (const std::string text : {"", "[]", "1", "{", "{}", "{\"schema_version\":1}", "{\"schema_version\":1,\"lam\":1}",
-                                 "{\"schema_version\":1,\"lam\":{\"mode\":7}}", "\xff\xfe"}) {
+  for (const std::string text : {"", "[]", "1", "{", "{}", "{\"schema_version\":2}", "{\"schema_version\":2,\"lam\":1}",
+                                 "{\"schema_version\":2,\"lam\":{\"mode\":7}}", "\xff\xfe"}) {
     CAPTURE(text);
     CHECK(code_of([&] { parse_manifest(text); }) == ErrorCode::bundle_invalid);
   }
@@ -112,8 +110,9 @@ TEST_CASE("what a newer floats-edge wrote needs a newer floats_rt, and what this
   };
   CHECK(told([](json& m) { m["surprise"] = 1; }) == std::string("newer"));
   CHECK(told([](json& m) { m["golden"]["surprise"] = 1; }) == std::string("newer"));
-  CHECK(told([](json& m) { m["schema_version"] = 2; }) == std::string("newer"));
+  CHECK(told([](json& m) { m["schema_version"] = 3; }) == std::string("newer"));
   CHECK(told([](json& m) { m.erase("layers"); }) == std::string("again"));
+  CHECK(told([](json& m) { m["schema_version"] = 1; }) == std::string("again"));
   for (const char* version : {"0.1.1", "0.2", "1", "99.0.0rc1"}) {
     CAPTURE(version);
     CHECK(told([&](json& m) { m.erase("layers"), m["floats_edge_version"] = version; }) == std::string("newer"));
@@ -126,7 +125,7 @@ TEST_CASE("what a newer floats-edge wrote needs a newer floats_rt, and what this
 }
 
 TEST_CASE("a newer schema, and modes and precisions that are none, are refused") {
-  CHECK(refusal("bound", [](json& m) { m["schema_version"] = 2; }) == ErrorCode::bundle_invalid);
+  CHECK(refusal("bound", [](json& m) { m["schema_version"] = 3; }) == ErrorCode::bundle_invalid);
   CHECK(refusal("bound", [](json& m) { m["lam"]["mode"] = "magic"; }) == ErrorCode::bundle_invalid);
   CHECK(refusal("bound", [](json& m) { m["precision"] = "fp1"; }) == ErrorCode::bundle_invalid);
   CHECK(refusal("refit", [](json& m) { m["precision"] = "int8"; }) == ErrorCode::lambda_unsupported);

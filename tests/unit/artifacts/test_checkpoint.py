@@ -31,7 +31,7 @@ def save_again(folder: Path, epochs: int) -> TrainingRun:
     old = run.checkpoint
     weights = {name: tensor if tensor.dtype == bool else -tensor for name, tensor in run.weights().items()}
     history = tuple(old.history[0].model_copy(update={"epoch": epoch + 1}) for epoch in range(epochs))
-    return save_run(folder, old.recipe, old.model, old.labels, history, weights, run.state())
+    return save_run(folder, old.recipe, old.images, old.labels, history, weights, run.state())
 
 
 def test_files_of_a_run(folder: Path) -> None:
@@ -148,7 +148,7 @@ def test_damaged_tensor_file(folder: Path, name: str) -> None:
         (lambda c: c.update(history=[]), "history"),
         (lambda c: c["history"][0].update(loss=float("nan")), "loss"),
         (lambda c: c["recipe"]["train"].update(epochs=0), "epochs"),
-        (lambda c: c["model"].update(arch="vgg"), "arch"),
+        (lambda c: c["images"].update(std=[0]), "std"),
         (lambda c: c.update(schema_version=9), "schema_version"),
     ],
 )

@@ -95,6 +95,10 @@ def test_subject_of_a_bundle(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle", None)
     subject = bundle_subject(bundle)
     assert (subject.kind, subject.mode, subject.precision) == ("bundle", "bound", "fp32")
-    assert (subject.name, subject.model, subject.path) == ("quickstart", "resnet8, width 8", str(bundle.path))
+    assert (subject.name, subject.model, subject.path) == (
+        "quickstart",
+        "tiny",
+        str(bundle.path),
+    )
     assert subject.sha256 == bundle.manifest.checkpoint_sha256
     assert 0 < subject.density < 1

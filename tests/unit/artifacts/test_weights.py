@@ -11,7 +11,7 @@ from floats_edge.artifacts.files import pack_tensors
 from floats_edge.artifacts.manifest import LayerSpec
 from floats_edge.artifacts.weights import layer_specs, pack_weights, unpack_weights
 from floats_edge.errors import ArtifactError
-from floats_edge.method.fold import AffineLayer, masked_noise
+from floats_edge.method.fold import VECTORS, AffineLayer, masked_noise
 
 SEED = 11
 
@@ -19,15 +19,11 @@ SEED = 11
 def layer(shape: tuple[int, ...], density: float, index: int = 0) -> AffineLayer:
     rng = np.random.default_rng(index)
     mask = np.ones(shape, dtype=bool) if density == 1 else rng.random(shape) < density
-    vectors = {
-        name: rng.normal(size=shape[0]).astype(np.float32)
-        for name in ("gain_clean", "gain_adv", "bias_clean", "bias_adv")
-    }
+    vectors = {name: rng.normal(size=shape[0]).astype(np.float32) for name in VECTORS}
     return AffineLayer(
         theta=np.where(mask, rng.normal(size=shape), 0).astype(np.float32),
         mask=mask,
         noise=masked_noise(SEED, index, mask),
-        noise_scale=np.float32(0.3),
         **vectors,
     )
 
@@ -42,8 +38,7 @@ def narrow_layer(outputs: list[int], inputs: list[int], shape: tuple[int, ...], 
         theta=whole.theta[left],
         mask=whole.mask[left],
         noise=whole.noise[left],
-        noise_scale=whole.noise_scale,
-        **{name: getattr(whole, name)[outputs] for name in ("gain_clean", "gain_adv", "bias_clean", "bias_adv")},
+        **{name: getattr(whole, name)[outputs] for name in VECTORS},
         drawn=drawn,
     )
 
@@ -93,12 +88,12 @@ def test_a_sparse_layer_is_stored_as_its_values_and_one_bit_per_weight(layers: d
     bits = [int(tensors["conv.mask"][i // 8]) >> (i % 8) & 1 for i in range(mask.size)]
     np.testing.assert_array_equal(np.array(bits, dtype=bool), mask)
     assert "head.mask" not in tensors
-    assert tensors["head.noise_scale"].shape == (1,)
+    assert {tensors[f"head.{vector}"].shape for vector in VECTORS} == {(4,)}
 
 
 def test_a_sparse_file_is_small() -> None:
     """At density 0.1: a tenth of the floats and one bit per weight, (0.1 * 32 + 1) / 32 = 13 % of the dense file."""
-    shape = (64, 64, 3, 3)
+    shape = (64, 128, 3, 3)
     sparse = len(pack_tensors(pack_weights({"conv": layer(shape, 0.1)})))
     dense = len(pack_tensors(pack_weights({"conv": layer(shape, 1)})))
     assert dense == pytest.approx(4 * math.prod(shape), rel=0.02)
@@ -111,7 +106,7 @@ def test_another_seed_is_another_noise(layers: dict[str, AffineLayer]) -> None:
     assert not np.array_equal(read["conv"].noise, layers["conv"].noise)
 
 
-@pytest.mark.parametrize("name", ["conv.theta", "conv.mask", "conv.noise_scale", "conv.bias_adv", "head.gain_clean"])
+@pytest.mark.parametrize("name", ["conv.theta", "conv.mask", "conv.noise_slope", "conv.bias_slope", "head.gain_clean"])
 def test_missing_tensor(layers: dict[str, AffineLayer], name: str) -> None:
     tensors = pack_weights(layers)
     del tensors[name]
@@ -119,7 +114,7 @@ def test_missing_tensor(layers: dict[str, AffineLayer], name: str) -> None:
         unpack_weights(tensors, layer_specs(layers), SEED)
 
 
-@pytest.mark.parametrize("name", ["conv.theta", "conv.mask", "conv.noise_scale", "conv.bias_adv", "head.theta"])
+@pytest.mark.parametrize("name", ["conv.theta", "conv.mask", "conv.noise_slope", "conv.bias_slope", "head.theta"])
 def test_tensor_of_another_shape_or_type(layers: dict[str, AffineLayer], name: str) -> None:
     for change in (lambda t: t.reshape(-1)[:-1], lambda t: t.astype(np.float64)):
         tensors = pack_weights(layers)
@@ -179,7 +174,7 @@ class TestRemovedChannels:
         (conv, _) = layer_specs(narrow)
         assert (conv.shape, conv.drawn, conv.nonzeros) == ((3, 2, 3, 3), (6, 4, 3, 3), 54)
 
-    @pytest.mark.parametrize("name", ["conv.mask", "conv.theta", "head.bias_adv"])
+    @pytest.mark.parametrize("name", ["conv.mask", "conv.theta", "head.bias_base"])
     def test_missing_or_of_another_shape(self, narrow: dict[str, AffineLayer], name: str) -> None:
         tensors = pack_weights(narrow)
         with pytest.raises(ArtifactError, match=f"do not fit the manifest: {name}"):

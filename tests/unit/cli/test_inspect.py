@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from fixtures.tiny_bundle import CLASSES, IMAGE_SHAPE, add_engine, engine_entry, write_bundle
+from fixtures.tiny_bundle import IMAGE_SHAPE, add_engine, engine_entry, write_bundle
 
 from floats_edge.artifacts.bundle import Bundle, keep_verdict
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, save_run
 from floats_edge.artifacts.manifest import Engine, SparseTactics, Verdict, Withstood
 from floats_edge.artifacts.records import Evaluation, LambdaResult, Share, bundle_subject, save_record
 from floats_edge.cli.main import cli
-from floats_edge.models.spec import ModelSpec
+from floats_edge.networks.spec import ImageSpec
 from floats_edge.recipe import load_recipe
 
 
@@ -91,15 +91,7 @@ def test_says_what_an_engine_is_for(tmp_path: Path, fields: dict[str, Any], told
 def training_run(tmp_path: Path) -> TrainingRun:
     mask = np.zeros((4, 3, 3, 3), dtype=bool)
     mask.reshape(-1)[:27] = True
-    spec = ModelSpec(
-        arch="resnet8",
-        width=4,
-        stem_stride=1,
-        image_shape=IMAGE_SHAPE,
-        classes=CLASSES,
-        mean=(0, 0, 0),
-        std=(1, 1, 1),
-    )
+    images = ImageSpec(shape=IMAGE_SHAPE, mean=(0, 0, 0), std=(1, 1, 1))
     epoch = Epoch(
         epoch=1,
         loss=1.5,
@@ -115,7 +107,7 @@ def training_run(tmp_path: Path) -> TrainingRun:
         seconds=1.0,
     )
     weights = {"stem.weight.theta": mask.astype(np.float32), "stem.weight.mask": mask}
-    return save_run(tmp_path / "run", load_recipe("quickstart"), spec, tuple("abcde"), (epoch,), weights, {})
+    return save_run(tmp_path / "run", load_recipe("quickstart"), images, tuple("abcde"), (epoch,), weights, {})
 
 
 class TestBundle:
@@ -123,7 +115,7 @@ class TestBundle:
         result = inspect(bundle.path)
         assert result.exit_code == 0, result.output
         for text in (
-            "resnet8, width 8",
+            "tiny, 5 classes",
             "images: float32 [N, 3, 8, 8] in [0, 1]",
             "a, b, c, d, e",
             "any in [0, 1]",

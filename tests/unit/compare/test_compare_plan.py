@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from floats_edge.baselines.spec import Oat
 from floats_edge.cli.main import cli
 from floats_edge.compare.plan import load_plan, with_seed
 from floats_edge.errors import RecipeError
 from floats_edge.method.conditioning import INITIAL_ALPHA
-from floats_edge.models.spec import Oat
 from floats_edge.recipe import Condition, Sparsity, load_recipe
 
 BASE = """
@@ -79,7 +79,7 @@ def test_what_a_variant_itself_says_must_be_read(tmp_path: Path) -> None:
     [
         ("train: {epochs: 4}", "train"),
         ("data: {crop: 0}", "data"),
-        ("model: {width: 8}", "model"),
+        ("model: {name: resnet14}", "model"),
         ("seed: 3", "seed"),
         ("attack: {epsilon: 0.2}", "attack.epsilon"),
         ("evaluate: {images: 7}", "evaluate.images"),

@@ -95,7 +95,7 @@ class TestCache:
     def test_other_weights_are_measured_anew(self, ranges, measured, float_network, monkeypatch) -> None:
         before = ranges()
         stem = float_network.layers["stem"]
-        other = replace(stem, bias_clean=stem.bias_clean + 1)
+        other = replace(stem, bias_base=stem.bias_base + 1)
         monkeypatch.setitem(float_network.layers, "stem", other)
         assert ranges() != before
         assert len(measured) == 2

@@ -11,61 +11,70 @@ import torch
 from fixtures.tiny_bundle import MODES_AND_PRECISIONS
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from torch import nn
 
 from floats_edge.artifacts.files import pack_tensors
 from floats_edge.artifacts.manifest import Mode, Precision
 from floats_edge.artifacts.weights import pack_weights
 from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.lambda_graph import Network
-from floats_edge.method.conditioning import conditioned_weights, draw_noise
-from floats_edge.method.fold import AffineLayer, Rule, fold_network
+from floats_edge.method.condition import condition, conditioned_layers, folded
+from floats_edge.method.conditioning import conditioned_weights
+from floats_edge.method.fold import AffineLayer, Rule, affine
 from floats_edge.method.semi_structured import is_eligible, is_two_of_four, random_mask
-from floats_edge.models.build import build, load_weights
-from floats_edge.models.layers import FLOAT, FOLDED, PLAIN
-from floats_edge.models.spec import ModelSpec
+from floats_edge.networks.build import build, register
+from floats_edge.networks.normalize import normalize
+from floats_edge.networks.spec import NetworkSpec
 from floats_edge.runtime.lambda_weights import InputWeights, LambdaWeights
 
-SPEC = ModelSpec(
-    arch="resnet8", width=32, stem_stride=1, image_shape=(3, 8, 8), classes=10, mean=(0.5,) * 3, std=(0.2,) * 3
-)
-"""307,498 weights."""
+IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 LAMBDAS = (0.0, 0.37, 1.0)
 
 MaskOf = Callable[[tuple[int, ...], torch.Generator], torch.Tensor]
 
 
-def layers_with(mask_of: MaskOf) -> dict[str, AffineLayer]:
+def plain_network() -> nn.Module:
+    """Of 307,498 weights."""
+    spec = NetworkSpec(name="resnet8", arguments={"width": 32})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build(spec, classes=10, channels=3)
+    normalize(network, (0.5,) * 3, (0.2,) * 3)
+    return network.eval()
+
+
+def float_network() -> nn.Module:
+    network = plain_network()
+    condition(network, IMAGES, register=register(NetworkSpec(name="resnet8")))
+    return network
+
+
+def layers_with(mask_of: MaskOf, rule: Rule) -> dict[str, AffineLayer]:
     """The layers of an untrained network with such masks; its two ends differ in every channel."""
     generator = torch.Generator().manual_seed(0)
-    network = build(SPEC, FLOAT).eval()
+    network = float_network()
     for weight in conditioned_weights(network).values():
         weight.set_mask(mask_of(tuple(weight.theta.shape), generator))
-    draw_noise(network, 0)
-    layers = {name: layer.numpy() for name, layer in fold_network(network).items()}
-    return {name: replace(layer, gain_adv=layer.gain_adv * 1.5) for name, layer in layers.items()}
+    ends = {name: layer.ends() for name, layer in conditioned_layers(network).items()}
+    apart = {name: replace(layer, gain_adv=layer.gain_adv * 1.5) for name, layer in ends.items()}
+    return {name: affine(layer, rule).numpy() for name, layer in apart.items()}
 
 
 @pytest.fixture(scope="module")
 def template() -> onnx.ModelProto:
-    folded = build(SPEC, FOLDED)
-    layers = layers_with(lambda shape, generator: torch.ones(shape, dtype=torch.bool))
-    load_weights(
-        folded, {n: torch.from_numpy(w) for n, w in Network(onnx.ModelProto(), layers, "paper").weights_at(0).items()}
-    )
-    return onnx_graph.trace(folded, SPEC.image_shape)
+    return onnx_graph.trace(folded(float_network(), 0.0), (3, 8, 8))
 
 
 @pytest.fixture(scope="module")
 def dense(template: onnx.ModelProto) -> Network:
-    layers = layers_with(lambda shape, generator: torch.ones(shape, dtype=torch.bool))
-    return Network(template, layers, "interpolate")
+    return Network(template, layers_with(lambda shape, generator: torch.ones(shape, dtype=torch.bool), "interpolate"))
 
 
 @pytest.fixture(scope="module")
 def tenth(template: onnx.ModelProto) -> Network:
     """An irregular mask of density 0.1."""
     return Network(
-        template, layers_with(lambda shape, generator: torch.rand(shape, generator=generator) < 0.1), "paper"
+        template, layers_with(lambda shape, generator: torch.rand(shape, generator=generator) < 0.1, "paper")
     )
 
 
@@ -92,14 +101,8 @@ def test_a_fixed_graph_has_the_nodes_of_the_unconditioned_network(dense: Network
 
     But for what makes training faster: a projection of stride 2 as slices before a convolution of stride 1.
     """
-    batch = {"images": {0: torch.export.Dim.AUTO}, "lam": None}
-    program = torch.onnx.export(
-        build(SPEC, PLAIN).eval(),
-        (torch.rand(2, *SPEC.image_shape), 0.0),
-        dynamo=True,
-        dynamic_shapes=batch,
-        verbose=False,
-    )
+    batch = ({0: torch.export.Dim.AUTO},)
+    program = torch.onnx.export(plain_network(), (IMAGES,), dynamo=True, dynamic_shapes=batch, verbose=False)
     assert program is not None
     plain = [node.op_type for node in program.model_proto.graph.node]
     fixed = [node.op_type for node in graph_of(dense, "fixed", "fp32").graph.node]
@@ -119,7 +122,7 @@ def weights_of(network: Network, mode: Mode, precision: Precision, lam: float) -
     """All tensors from which a graph, or what feeds it, makes a weight at ``lam``."""
     if mode == "bound":
         scales = network.scales(None) if precision == "int8" else {}
-        arrays = InputWeights(LambdaWeights(network.layers, network.rule), precision, scales).at(lam)
+        arrays = InputWeights(LambdaWeights(network.layers), precision, scales).at(lam)
         return {name: widened(array) for name, array in arrays.items()}
     model = graph_of(network, mode, precision, lam)
     return {tensor.name: numpy_helper.to_array(tensor).astype(np.float32) for tensor in model.graph.initializer}
@@ -131,7 +134,7 @@ def weights_of(network: Network, mode: Mode, precision: Precision, lam: float) -
 def test_two_of_four_holds_in_every_eligible_weight_at_every_lambda(
     template: onnx.ModelProto, mode: Mode, precision: Precision, rule: Rule
 ) -> None:
-    network = Network(template, layers_with(random_mask), rule)
+    network = Network(template, layers_with(random_mask, rule))
     for lam in LAMBDAS:
         found = weights_of(network, mode, precision, lam)
         eligible = {

@@ -10,7 +10,6 @@ import pytest
 from fixtures.tiny_bundle import (
     MODES_AND_PRECISIONS,
     add_engine,
-    affine_layers,
     engine_entry,
     graph_bytes,
     images,
@@ -24,9 +23,8 @@ from floats_edge.deploy.tensorrt_builder import build, mark_refittable
 from floats_edge.deploy.tensorrt_engine import build_engine
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.evaluate.parity import GATES
-from floats_edge.method.fold import weights_at
 from floats_edge.runtime.cuda import cuda_unavailable_reason
-from floats_edge.runtime.lambda_weights import bundle_weights, twin_weights
+from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.ort import open_ort
 from floats_edge.runtime.trt import open_trt
 
@@ -96,19 +94,6 @@ def test_the_graph_of_mode_input_follows_the_rule(rule, lam):
     wanted = fixed.run(None, {"images": images(4)})[0]
     got = session.run(None, {"images": images(4), "lambda": np.array(lam, np.float32)})[0]
     assert np.abs(got - wanted).max() <= 1e-5 * np.ptp(wanted)
-
-
-@pytest.mark.parametrize(("mode", "precision"), MODES_AND_PRECISIONS)
-def test_the_float_twin_has_the_weights_of_the_bundle(tmp_path, mode, precision):
-    source = twin_weights(make(tmp_path / "bundle", mode, precision))
-    step = {"fp32": 1e-6, "fp16": 2e-3, "bf16": 2e-2, "int8": 1e-2}[precision]
-    for lam in VALUES.get(mode, LAMBDAS):
-        weights = source.at(lam)
-        wanted = weights_at(affine_layers(), lam, "interpolate")
-        assert weights.keys() == wanted.keys()
-        for name, array in weights.items():
-            assert array.dtype == np.float32
-            assert np.abs(array - wanted[name]).max() <= step * np.abs(wanted[name]).max()
 
 
 def test_switching_on_the_cpu_changes_the_bound_memory_itself(tmp_path):

@@ -111,7 +111,7 @@ class TestBundled:
             assert model.producer_name == "floats-edge"
             assert properties["lambda_mode"] == mode
             assert properties["precision"] == precision
-            assert properties["model"] == "resnet8"
+            assert properties["network"] == "resnet8, width 8, stem_stride 1"
             assert json.loads(properties["labels"]) == list("0123456789")
             assert properties["lambda"] == (
                 "any in [0, 1]: weights are inputs" if graph.lam is None else f"{graph.lam:g}"

@@ -8,17 +8,18 @@ from onnx import numpy_helper
 
 from floats_edge.deploy.quantize import MIN_IMAGES, calibrate, conv_weights, weight_scales
 from floats_edge.errors import DataError
-from floats_edge.method.fold import AffineLayer, end_weights, weights_at
+from floats_edge.method.fold import AffineLayer, Ends, Rule, affine, end_weights, weights_at
 from floats_edge.runtime.lambda_weights import quantized
 
 
-def random_layer(seed: int) -> dict[str, AffineLayer]:
+def random_layer(seed: int, rule: Rule) -> dict[str, AffineLayer]:
     random = np.random.default_rng(seed)
     mask = random.random((4, 3, 3, 3)) < 0.5
     vectors = {name: random.normal(size=4).astype(np.float32) for name in ("gain_clean", "gain_adv")}
     biases = {name: random.normal(size=4).astype(np.float32) for name in ("bias_clean", "bias_adv")}
     theta, noise = (np.where(mask, random.normal(size=mask.shape), 0).astype(np.float32) for _ in range(2))
-    return {"conv": AffineLayer(theta=theta, mask=mask, noise=noise, noise_scale=np.float32(0.7), **vectors, **biases)}
+    ends = Ends(theta=theta, mask=mask, noise=noise, noise_scale=np.float32(0.7), **vectors, **biases)
+    return {"conv": affine(ends, rule)}
 
 
 # Weights
@@ -27,9 +28,9 @@ def random_layer(seed: int) -> dict[str, AffineLayer]:
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), lam=st.floats(0, 1), rule=st.sampled_from(["interpolate", "paper"]))
 def test_the_scales_fit_at_every_lambda(seed, lam, rule):
-    layers = random_layer(seed)
-    scale = weight_scales(end_weights(layers, rule), ["conv.weight"])["conv.weight"]
-    weight = weights_at(layers, lam, rule)["conv.weight"]
+    layers = random_layer(seed, rule)
+    scale = weight_scales(end_weights(layers), ["conv.weight"])["conv.weight"]
+    weight = weights_at(layers, lam)["conv.weight"]
     steps = np.abs(weight) / scale.reshape(-1, 1, 1, 1)
     assert steps.max() <= 127.001
     error = np.abs(quantized(weight, scale) * scale.reshape(-1, 1, 1, 1) - weight) / scale.reshape(-1, 1, 1, 1)
@@ -38,16 +39,16 @@ def test_the_scales_fit_at_every_lambda(seed, lam, rule):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_under_the_rule_paper_the_clean_weights_lie_apart_and_fit_too(seed):
-    layers = random_layer(seed)
-    scale = weight_scales(end_weights(layers, "paper"), ["conv.weight"])["conv.weight"]
-    clean = weights_at(layers, 0.0, "paper")["conv.weight"]
+    layers = random_layer(seed, "paper")
+    scale = weight_scales(end_weights(layers), ["conv.weight"])["conv.weight"]
+    clean = weights_at(layers, 0.0)["conv.weight"]
     assert np.abs(clean / scale.reshape(-1, 1, 1, 1)).max() <= 127.001
 
 
 def test_no_smaller_scales_would_fit():
     layers = affine_layers()
-    scale = weight_scales(end_weights(layers, "interpolate"), ["stem.weight"])["stem.weight"]
-    used = [np.abs(quantized(weights_at(layers, lam, "interpolate")["stem.weight"], scale)) for lam in (0.0, 1.0)]
+    scale = weight_scales(end_weights(layers), ["stem.weight"])["stem.weight"]
+    used = [np.abs(quantized(weights_at(layers, lam)["stem.weight"], scale)) for lam in (0.0, 1.0)]
     assert (np.max(used, axis=(0, 2, 3, 4)) == 127).all()
 
 
@@ -62,7 +63,7 @@ def test_masked_weights_stay_zero_at_every_lambda():
     layers = affine_layers()
     scale = network().scales(None)["stem.weight"]
     for lam in (0.0, 0.4, 1.0):
-        weight = quantized(weights_at(layers, lam, "interpolate")["stem.weight"], scale)
+        weight = quantized(weights_at(layers, lam)["stem.weight"], scale)
         assert not weight[~layers["stem"].mask].any()
 
 

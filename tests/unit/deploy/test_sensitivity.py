@@ -7,7 +7,7 @@ from fixtures.tiny_bundle import images, network
 from floats_edge.deploy.lambda_graph import Network
 from floats_edge.deploy.quantize import MIN_IMAGES, calibrate
 from floats_edge.deploy.sensitivity import measure_sensitivity
-from floats_edge.method.fold import AffineLayer
+from floats_edge.method.fold import Ends, affine
 
 
 def chain(spread: float) -> Network:
@@ -28,7 +28,7 @@ def chain(spread: float) -> Network:
     theta = random.normal(size=(8, 8, 3, 3)).astype(np.float32)
     theta[:, 0] *= spread
     nothing, one = np.zeros(8, np.float32), np.ones(8, np.float32)
-    layer = AffineLayer(
+    ends = Ends(
         theta=theta,
         mask=np.ones(theta.shape, dtype=bool),
         noise=random.normal(size=theta.shape).astype(np.float32),
@@ -38,7 +38,7 @@ def chain(spread: float) -> Network:
         bias_clean=nothing,
         bias_adv=nothing,
     )
-    return Network(template, {**net.layers, "second": layer}, "interpolate")
+    return Network(template, {**net.layers, "second": affine(ends, "interpolate")})
 
 
 @pytest.mark.parametrize("rule", ["any lambda", "one lambda"])

@@ -47,7 +47,7 @@ def two_of_four(monkeypatch):
         masked = dataclasses.replace(
             layer, theta=layer.theta * keep, mask=keep, noise=np.where(keep, layer.noise, 0).astype(np.float32)
         )
-        monkeypatch.setattr(tiny, "affine_layers", lambda: layers | {"classifier": damage(masked)})
+        monkeypatch.setattr(tiny, "affine_layers", lambda *_: layers | {"classifier": damage(masked)})
 
     sparse()
     return sparse

@@ -13,7 +13,8 @@ from floats_edge.images import Images
 from floats_edge.recipe import Attack
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Logits, Predictor
-from floats_edge.runtime.torch import TorchPredictor, bundle_twin, run_predictor
+from floats_edge.runtime.torch import TorchPredictor, run_predictor
+from floats_edge.runtime.twin import BundleTwin
 
 PGD = Attack(kind="pgd", epsilon=0.15, steps=5)
 
@@ -76,7 +77,7 @@ def test_an_export_is_as_robust_as_what_it_was_made_from(
     """The attack takes its gradients from the twin and is replayed on the engine; fp32 agrees on every image."""
     bundle = bundles("bound")
     with open_predictor(bundle, "ort-cpu", 0.0) as engine:
-        exported = evaluate(engine, bundle_twin(bundle), images, (0.0, 0.7), PGD, seed=0)
+        exported = evaluate(engine, BundleTwin(bundle), images, (0.0, 0.7), PGD, seed=0)
     assert exported == evaluate(network, network, images, (0.0, 0.7), PGD, seed=0)
 
 
@@ -116,7 +117,7 @@ def test_progress_counts_every_image_at_every_lambda(network: TorchPredictor, im
 def test_a_lambda_that_is_not_served(bundles: Callable[..., Bundle], images: Images) -> None:
     bundle = bundles("fixed")
     with open_predictor(bundle, "ort-cpu", 0.3) as engine, pytest.raises(LambdaError):
-        evaluate(engine, bundle_twin(bundle), images, (0.3, 0.4), PGD, seed=0)
+        evaluate(engine, BundleTwin(bundle), images, (0.3, 0.4), PGD, seed=0)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])

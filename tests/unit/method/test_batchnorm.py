@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from floats_edge.method.batchnorm import DualBatchNorm2d, reestimate
+from floats_edge.method.batchnorm import DualNorm, reestimate
 
 
 @pytest.fixture
 def network() -> nn.Sequential:
-    return nn.Sequential(DualBatchNorm2d(2), nn.ReLU(), DualBatchNorm2d(2)).eval()
+    return nn.Sequential(DualNorm(nn.BatchNorm2d(2)), nn.ReLU(), DualNorm(nn.BatchNorm2d(2))).eval()
 
 
 def test_statistics_become_the_mean_over_the_batches(network: nn.Sequential) -> None:

@@ -6,11 +6,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from floats_edge.method.channels import ChannelGroup, ChannelGroups, ChannelMasks, importance, kept_count, strongest
-from floats_edge.method.conditioning import FloatBareConv, FloatConv, FloatLinear, FloatNorm
+from floats_edge.method.channel_groups import channel_groups
+from floats_edge.method.channels import ChannelMasks, importance, kept_count, strongest
+from floats_edge.method.condition import condition, conditioned_layers, unfilled
+from floats_edge.method.knob import Knob
 
-STREAM = ChannelGroup("stream", 6, ("stem", "conv2"), ("conv1", "head"))
-INNER = ChannelGroup("inner", 5, ("conv1",), ("conv2",))
+IMAGES = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
 class Residual(nn.Module):
@@ -18,45 +19,57 @@ class Residual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = FloatConv(3, 6, 3)
-        self.conv1 = FloatConv(6, 5, 3)
-        self.conv2 = FloatConv(5, 6, 3)
-        self.head = FloatLinear(6, 4)
+        self.stem, self.stem_norm = nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.conv1, self.norm1 = nn.Conv2d(6, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5)
+        self.conv2, self.norm2 = nn.Conv2d(5, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.head = nn.Linear(6, 4)
 
-    def forward(self, x: Tensor, lam: float) -> Tensor:
-        return self.head(self.features(x, lam)[1].mean((2, 3)), lam)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x)[1].mean((2, 3)))
 
-    def features(self, x: Tensor, lam: float) -> tuple[Tensor, Tensor]:
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Inside the block, and after it."""
-        x = torch.relu(self.stem(x, lam))
-        inner = torch.relu(self.conv1(x, lam))
-        return inner, torch.relu(self.conv2(inner, lam) + x)
+        x = torch.relu(self.stem_norm(self.stem(x)))
+        inner = torch.relu(self.norm1(self.conv1(x)))
+        return inner, torch.relu(self.norm2(self.conv2(inner)) + x)
+
+
+def knob_of(network: nn.Module) -> Knob:
+    return network.stem.knob
+
+
+def convolutions(network: nn.Module) -> list[nn.Module]:
+    return [layer for layer in conditioned_layers(network).values() if hasattr(layer, "weight")]
 
 
 @pytest.fixture
 def network() -> Residual:
     torch.manual_seed(0)
     network = Residual()
+    condition(network, IMAGES)
     for name, parameter in network.named_parameters():
         if "norm" in name:
             nn.init.normal_(parameter)
-    for unit in network.children():
-        unit.weight.eta.normal_()
     return network
 
 
 def train(network: nn.Module, masks: ChannelMasks, optimizer: torch.optim.Optimizer, steps: int = 3) -> None:
+    network.train()
     for _ in range(steps):
         optimizer.zero_grad()
         images, labels = torch.rand(8, 3, 6, 6), torch.randint(4, (8,))
-        losses = [nn.functional.cross_entropy(network(images, lam), labels) for lam in (0.0, 1.0)]
-        torch.stack(losses).sum().backward()
+        for lam in (0.0, 1.0):
+            with knob_of(network).at(lam):
+                nn.functional.cross_entropy(network(images), labels).backward()
         masks.mask_gradients()
         optimizer.step()
 
 
-def subject(network: Residual) -> tuple[ChannelMasks, torch.optim.SGD]:
-    masks = ChannelMasks(network, ChannelGroups((STREAM,), (INNER,)), {"stream": 4, "inner": 2})
+def subject(network: nn.Module) -> tuple[ChannelMasks, torch.optim.SGD]:
+    """Keeps 4 of the stream's 6 channels and 2 of the 5 inside the block."""
+    layers = conditioned_layers(network)
+    channels = channel_groups(unfilled(network, layers), layers, IMAGES)
+    masks = ChannelMasks(layers, channels, [{6: 4, 5: 2}[len(group.classes)] for group in channels.groups])
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3)
     return masks, optimizer
 
@@ -89,7 +102,7 @@ def test_of_equal_channels_the_first_is_kept() -> None:
     assert strongest(torch.tensor([1.0, 2.0, 1.0, 1.0]), 2).tolist() == [True, True, False, False]
 
 
-def make_stand_out(network: Residual, one: torch.nn.Module, another: torch.nn.Module) -> None:
+def make_stand_out(network: nn.Module, one: torch.nn.Module, another: torch.nn.Module) -> None:
     """Channels 1 and 4 of the stream by a weight that writes it, 0 and 2 by BatchNorms."""
     with torch.no_grad():
         network.stem.weight.theta.fill_(0.01)
@@ -142,14 +155,15 @@ def test_what_is_cut_is_zero_at_every_lambda_and_never_grows_again(network: Resi
                 assert not parameter[cut[channels]].any()
                 assert not momentum[cut[channels]].any()
                 assert bool(parameter[~cut[channels]].all()), "the others are still trained"
-    for unit in network.children():
+    for unit in convolutions(network):
         outside = ~unit.weight.mask
         momentum = optimizer.state[unit.weight.theta]["momentum_buffer"]
         for tensor in (unit.weight.theta, momentum, unit.weight(0.0), unit.weight(1.0)):
             assert not tensor[outside].any()
     network.eval()
     for lam in (0.0, 0.4, 1.0):
-        inner, stream = network.features(torch.rand(4, 3, 6, 6), lam)
+        with knob_of(network).at(lam):
+            inner, stream = network.features(torch.rand(4, 3, 6, 6))
         assert not inner[:, cut["inner"]].any()
         assert not stream[:, cut["stream"]].any()
         assert bool(stream[:, ~cut["stream"]].any())
@@ -159,7 +173,7 @@ def test_before_the_cut_nothing_is_hidden(network: Residual) -> None:
     masks, optimizer = subject(network)
     train(network, masks, optimizer, steps=1)
     assert all(bool(parameter.grad.any()) for parameter in network.parameters() if parameter.grad is not None)
-    assert all(bool(unit.weight.mask.all()) for unit in network.children())
+    assert all(bool(unit.weight.mask.all()) for unit in convolutions(network))
 
 
 def test_gradients_of_what_is_cut_are_hidden_whatever_they_are(network: Residual) -> None:
@@ -173,7 +187,7 @@ def test_gradients_of_what_is_cut_are_hidden_whatever_they_are(network: Residual
         left = conv.weight.mask.flatten(1).any(1).float()
         for parameter in (*conv.norm.clean.parameters(), *conv.norm.adv.parameters()):
             assert torch.equal(parameter.grad, left)
-    for unit in network.children():
+    for unit in convolutions(network):
         assert torch.equal(unit.weight.theta.grad, unit.weight.mask.float())
 
 
@@ -182,32 +196,29 @@ class PreActivated(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = FloatBareConv(3, 6, 3)
-        self.norm = FloatNorm(6)
-        self.conv1 = FloatConv(6, 5, 3)
-        self.conv2 = FloatBareConv(5, 6, 3)
-        self.last = FloatNorm(6)
-        self.head = FloatLinear(6, 4)
+        self.stem = nn.Conv2d(3, 6, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.conv1, self.norm1 = nn.Conv2d(6, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5)
+        self.conv2 = nn.Conv2d(5, 6, 3, padding=1, bias=False)
+        self.last = nn.BatchNorm2d(6)
+        self.head = nn.Linear(6, 4)
 
-    def forward(self, x: Tensor, lam: float) -> Tensor:
-        return self.head(self.features(x, lam)[-1].mean((2, 3)), lam)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x)[-1].mean((2, 3)))
 
-    def features(self, x: Tensor, lam: float) -> tuple[Tensor, ...]:
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """The stream after the stem, after the block, and each normalised."""
-        before = self.stem(x, lam)
-        normalized = torch.relu(self.norm(before, lam))
-        after = before + self.conv2(torch.relu(self.conv1(normalized, lam)), lam)
-        return before, normalized, after, torch.relu(self.last(after, lam))
+        before = self.stem(x)
+        normalized = torch.relu(self.norm(before))
+        after = before + self.conv2(torch.relu(self.norm1(self.conv1(normalized))))
+        return before, normalized, after, torch.relu(self.last(after))
 
 
-def pre_activated() -> tuple[PreActivated, ChannelMasks, torch.optim.SGD]:
+def pre_activated() -> tuple[nn.Module, ChannelMasks, torch.optim.SGD]:
     torch.manual_seed(0)
     network = PreActivated()
-    for unit in (network.stem, network.conv1, network.conv2, network.head):
-        unit.weight.eta.normal_()
-    stream = ChannelGroup("stream", 6, ("stem", "conv2"), ("conv1", "head"), ("norm", "last"))
-    masks = ChannelMasks(network, ChannelGroups((stream,), (INNER,)), {"stream": 4, "inner": 2})
-    return network, masks, torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    condition(network, IMAGES)
+    return network, *subject(network)
 
 
 def test_what_is_normalised_apart_counts_by_every_batchnorm_that_it_is_read_through() -> None:
@@ -231,6 +242,8 @@ def test_what_is_normalised_apart_is_zero_before_and_behind_its_batchnorms() -> 
             assert bool(parameter[~cut].all()), "the others are still trained"
     network.eval()
     for lam in (0.0, 0.4, 1.0):
-        for stream in network.features(torch.rand(4, 3, 6, 6), lam):
+        with knob_of(network).at(lam):
+            streams = network.features(torch.rand(4, 3, 6, 6))
+        for stream in streams:
             assert not stream[:, cut].any()
             assert bool(stream[:, ~cut].any())

@@ -257,7 +257,7 @@ def test_an_ordinary_network_folds_as_it_is() -> None:
     network = stranger()
     layers = ordinary_layers(network, plan(network, EXAMPLE))
     plain = unfilled(network, layers)
-    load_weights(plain, weights_at(fold(layers), 0.3, "interpolate"))
+    load_weights(plain, weights_at(fold(layers, "interpolate"), 0.3))
     assert type(network.stem_norm) is nn.BatchNorm2d
     assert type(plain.lone_norm) is Scale
     wanted, got = logits(network), logits(plain)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from floats_edge.method.conditioning import ConditionedWeight, FloatConv, FloatLinear, conditioned_weights, draw_noise
+from floats_edge.method.conditioning import ConditionedWeight
 from floats_edge.method.noise import standard_normal
 
 
@@ -75,39 +75,3 @@ def test_at_lambda_0_neither_noise_nor_alpha_take_part(weight: ConditionedWeight
     weight(0.0).sum().backward()
     assert weight.alpha.grad is None
     assert torch.equal(weight(0.0), weight.theta)
-
-
-def test_clean_and_attacked_images_have_statistics_of_their_own() -> None:
-    conv = FloatConv(3, 8, 3)
-    conv(torch.rand(4, 3, 8, 8), 0.0)
-    assert conv.norm.clean.num_batches_tracked == 1
-    assert conv.norm.adv.num_batches_tracked == 0
-    conv(torch.rand(4, 3, 8, 8), 0.1)
-    assert conv.norm.clean.num_batches_tracked == 1
-    assert conv.norm.adv.num_batches_tracked == 1
-
-
-@pytest.mark.parametrize("kernel_size", [1, 3])
-@pytest.mark.parametrize("channels", [2, 4, 8])
-def test_gradient_of_a_strided_convolution(kernel_size: int, channels: int) -> None:
-    """In channels-last memory, where oneDNN's own gradient of a strided 1x1 convolution is wrong or crashes."""
-    conv = FloatConv(channels, 8, kernel_size, stride=2).to(memory_format=torch.channels_last)
-    conv.norm = torch.nn.Identity()
-    conv.norm.forward = lambda y, lam: y
-    images = torch.rand(8, channels, 8, 8, generator=torch.Generator().manual_seed(0))
-    theta = conv.weight.theta.detach().double().requires_grad_()
-    wanted = torch.nn.functional.conv2d(images.double(), theta, stride=2, padding=kernel_size // 2)
-    wanted.square().sum().backward()
-    got = conv(images.contiguous(memory_format=torch.channels_last), 0.0)
-    got.square().sum().backward()
-    torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(conv.weight.theta.grad.double(), theta.grad, rtol=1e-4, atol=1e-4)
-
-
-def test_every_layer_of_a_network_gets_its_own_noise() -> None:
-    network = nn.Sequential(FloatConv(3, 8, 3), FloatConv(8, 8, 3), FloatLinear(8, 5))
-    draw_noise(network, seed=9)
-    weights = conditioned_weights(network)
-    assert list(weights) == ["0", "1", "2"]
-    for index, weight in enumerate(weights.values()):
-        np.testing.assert_array_equal(weight.eta.numpy(), standard_normal(9, index, tuple(weight.theta.shape)))

@@ -5,58 +5,66 @@ import math
 import numpy as np
 import pytest
 import torch
+from fixtures.networks import trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from floats_edge.method.batchnorm import DualBatchNorm2d
-from floats_edge.method.conditioning import conditioned_weights, draw_noise
+from floats_edge.method.condition import conditioned_layers, fold, folded
+from floats_edge.method.conditioning import conditioned_weights
 from floats_edge.method.fold import (
+    AffineLayers,
+    Ends,
     Rule,
+    Weights,
     check_lambda,
     clean_weights,
     end_weights,
-    fold_network,
     masked_noise,
     weights_at,
 )
+from floats_edge.method.knob import Knob
 from floats_edge.method.noise import standard_normal
-from floats_edge.models.build import build, load_weights
-from floats_edge.models.layers import FLOAT, FOLDED
-from floats_edge.models.spec import ModelSpec
 
-SPEC = ModelSpec(
-    arch="resnet8", width=4, stem_stride=1, image_shape=(3, 8, 8), classes=5, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)
-)
-WIDE = SPEC.model_copy(update={"arch": "wrn-16-8", "width": 2})
-SPECS = pytest.mark.parametrize("spec", [SPEC, WIDE], ids=["resnet", "wide resnet"])
+NAMES = pytest.mark.parametrize("name", ["resnet8", "wrn-16-8"])
 SEEDS = st.integers(0, 2**31)
 
 
-def network_of(seed: int, spec: ModelSpec = SPEC) -> nn.Module:
+def network_of(seed: int, name: str = "resnet8") -> tuple[nn.Module, Knob]:
     """A FLOAT network as training might leave it."""
+    network, knob = trained(name, 4 if name == "resnet8" else 2, seed)
     generator = torch.Generator().manual_seed(seed)
-    network = build(spec, FLOAT, seed).eval()
-    draw_noise(network, seed)
     for weight in conditioned_weights(network).values():
-        weight.alpha.data.uniform_(-0.5, 0.5, generator=generator)
         weight.set_mask(torch.rand(weight.theta.shape, generator=generator) < 0.6)
-    for module in network.modules():
-        if isinstance(module, DualBatchNorm2d):
-            for norm in (module.clean, module.adv):
-                norm.weight.data.uniform_(-1.5, 1.5, generator=generator)
-                norm.bias.data.normal_(generator=generator)
-                norm.running_mean.normal_(generator=generator)
-                norm.running_var.uniform_(0.2, 3, generator=generator)
-    return network
+    return network, knob
 
 
-def assert_folds(network: nn.Module, spec: ModelSpec, lam: float, rule: Rule) -> None:
-    images = torch.rand(16, *spec.image_shape, generator=torch.Generator().manual_seed(1))
-    folded = build(spec, FOLDED)
-    load_weights(folded, weights_at(fold_network(network), lam, rule))
-    with torch.no_grad():
-        wanted, got = network(images, lam), folded(images)
+def layers_of(seed: int, rule: Rule = "interpolate", name: str = "resnet8") -> AffineLayers:
+    return fold(conditioned_layers(network_of(seed, name)[0]), rule)
+
+
+def by_rule(ends: Ends, lam: float, rule: Rule) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of a layer in float64, as the rule says it."""
+
+    def folded_by(gain: torch.Tensor, noise_lam: float) -> torch.Tensor:
+        weight = ends.theta.double() + noise_lam * ends.noise_scale.double() * ends.noise
+        return weight * gain.double().reshape(-1, *[1] * (weight.ndim - 1))
+
+    clean = folded_by(ends.gain_clean, 0.0), ends.bias_clean.double()
+    if lam == 0:
+        return clean
+    if rule == "paper":
+        return folded_by(ends.gain_adv, lam), ends.bias_adv.double()
+    adv = folded_by(ends.gain_adv, 1.0), ends.bias_adv.double()
+    weight, bias = ((1 - lam) * at_0 + lam * at_1 for at_0, at_1 in zip(clean, adv, strict=True))
+    return weight, bias
+
+
+def assert_folds(network: nn.Module, knob: Knob, lam: float, rule: Rule) -> None:
+    images = torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad(), knob.at(lam):
+        wanted = network(images)
+    got = folded(network, lam, rule)(images)
     assert ((got - wanted).abs().max() / (wanted.max() - wanted.min())).item() < 1e-5
 
 
@@ -64,22 +72,50 @@ def assert_folds(network: nn.Module, spec: ModelSpec, lam: float, rule: Rule) ->
 @given(seed=SEEDS)
 @pytest.mark.parametrize("rule", ["interpolate", "paper"])
 @pytest.mark.parametrize("lam", [0.0, 1.0])
-@SPECS
-def test_folded_network_computes_the_same_at_both_ends(spec: ModelSpec, seed: int, rule: Rule, lam: float) -> None:
-    assert_folds(network_of(seed, spec), spec, lam, rule)
+@NAMES
+def test_folded_network_computes_the_same_at_both_ends(name: str, seed: int, rule: Rule, lam: float) -> None:
+    assert_folds(*network_of(seed, name), lam, rule)
 
 
 @settings(max_examples=10, deadline=None)
 @given(seed=SEEDS, lam=st.floats(0, 1))
-@SPECS
-def test_by_the_papers_rule_it_computes_the_same_in_between(spec: ModelSpec, seed: int, lam: float) -> None:
-    assert_folds(network_of(seed, spec), spec, lam, "paper")
+@NAMES
+def test_by_the_papers_rule_it_computes_the_same_in_between(name: str, seed: int, lam: float) -> None:
+    assert_folds(*network_of(seed, name), lam, "paper")
 
 
-@SPECS
-def test_a_layers_position_is_the_index_of_its_noise(spec: ModelSpec) -> None:
+@settings(max_examples=10, deadline=None)
+@given(seed=SEEDS, lam=st.sampled_from([0.0, 1.0]) | st.floats(0, 1))
+@pytest.mark.parametrize("rule", ["interpolate", "paper"])
+@NAMES
+def test_the_vectors_give_the_weights_of_the_rule(name: str, seed: int, lam: float, rule: Rule) -> None:
+    """Up to rounding, which is that of the largest number of a sum."""
+    layers = conditioned_layers(network_of(seed, name)[0])
+    got: Weights = weights_at(fold(layers, rule), lam)
+    for layer_name, layer in layers.items():
+        ends = layer.ends()
+        weight, bias = by_rule(ends, lam, rule)
+        gain = torch.maximum(ends.gain_clean.abs(), ends.gain_adv.abs())
+        largest = (ends.theta.abs() + ends.noise_scale.abs() * ends.noise.abs()).transpose(0, -1) * gain
+        assert bool(((got[f"{layer_name}.weight"] - weight).abs() <= 1e-6 * largest.transpose(0, -1)).all())
+        largest = torch.maximum(ends.bias_clean.abs(), ends.bias_adv.abs())
+        assert bool(((got[f"{layer_name}.bias"] - bias).abs() <= 1e-6 * largest).all())
+
+
+@pytest.mark.parametrize("rule", ["interpolate", "paper"])
+def test_at_lambda_0_they_are_the_clean_ones_to_the_bit(rule: Rule) -> None:
+    layers = conditioned_layers(network_of(0)[0])
+    got = weights_at(fold(layers, rule), 0.0)
+    for name, layer in layers.items():
+        ends = layer.ends()
+        assert torch.equal(got[f"{name}.weight"], (ends.theta.transpose(0, -1) * ends.gain_clean).transpose(0, -1))
+        assert torch.equal(got[f"{name}.bias"], ends.bias_clean)
+
+
+@NAMES
+def test_a_layers_position_is_the_index_of_its_noise(name: str) -> None:
     """Which is what a bundle draws its noise by, in every language."""
-    for index, layer in enumerate(fold_network(network_of(0, spec)).values()):
+    for index, layer in enumerate(layers_of(0, name=name).values()):
         wanted = masked_noise(0, index, layer.mask.numpy()) if layer.theta.ndim > 1 else np.zeros(layer.theta.shape)
         np.testing.assert_array_equal(layer.noise.numpy(), wanted)
 
@@ -87,9 +123,9 @@ def test_a_layers_position_is_the_index_of_its_noise(spec: ModelSpec) -> None:
 @settings(max_examples=10, deadline=None)
 @given(seed=SEEDS, lam=st.floats(0, 1))
 def test_interpolation_is_the_straight_line_between_the_ends(seed: int, lam: float) -> None:
-    layers = fold_network(network_of(seed))
-    ends = weights_at(layers, 0.0, "interpolate"), weights_at(layers, 1.0, "interpolate")
-    for name, weight in weights_at(layers, lam, "interpolate").items():
+    layers = layers_of(seed)
+    ends = weights_at(layers, 0.0), weights_at(layers, 1.0)
+    for name, weight in weights_at(layers, lam).items():
         wanted = (1 - lam) * ends[0][name].double() + lam * ends[1][name].double()
         torch.testing.assert_close(weight.double(), wanted, rtol=1e-5, atol=1e-5)
 
@@ -99,9 +135,9 @@ def test_interpolation_is_the_straight_line_between_the_ends(seed: int, lam: flo
 @pytest.mark.parametrize("rule", ["interpolate", "paper"])
 def test_no_weight_is_larger_than_at_an_end(seed: int, lam: float, rule: Rule) -> None:
     """Of each entry, and so of the largest of a channel: what holds at the ends holds at every lambda."""
-    layers = fold_network(network_of(seed))
-    ends = end_weights(layers, rule)
-    for name, weight in weights_at(layers, lam, rule).items():
+    layers = layers_of(seed, rule)
+    ends = end_weights(layers)
+    for name, weight in weights_at(layers, lam).items():
         largest = torch.stack([end[name].abs() for end in ends]).amax(0)
         assert bool((weight.abs() <= largest * (1 + 1e-5) + 1e-6).all()), name
 
@@ -109,10 +145,9 @@ def test_no_weight_is_larger_than_at_an_end(seed: int, lam: float, rule: Rule) -
 @pytest.mark.parametrize("rule", ["interpolate", "paper"])
 def test_each_end_is_needed(rule: Rule) -> None:
     """Some channel peaks at each: with one of them left out, int8 would clip."""
-    layers = fold_network(network_of(0))
     ends = [
         {name: weight.abs().flatten(1).amax(1) for name, weight in end.items() if weight.ndim > 1}
-        for end in end_weights(layers, rule)
+        for end in end_weights(layers_of(0, rule))
     ]
     if rule == "interpolate":  # the line starts at the clean weights
         ends = [ends[0], ends[2]]
@@ -124,21 +159,19 @@ def test_each_end_is_needed(rule: Rule) -> None:
 @pytest.mark.parametrize("rule", ["interpolate", "paper"])
 @pytest.mark.parametrize("lam", [0.0, 0.37, 1.0])
 def test_numpy_gives_the_same_bits_as_torch(rule: Rule, lam: float) -> None:
-    layers = fold_network(network_of(0))
-    on_board = weights_at({name: layer.numpy() for name, layer in layers.items()}, lam, rule)
-    for name, weight in weights_at(layers, lam, rule).items():
+    layers = layers_of(0, rule)
+    on_board = weights_at({name: layer.numpy() for name, layer in layers.items()}, lam)
+    for name, weight in weights_at(layers, lam).items():
         assert on_board[name].dtype == np.float32
         np.testing.assert_array_equal(on_board[name], weight.numpy())
 
 
 def test_the_rules_agree_at_lambda_0_and_differ_in_between() -> None:
-    layers = fold_network(network_of(0))
-    for name, weight in clean_weights(layers).items():
-        assert torch.equal(weight, weights_at(layers, 0.0, "paper")[name])
-        assert torch.equal(weight, weights_at(layers, 0.0, "interpolate")[name])
-    assert not torch.allclose(
-        weights_at(layers, 0.5, "paper")["stem.weight"], weights_at(layers, 0.5, "interpolate")["stem.weight"]
-    )
+    interpolated, papers = layers_of(0, "interpolate"), layers_of(0, "paper")
+    for name, weight in clean_weights(papers).items():
+        assert torch.equal(weight, weights_at(papers, 0.0)[name])
+        assert torch.equal(weight, weights_at(interpolated, 0.0)[name])
+    assert not torch.allclose(weights_at(papers, 0.5)["stem.weight"], weights_at(interpolated, 0.5)["stem.weight"])
 
 
 def test_noise_of_a_board_is_the_masked_draw() -> None:
@@ -160,4 +193,4 @@ def test_check_lambda_accepts(lam: float) -> None:
 
 def test_weights_at_checks_lambda() -> None:
     with pytest.raises(ValueError, match="lambda"):
-        weights_at(fold_network(network_of(0)), 1.5, "paper")
+        weights_at(layers_of(0), 1.5)

@@ -218,7 +218,7 @@ def test_checkpoint_holds_nothing_outside_the_masks(digits_run: TrainingRun) -> 
     assert sum(int(m.sum()) for m in masks.values()) == round(DENSITY * sum(m.size for m in masks.values()))
     for name, mask in masks.items():
         assert not weights[f"{name}.weight.theta"][~mask].any()
-        assert not state[f"momentum/{name}.weight.theta"][~mask].any()
+        assert not state[f"momentum_buffer/{name}.weight.theta"][~mask].any()
 
 
 def test_bound_bundle_holds_nothing_outside_the_masks(digits_run: TrainingRun, bundles: Callable[..., Bundle]) -> None:

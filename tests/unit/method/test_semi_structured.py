@@ -1,12 +1,11 @@
 """The 2:4 pattern: what a group is, and that moving masks never breaks it."""
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from floats_edge.method import semi_structured
-from floats_edge.method.masks import MaskedLayer, share_out, swap_across_layers
+from floats_edge.method.masks import MaskedLayer
 from floats_edge.method.semi_structured import is_two_of_four, random_mask, swap_within_groups
 
 SHAPES = st.sampled_from([(3, 4), (8, 16), (4, 8, 3, 3), (5, 12, 1, 1), (2, 4, 2, 3)])
@@ -84,39 +83,3 @@ def test_weakest_groups_swap_first() -> None:
     weakest = semi_structured.groups(before.theta.abs().masked_fill(~before.mask, torch.inf)).flatten(0, -2).amin(-1)
     moved = (semi_structured.groups(mask) != semi_structured.groups(before.mask)).flatten(0, -2).any(-1)
     assert weakest[moved].max() <= weakest[~moved].min()
-
-
-def test_layers_too_narrow_are_named_but_not_the_first() -> None:
-    assert semi_structured.too_narrow({"stem": (2, 1, 3, 3), "conv": (8, 2, 3, 3), "head": (10, 8)}) == ["conv"]
-
-
-class TestImportance:
-    """Irregular masks whose layer densities follow the gradient."""
-
-    @given(st.integers(0, 99), st.floats(0.05, 0.6))
-    @settings(max_examples=20, deadline=None)
-    def test_the_total_stays_and_the_important_layer_grows(self, seed: int, fraction: float) -> None:
-        first, second = layer((8, 16), seed), layer((8, 16), seed + 1)
-        second = MaskedLayer(second.theta, second.mask, second.gradient * 20)
-        layers = {"a": first, "b": second}
-        masks = swap_across_layers(layers, fraction)
-        counts = {name: int(masks.get(name, old.mask).sum()) for name, old in layers.items()}
-        assert sum(counts.values()) == int(first.mask.sum() + second.mask.sum())
-        assert counts["b"] > int(second.mask.sum()) or int(fraction * 64) < 1
-        assert counts["a"] >= 1
-
-    @given(st.integers(0, 60), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 20)), min_size=1, max_size=5))
-    @settings(max_examples=100, deadline=None)
-    def test_shares_fit(self, total: int, layers: list[tuple[float, int]]) -> None:
-        importance = {str(i): value for i, (value, _) in enumerate(layers)}
-        room = {str(i): value for i, (_, value) in enumerate(layers)}
-        shares = share_out(total, importance, room)
-        assert sum(shares.values()) == min(total, sum(room.values()))
-        assert all(0 <= shares[name] <= room[name] for name in room)
-
-    def test_shares_are_in_proportion(self) -> None:
-        assert share_out(40, {"a": 3.0, "b": 1.0}, {"a": 100, "b": 100}) == {"a": 30, "b": 10}
-
-    @pytest.mark.parametrize("importance", [{"a": 1.0, "b": 0.0}, {"a": 0.0, "b": 0.0}])
-    def test_what_does_not_fit_goes_elsewhere(self, importance: dict[str, float]) -> None:
-        assert share_out(30, importance, {"a": 10, "b": 100}) == {"a": 10, "b": 20}

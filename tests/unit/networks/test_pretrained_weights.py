@@ -41,7 +41,7 @@ def test_mobilenet_recognises_imagenet() -> None:
     trained = network(spec, classes=1000)
     report = load_weights(trained, mobilenet_weights())
     assert str(report).endswith("314 tensors taken by name, 0 of them renamed")
-    assert right_of_imagenet(trained, pretrained_statistics(spec, trained)) == 18
+    assert right_of_imagenet(trained, pretrained_statistics(spec)) == 18
 
 
 def test_tensors_under_foreign_names_are_taken_by_their_order() -> None:

@@ -14,9 +14,9 @@ from floats_edge.artifacts.manifest import Precision
 from floats_edge.deploy.export import ExportRequest, export
 from floats_edge.errors import ArtifactError, BackendError, FloatsError
 from floats_edge.runtime.base import DEFAULT_HOST
-from floats_edge.runtime.lambda_weights import twin_weights
 from floats_edge.runtime.ort import open_ort
 from floats_edge.runtime.ort_session import open_session
+from floats_edge.runtime.twin import BundleTwin
 
 VALUES = {"fixed": (0.3,), "bank": (0.0, 0.3)}
 MODES = ("fixed", "bank", "bound", "input", "refit")
@@ -87,10 +87,13 @@ def another_classifier(graph: onnx.GraphProto) -> None:
     ],
     ids=["images renamed", "logits renamed", "height", "fixed batch", "another input"],
 )
-def test_what_goes_in_and_out_is_checked_in_every_mode(tmp_path: Path, mode: str, change: Change, message: str) -> None:
+@pytest.mark.parametrize("use", ["engine", "twin"])
+def test_what_goes_in_and_out_is_checked_in_every_mode(
+    tmp_path: Path, use: str, mode: str, change: Change, message: str
+) -> None:
     bundle = foreign(tmp_path / "bundle", mode, change)
     with pytest.raises(ArtifactError, match=message) as caught:
-        open_ort(bundle, "ort-cpu", VALUES.get(mode, (0.0,))[0])
+        OPENERS[use](bundle, mode)
     assert "export it again" in caught.value.fix
 
 
@@ -105,22 +108,10 @@ def test_what_goes_in_and_out_is_checked_in_every_mode(tmp_path: Path, mode: str
         ("refit", another_classifier, r"constant classifier.weight: float \[5, 8\] stated, float \[6, 8\] found"),
     ],
 )
-def test_what_only_one_mode_has(tmp_path: Path, mode: str, change: Change, message: str) -> None:
+@pytest.mark.parametrize("use", ["engine", "twin"])
+def test_what_only_one_mode_has(tmp_path: Path, use: str, mode: str, change: Change, message: str) -> None:
     with pytest.raises(ArtifactError, match=message):
-        open_ort(foreign(tmp_path / "bundle", mode, change), "ort-cpu", VALUES.get(mode, (0.0,))[0])
-
-
-@pytest.mark.parametrize(
-    ("mode", "change"),
-    [
-        ("fixed", renamed("stem.bias", "x")),
-        ("bank", another_classifier),
-        ("input", renamed("stem.bias.base", "x")),
-    ],
-)
-def test_the_float_twin_is_read_from_no_other_graph(tmp_path: Path, mode: str, change: Change) -> None:
-    with pytest.raises(ArtifactError, match=r"constant (stem.bias|classifier.weight): float"):
-        twin_weights(foreign(tmp_path / "bundle", mode, change))
+        OPENERS[use](foreign(tmp_path / "bundle", mode, change), mode)
 
 
 @pytest.mark.parametrize(("mode", "precision"), MODES_AND_PRECISIONS)
@@ -161,7 +152,7 @@ def as_text(tensor: TensorProto) -> None:
 
 OPENERS: dict[str, Callable[[Bundle, str], object]] = {
     "engine": lambda bundle, mode: open_ort(bundle, "ort-cpu", VALUES.get(mode, (0.0,))[0]),
-    "twin": lambda bundle, _: twin_weights(bundle),
+    "twin": lambda bundle, _: BundleTwin(bundle),
     "another bundle": lambda bundle, _: export(bundle.path, bundle.path.with_name("other"), ExportRequest((0.5,))),
 }
 HOLDING_WEIGHTS = [("engine", "fixed"), ("engine", "input"), ("engine", "refit"), ("twin", "fixed"), ("twin", "input")]

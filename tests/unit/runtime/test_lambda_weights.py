@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.artifacts.manifest import Precision
+from floats_edge.method.condition import fold
 from floats_edge.method.fold import AffineLayer, Rule, weights_at
 from floats_edge.runtime import lambda_weights
 from floats_edge.runtime.lambda_weights import (
@@ -21,26 +22,35 @@ from floats_edge.runtime.lambda_weights import (
     Line,
     bfloat16_bits,
     bundle_weights,
-    graph_weights,
     quantized,
 )
-from floats_edge.runtime.torch import trained_layers
+from floats_edge.runtime.torch import folded_network, trained_network
 
 Layers = dict[str, AffineLayer]
 
 
 @pytest.fixture(scope="module")
 def layers(digits_run: TrainingRun) -> Layers:
-    return trained_layers(digits_run)
+    return folded_network(digits_run).layers
+
+
+@pytest.fixture(scope="module")
+def by_rule(digits_run: TrainingRun) -> dict[Rule, Layers]:
+    trained = trained_network(digits_run).layers
+    rules: tuple[Rule, ...] = ("interpolate", "paper")
+    return {rule: {name: layer.numpy() for name, layer in fold(trained, rule).items()} for rule in rules}
 
 
 @settings(max_examples=15, deadline=None)
 @given(lams=st.lists(st.sampled_from([0.0, 1.0]) | st.floats(0, 1), min_size=1, max_size=3))
 @pytest.mark.parametrize("rule", ["interpolate", "paper"])
-def test_equals_the_fold_at_every_lambda_in_any_order(layers: Layers, rule: Rule, lams: list[float]) -> None:
-    weights = LambdaWeights(layers, rule)
+def test_equals_the_fold_at_every_lambda_in_any_order(
+    by_rule: dict[Rule, Layers], rule: Rule, lams: list[float]
+) -> None:
+    layers = by_rule[rule]
+    weights = LambdaWeights(layers)
     for lam in lams:
-        wanted = weights_at(layers, lam, rule)
+        wanted = weights_at(layers, lam)
         got = weights.at(lam)
         assert list(got) == list(wanted)
         for name in wanted:
@@ -48,16 +58,17 @@ def test_equals_the_fold_at_every_lambda_in_any_order(layers: Layers, rule: Rule
             np.testing.assert_allclose(got[name], wanted[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def test_by_the_papers_rule_lambda_0_is_the_clean_network(layers: Layers) -> None:
+def test_by_the_papers_rule_lambda_0_is_the_clean_network(by_rule: dict[Rule, Layers]) -> None:
     """And not the limit of small lambdas: the paper's knob switches BatchNorm there."""
-    weights = LambdaWeights(layers, "paper")
+    layers = by_rule["paper"]
+    weights = LambdaWeights(layers)
     limit = weights.at(1e-9)["stem.bias"].copy()
     assert not np.allclose(weights.at(0.0)["stem.bias"], limit)
     np.testing.assert_array_equal(weights.at(0.0)["stem.bias"], layers["stem"].bias_clean)
 
 
 def test_switching_writes_into_the_same_buffer(layers: Layers) -> None:
-    weights = LambdaWeights(layers, "interpolate")
+    weights = LambdaWeights(layers)
     first = weights.at(0.0)["stem.weight"]
     clean = first.copy()
     second = weights.at(1.0)["stem.weight"]
@@ -66,13 +77,13 @@ def test_switching_writes_into_the_same_buffer(layers: Layers) -> None:
     np.testing.assert_array_equal(weights.at(0.0)["stem.weight"], clean)
 
 
-def test_threads_and_blocks_change_nothing(layers: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_and_blocks_change_nothing(by_rule: dict[Rule, Layers], monkeypatch: pytest.MonkeyPatch) -> None:
     lambdas = (0.3, 0.0, 1e-50, 1.0)
-    whole = LambdaWeights(layers, "paper", threads=1)
+    whole = LambdaWeights(by_rule["paper"], threads=1)
     wanted = {lam: {name: array.copy() for name, array in whole.at(lam).items()} for lam in lambdas}
     monkeypatch.setattr(lambda_weights, "_PER_THREAD", 10_000)
     monkeypatch.setattr(lambda_weights, "_BLOCK", 777)
-    shared = LambdaWeights(layers, "paper", threads=3)
+    shared = LambdaWeights(by_rule["paper"], threads=3)
     for lam in lambdas:
         for name, array in shared.at(lam).items():
             np.testing.assert_array_equal(array, wanted[lam][name], err_msg=f"{name} at {lam}")
@@ -146,7 +157,7 @@ def test_threads_round_to_other_types_piece_by_piece(
 ) -> None:
     monkeypatch.setattr(lambda_weights, "_PER_THREAD", 10_000)
     monkeypatch.setattr(lambda_weights, "_BLOCK", 777)
-    floats = LambdaWeights(layers, "interpolate", threads=3)
+    floats = LambdaWeights(layers, threads=3)
     scales = {
         f"{name}.weight": np.linspace(0.01, 0.02, len(layer.theta), dtype=np.float32) for name, layer in layers.items()
     }
@@ -168,26 +179,8 @@ def test_threads_round_to_other_types_piece_by_piece(
 def test_weights_of_a_bound_bundle_are_the_trained_ones(
     bundles: Callable[..., Bundle], layers: Layers, lam: float
 ) -> None:
-    wanted = weights_at(layers, lam, "interpolate")
+    wanted = weights_at(layers, lam)
     got = bundle_weights(bundles("bound")).at(lam)
     assert got.keys() == wanted.keys()
     for name in wanted:
         np.testing.assert_allclose(got[name], wanted[name], rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize(
-    ("mode", "precision", "rtol"), [("fixed", "fp32", 1e-6), ("bank", "fp32", 1e-6), ("fixed", "fp16", 2e-3)]
-)
-def test_weights_of_other_bundles_are_read_from_their_graphs(
-    bundles: Callable[..., Bundle], layers: Layers, mode: str, precision: str, rtol: float
-) -> None:
-    bundle = bundles(mode, precision)
-    weights = graph_weights(bundle)
-    assert bundle.manifest.lam.values is not None
-    for lam in bundle.manifest.lam.values:
-        wanted = weights_at(layers, lam, "interpolate")
-        got = weights.at(lam)
-        assert got.keys() == wanted.keys()
-        for name in wanted:
-            assert got[name].dtype == np.float32
-            np.testing.assert_allclose(got[name], wanted[name], rtol=rtol, atol=1e-6)

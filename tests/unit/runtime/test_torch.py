@@ -1,21 +1,16 @@
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun, open_run
 from floats_edge.data import Splits
-from floats_edge.errors import ArtifactError, LambdaError
-from floats_edge.method.conditioning import draw_noise
-from floats_edge.models.build import build
-from floats_edge.models.layers import FLOAT
+from floats_edge.errors import ArtifactError
 from floats_edge.runtime.base import Images
-from floats_edge.runtime.torch import bundle_twin, run_predictor
+from floats_edge.runtime.torch import run_predictor, trained_network
 
 
 @pytest.fixture(scope="module")
@@ -26,62 +21,14 @@ def images(digits: Splits) -> Images:
 @pytest.mark.parametrize("lam", [0.0, 1.0])
 def test_run_is_the_unfolded_network(digits_run: TrainingRun, images: Images, lam: float) -> None:
     """The network as it was trained, in inference mode, with its noise and both BatchNorms unfolded."""
-    checkpoint = digits_run.checkpoint
-    network = build(checkpoint.model, FLOAT).eval()
-    network.load_state_dict({name: torch.from_numpy(array) for name, array in digits_run.weights().items()})
-    draw_noise(network, checkpoint.recipe.condition.noise_seed)
-    with torch.no_grad():
-        wanted = network(torch.from_numpy(images), lam).numpy()
+    trained = trained_network(digits_run)
+    with torch.no_grad(), trained.knob.at(lam):
+        wanted = trained.network(torch.from_numpy(images)).numpy()
     predictor = run_predictor(digits_run)
     predictor.set_lambda(lam)
     logits = predictor.predict(images)
     assert logits.dtype == np.float32
     assert np.abs(logits - wanted).max() / np.ptp(wanted) < 1e-5
-
-
-@pytest.mark.parametrize(
-    ("mode", "precision", "lambdas", "tolerance"),
-    [
-        ("bound", "fp32", (0.0, 0.6, 1.0), 1e-6),
-        ("bound", "fp16", (0.0, 0.6), 1e-6),
-        ("fixed", "fp32", (0.3,), 1e-6),
-        ("bank", "fp32", (1.0, 0.0), 1e-6),
-        ("fixed", "fp16", (0.3,), 1e-2),
-    ],
-)
-def test_twin_of_a_bundle_is_the_trained_network(
-    bundles: Callable[..., Bundle],
-    digits_run: TrainingRun,
-    images: Images,
-    mode: str,
-    precision: str,
-    lambdas: tuple[float, ...],
-    tolerance: float,
-) -> None:
-    """From nothing but the bundle. Mode bound keeps fp32 weights at every precision."""
-    twin, network = bundle_twin(bundles(mode, precision)), run_predictor(digits_run)
-    for lam in lambdas:
-        assert (twin.set_lambda(lam), network.set_lambda(lam)) == (lam, lam)
-        wanted = network.predict(images)
-        assert np.abs(twin.predict(images) - wanted).max() / np.ptp(wanted) < tolerance
-
-
-def test_twin_serves_the_lambdas_of_its_bundle(bundles: Callable[..., Bundle]) -> None:
-    assert bundle_twin(bundles("bound")).lambdas is None
-    assert bundle_twin(bundles("bank")).lambdas == (0.0, 1.0)
-    twin = bundle_twin(bundles("fixed"))
-    assert twin.lam == 0.3
-    with pytest.raises(LambdaError):
-        twin.set_lambda(0.0)
-
-
-@pytest.mark.parametrize("change", [{"arch": "resnet14"}, {"width": 4}, {"width": 2**16}])
-def test_no_twin_is_built_of_another_model(bundles: Callable[..., Bundle], change: dict[str, object]) -> None:
-    """Nor is memory taken for it."""
-    manifest = bundles("bound").manifest
-    other = manifest.model_copy(update={"model": manifest.model.model_copy(update=change)})
-    with pytest.raises(ArtifactError, match=r"does not hold the weights of resnet(8|14).* differ in name or shape"):
-        bundle_twin(Bundle(bundles("bound").path, other))
 
 
 def test_network_is_differentiable_in_its_images(digits_run: TrainingRun, images: Images) -> None:
@@ -96,8 +43,8 @@ def test_network_is_differentiable_in_its_images(digits_run: TrainingRun, images
 def test_weights_of_another_model(digits_run: TrainingRun, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(digits_run.path, tmp_path / "run"))
     content = json.loads((folder / "checkpoint.json").read_text())
-    content["model"]["arch"] = "resnet14"
+    content["recipe"]["model"]["name"] = "resnet14"
     (folder / "checkpoint.json").write_text(json.dumps(content))
-    with pytest.raises(ArtifactError, match="weights of another model than resnet14") as caught:
+    with pytest.raises(ArtifactError, match="weights of another network than resnet14") as caught:
         run_predictor(open_run(folder))
     assert "\n" not in caught.value.what

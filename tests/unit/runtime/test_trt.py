@@ -212,7 +212,7 @@ def test_no_plan_of_a_bank_is_deserialised_before_every_one_was_checked(trt, tmp
 def test_a_switch_copies_what_depends_on_lambda_and_nothing_else(trt, fake_driver, monkeypatch, tmp_path):
     layers = affine_layers()
     stem = layers["stem"]
-    layers["stem"] = dataclasses.replace(stem, bias_adv=stem.bias_clean)
+    layers["stem"] = dataclasses.replace(stem, bias_slope=stem.bias_slope * 0)
     bundle = with_engines(write_bundle(tmp_path / "bundle", None), (1, 4, 8))
     write_atomic(bundle.path / "weights.safetensors", pack_tensors(pack_weights(layers)))
     write_manifest(bundle.path, bundle.manifest.model_copy(update={"files": file_entries(bundle.path)}))

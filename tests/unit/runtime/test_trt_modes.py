@@ -118,11 +118,11 @@ def test_weights_that_do_not_fit_are_refused_before_an_engine_is_deserialised(tr
     bundle = with_engines(make(tmp_path / "bundle", mode, "fp32"))
     tensors = bundle.tensors("weights.safetensors")
     if damage == "missing":
-        del tensors["stem.gain_adv"]
+        del tensors["stem.gain_slope"]
     elif damage == "extra":
-        tensors["stem.gain_other"] = tensors["stem.gain_adv"]
+        tensors["stem.gain_other"] = tensors["stem.gain_slope"]
     else:
-        tensors["stem.gain_adv"] = tensors["stem.gain_adv"][:-1]
+        tensors["stem.gain_slope"] = tensors["stem.gain_slope"][:-1]
     write_atomic(bundle.path / "weights.safetensors", pack_tensors(tensors))
     write_manifest(bundle.path, bundle.manifest.model_copy(update={"files": file_entries(bundle.path)}))
     with pytest.raises(ArtifactError, match=r"the weights do not fit the manifest: stem\.gain_"):

@@ -9,9 +9,9 @@ import torch
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run
 from floats_edge.data import Splits
 from floats_edge.errors import RecipeError
-from floats_edge.models.spec import Widths
+from floats_edge.method.fold import VECTORS
 from floats_edge.recipe import Recipe, override_recipe
-from floats_edge.runtime.torch import deployed_layers, trained_layers
+from floats_edge.runtime.torch import deployed_network, folded_network
 from floats_edge.train.loop import Observer, Trainer, train
 
 OPTIONS = (
@@ -71,7 +71,7 @@ def test_dense_for_a_fifth_then_cut_once(run: TrainingRun, few: Splits, recipe: 
 def test_the_cut_is_remarked_once(run: TrainingRun) -> None:
     remarks = [(epoch.epoch, remark) for epoch in run.checkpoint.history for remark in epoch.remarks]
     cuts = [(epoch, remark) for epoch, remark in remarks if "channels" in remark]
-    assert cuts == [(2, "channels cut after step 6 to 4, 8, 16, inside blocks 4, 8, 16")]
+    assert cuts == [(2, "channels cut after step 6: 56 of 112 in 6 groups are left")]
 
 
 @pytest.mark.parametrize("stop", [1, 2, 4])
@@ -91,32 +91,38 @@ def test_resume_is_bit_for_bit_before_in_and_after_the_cut(
     ]
 
 
-def test_a_run_keeps_its_topology_and_is_deployed_narrower(run: TrainingRun) -> None:
-    assert run.checkpoint.model.widths is None
-    layers, topology = deployed_layers(run)
-    assert topology.widths == Widths(streams=(4, 8, 16), inner=(4, 8, 16))
-    trained = trained_layers(run)
+def test_a_run_keeps_its_channels_and_is_deployed_narrower(run: TrainingRun) -> None:
+    layers, trained = deployed_network(run).layers, folded_network(run).layers
+    left = [len(layers[f"blocks.{index}.{conv}"].theta) for index in range(3) for conv in ("conv1", "conv2")]
+    assert left == [4, 4, 8, 8, 16, 16]
     for name, layer in layers.items():
         assert np.count_nonzero(trained[name].mask) == layer.mask.size
         assert not trained[name].theta[~trained[name].mask].any()
         removed = ~trained[name].mask.any(axis=tuple(range(1, layer.mask.ndim)))
-        for vector in ("gain_clean", "gain_adv", "bias_clean", "bias_adv"):
+        for vector in VECTORS:
             assert not getattr(trained[name], vector)[removed].any()
 
 
 def test_a_run_that_was_not_yet_cut_is_deployed_as_it_is(recipe: Recipe, few: Splits, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(recipe, few, tmp_path / "run", StopAfter(1))
-    layers, topology = deployed_layers(open_run(tmp_path / "run"))
-    assert topology.widths is None
+    layers = deployed_network(open_run(tmp_path / "run")).layers
     assert all(layer.drawn is None for layer in layers.values())
+
+
+def test_groups_no_wider_than_the_multiple_are_kept_whole(recipe: Recipe, few: Splits) -> None:
+    trainer = Trainer(override_recipe(recipe, ("sparsity.multiple=8",)), few, torch.device("cpu"))
+    names = [group.name for group in trainer.updater.channels.groups]
+    kept = dict(zip(names, trainer.updater.counts, strict=True))
+    narrow = {"stem": 8, "blocks.0.conv1": 8}
+    halved = {"blocks.1.conv1": 8, "blocks.1.conv2": 8, "blocks.2.conv1": 16, "blocks.2.conv2": 16}
+    assert kept == narrow | halved
 
 
 @pytest.mark.parametrize(
     ("options", "message", "fix"),
     [
-        (["sparsity.multiple=8"], r"multiples of 8, but stream 0 has 8, blocks\.0 has 8", "model.width"),
-        (["sparsity.multiple=8", "model.width=4"], r"blocks\.0 has 4, blocks\.1 has 8", "sparsity.multiple"),
+        (["sparsity.multiple=32"], r"there are 6 groups of 8 to 32", "wider network"),
         (["sparsity.density=0.99"], "is every channel", "sparsity.density"),
     ],
 )

@@ -105,7 +105,13 @@ def test_masks_that_come_apart_are_noticed_by_every_worker(together: Path) -> No
 
 def test_a_lost_worker_ends_the_run_and_the_last_epoch_is_kept(silent: Observer, tmp_path: Path) -> None:
     """One of two is killed in mid-epoch; the other says what happened and what to do, and the run goes on alone."""
-    options = ("train.epochs=500", "train.batch_size=16", "data.image_size=8", "model.width=4", "data.train_images=64")
+    options = (
+        "train.epochs=500",
+        "train.batch_size=16",
+        "data.image_size=8",
+        "model.arguments.width=4",
+        "data.train_images=64",
+    )
     folder = tmp_path / "run"
     words = [word for option in options for word in ("-o", option)]
     process = torchrun("-m", "floats_edge", "train", "quickstart", *words, "--out", folder, "--device", "cpu")

@@ -14,6 +14,7 @@ from floats_edge.errors import BackendError
 from floats_edge.recipe import Recipe, Train, override_recipe
 from floats_edge.train.execution import torch_settings
 from floats_edge.train.loop import Observer, Trainer, train
+from floats_edge.train.optimizer import set_learning_rate
 from floats_edge.train.steps import FloatStep, Losses
 
 
@@ -67,7 +68,7 @@ class TestPrecision:
 
     def test_a_step_that_overflows_is_left_out(self, digits_recipe: Recipe, few: Splits) -> None:
         subject = trainer(digits_recipe, few, "train.amp=fp16")
-        subject._set_learning_rate(0.2)
+        set_learning_rate(subject.optimizer, subject.recipe.train, 0.2)
         before = {name: parameter.detach().clone() for name, parameter in subject.network.named_parameters()}
         set_scale(subject, 2.0**40)
         update(subject)

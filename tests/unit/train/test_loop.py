@@ -12,7 +12,8 @@ import torch
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run
 from floats_edge.data import Splits
 from floats_edge.errors import ArtifactError, OutputError, RecipeError
-from floats_edge.method.fold import fold_network, weights_at
+from floats_edge.method.condition import fold
+from floats_edge.method.fold import weights_at
 from floats_edge.recipe import Recipe, load_recipe, override_recipe
 from floats_edge.train import loop, steps
 from floats_edge.train.distributed import Workers
@@ -266,8 +267,7 @@ class TestStep:
                 yield images, labels
 
         def attack_seen(network: Any, images: torch.Tensor, labels: torch.Tensor, *args: Any, **config: Any) -> Any:
-            layers = fold_network(trainer.network)
-            folded_at_1 = weights_at(layers, 1.0, recipe.condition.rule)
+            folded_at_1 = weights_at(fold(trainer.step.layers, recipe.condition.rule), 1.0)
             assert all(torch.equal(p, folded_at_1[name].detach()) for name, p in network.named_parameters())
             assert config == recipe.attack.model_dump()
             result = original_attack(network, images, labels, *args, **config)
@@ -277,7 +277,9 @@ class TestStep:
         original_batches, original_attack = trainer._batches, steps.attack
         monkeypatch.setattr(trainer, "_batches", batches_seen)
         monkeypatch.setattr(steps, "attack", attack_seen)
-        trainer.network.register_forward_pre_hook(lambda module, args: trained.append((*args, module.training)))
+        trainer.network.register_forward_pre_hook(
+            lambda module, args: trained.append((*args, trainer.step.knob.lam, module.training)), prepend=True
+        )
         trainer.run_epoch(0, silent)
 
         assert len(batches) == len(attacked) == 5
@@ -354,7 +356,7 @@ class TestStep:
         progress = (np.arange(peak, steps) - peak) / (steps - peak)
         np.testing.assert_allclose(rates[peak:], 0.05 * (1 + np.cos(np.pi * progress)) / 2)
 
-    def test_weight_decay_spares_alpha_and_batchnorm(self, recipe: Recipe, few: Splits) -> None:
+    def test_weight_decay_spares_biases_alpha_and_batchnorm(self, recipe: Recipe, few: Splits) -> None:
         trainer = Trainer(recipe, few, torch.device("cpu"))
         names = {id(parameter): name for name, parameter in trainer.network.named_parameters()}
         decay = {
@@ -364,7 +366,7 @@ class TestStep:
         }
         assert decay.keys() == set(names.values())
         assert {name for name, value in decay.items() if value > 0} == {
-            name for name in names.values() if name.endswith("theta") or name == "head.bias"
+            name for name in names.values() if name.endswith("theta")
         }
 
 
@@ -437,7 +439,7 @@ class TestResult:
 
 
 def test_weights_of_another_network_cannot_be_restored(recipe: Recipe, few: Splits, digits_run: TrainingRun) -> None:
-    wider = Trainer(override_recipe(recipe, ("model.width=16",)), few, torch.device("cpu"))
+    wider = Trainer(override_recipe(recipe, ("model.arguments.width=16",)), few, torch.device("cpu"))
     with pytest.raises(ArtifactError, match="another network") as caught:
         wider.restore(digits_run.weights(), digits_run.state())
     assert "\n" not in caught.value.what

@@ -7,20 +7,25 @@ import numpy as np
 import pytest
 import torch
 from fixtures.training import DENSE, OAT, StopAfterAnEpoch, trainer
+from torch import nn
 
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun
+from floats_edge.baselines.spec import Oat
 from floats_edge.data import Splits
 from floats_edge.deploy.export import ExportRequest, export
 from floats_edge.errors import RecipeError
-from floats_edge.method.fold import affine_in_lambda, fold_network, weights_at
+from floats_edge.method.condition import fold
+from floats_edge.method.conditioning import ConditionedWeight
+from floats_edge.method.fold import affine_in_lambda, weights_at
 from floats_edge.method.semi_structured import is_eligible, is_two_of_four
-from floats_edge.models.build import build_method
-from floats_edge.models.spec import Method, ModelSpec, Oat
-from floats_edge.recipe import Recipe, override_recipe
+from floats_edge.networks.spec import ImageSpec, NetworkSpec
+from floats_edge.prepare import prepare
+from floats_edge.recipe import Method, Recipe, load_recipe, override_recipe
 from floats_edge.runtime.lambda_weights import LambdaWeights
-from floats_edge.runtime.torch import run_predictor, trained_layers, trained_predictor
+from floats_edge.runtime.torch import folded_network, run_predictor, trained_predictor
 from floats_edge.train import steps
 from floats_edge.train.loop import Observer, train
+from floats_edge.train.sparsity import draw_masks
 
 VARIANTS = {
     "pgd-at": (*DENSE, "method=pgd-at"),
@@ -47,16 +52,10 @@ def runs(
 
 
 def parameters(method: Method, **oat: Any) -> int:
-    spec = ModelSpec(
-        arch="resnet34",
-        width=64,
-        stem_stride=1,
-        image_shape=(3, 32, 32),
-        classes=10,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.2, 0.2, 0.2),
-    )
-    return sum(parameter.numel() for parameter in build_method(spec, method, Oat(**oat), 0).parameters())
+    images = ImageSpec(shape=(3, 32, 32), mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    model = NetworkSpec(name="resnet34", arguments={"width": 64})
+    recipe = load_recipe("quickstart").model_copy(update={"method": method, "model": model, "oat": Oat(**oat)})
+    return sum(parameter.numel() for parameter in prepare(recipe, images, 10).network.parameters())
 
 
 def test_parameters_of_resnet34() -> None:
@@ -89,7 +88,12 @@ def test_resume_is_bit_for_bit(
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_it_learns(name: str, digits_recipe: Recipe, digits: Splits, silent: Observer, tmp_path: Path) -> None:
-    run = train(override_recipe(digits_recipe, (*VARIANTS[name], "train.epochs=1")), digits, tmp_path / "run", silent)
+    run = train(
+        override_recipe(digits_recipe, (*VARIANTS[name], f"train.epochs={2 if name == 'oat' else 1}")),
+        digits,
+        tmp_path / "run",
+        silent,
+    )
     assert run.checkpoint.history[-1].clean_accuracy > 60
 
 
@@ -106,12 +110,12 @@ class TestPlain:
             torch.testing.assert_close(subject.step.at(0.3)(images), subject.network(images), atol=1e-4, rtol=1e-4)
 
     def test_every_lambda_gives_the_same_weights(self, runs: dict[str, TrainingRun]) -> None:
-        layers = trained_layers(runs["pgd-at"])
-        clean = weights_at(layers, 0.0, "interpolate")
+        layers = folded_network(runs["pgd-at"]).layers
+        clean = weights_at(layers, 0.0)
         for lam in (0.3, 1.0):
-            other = weights_at(layers, lam, "interpolate")
+            other = weights_at(layers, lam)
             assert all(np.array_equal(clean[name], other[name]) for name in clean)
-        _, slope = affine_in_lambda(layers, "paper")
+        _, slope = affine_in_lambda(layers)
         assert not any(array.any() for array in slope.values())
 
     def test_adversarial_training_attacks_the_whole_batch(
@@ -178,7 +182,7 @@ class TestTwoOfFour:
         for name, tensor in runs["2:4"].weights().items():
             if name.endswith(".theta") and is_eligible(tensor.shape):
                 assert is_two_of_four(torch.from_numpy(tensor)), name
-        weights = LambdaWeights(trained_layers(runs["2:4"]), "interpolate")
+        weights = LambdaWeights(folded_network(runs["2:4"]).layers)
         for lam in (0.0, 0.37, 1.0):
             eligible = {
                 name: torch.from_numpy(array)
@@ -198,9 +202,13 @@ class TestTwoOfFour:
         assert not [remark for remark in second.remarks if "stem" in remark]
 
     def test_too_few_channels(self, digits_recipe: Recipe, few: Splits) -> None:
-        with pytest.raises(RecipeError, match=r"needs 4 input channels; blocks\.0\.conv1, .* has fewer") as caught:
-            trainer(digits_recipe, few, *VARIANTS["2:4"], "model.width=2")
-        assert "model.width" in caught.value.fix
+        narrow = {"stem": ConditionedWeight(nn.Parameter(torch.ones(6, 3, 3, 3)))}
+        with pytest.raises(RecipeError, match="needs layers whose input channels divide by 4") as caught:
+            draw_masks(narrow, trainer(digits_recipe, few, *VARIANTS["2:4"]).recipe.sparsity, seed=0)
+        assert "wider network" in caught.value.fix
+        narrow["head"] = ConditionedWeight(nn.Parameter(torch.ones(10, 8)))
+        draw_masks(narrow, trainer(digits_recipe, few, *VARIANTS["2:4"]).recipe.sparsity, seed=0)
+        assert [bool(weight.mask.all()) for weight in narrow.values()] == [True, False]
 
     def test_unquoted_in_yaml(self, digits_recipe: Recipe) -> None:
         """YAML 1.1 reads 2:4 as 124."""
@@ -225,7 +233,7 @@ class TestCondition:
         draws: list[torch.Tensor] = []
 
         def attack_seen(network: Any, images: torch.Tensor, *_: Any, **config: Any) -> torch.Tensor:
-            now = weights_at(fold_network(subject.network), 1.0, "interpolate")
+            now = weights_at(fold(subject.step.layers, "interpolate"), 1.0)
             assert torch.equal(network.get_parameter("blocks.0.conv1.weight"), now["blocks.0.conv1.weight"])
             draws.append(weight.eta.clone())
             return images
@@ -261,8 +269,8 @@ class TestCondition:
         assert set(last.alpha.values()) == {0.0}
         assert not last.remarks, "nothing has collapsed that was never to live"
         assert not any("alpha" in name for name in runs["alpha-0"].state())
-        layers = trained_layers(runs["alpha-0"])
-        assert not any(layer.noise_scale for layer in layers.values())
+        layers = folded_network(runs["alpha-0"]).layers
+        assert not any(layer.noise_slope.any() for layer in layers.values())
 
 
 def test_folded_runs_are_still_predicted_folded(runs: dict[str, TrainingRun]) -> None:

@@ -1,0 +1,1 @@
+"""What FLOAT is compared with: trained here, deployed nowhere."""

@@ -1,0 +1,130 @@
+"""The data sets that a recipe may name."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from floats_edge.data.folder import folder_source
+from floats_edge.data.order import TEST_SEED, permutation
+from floats_edge.data.reading import Half, Reading, Source
+from floats_edge.errors import DataError
+from floats_edge.folders import cache_folder
+from floats_edge.images import Labels, Pixels, array_images
+from floats_edge.recipe import Data
+
+DIGITS_TEST_IMAGES = 500
+
+
+def find_source(data: Data, data_dir: Path | None, reading: Reading) -> Source:
+    """The data set of a recipe.
+
+    Args:
+        data: the recipe's choice of images.
+        data_dir: where it is; None: where the recipe says.
+        reading: what is done about damaged images in a folder.
+
+    Raises:
+        DataError: it is not there.
+    """
+    root = data_dir or data.root
+    return _SOURCES[data.dataset](data, None if root is None else root.expanduser(), reading)
+
+
+def _digits(data: Data, root: Path | None, reading: Reading) -> Source:
+    """Scikit-learn's 1,797 scanned digits, 8x8 with values 0 to 16; 500 of them are the test images."""
+    del root, reading  # they come with scikit-learn
+    with _train_extra():
+        from sklearn.datasets import load_digits
+    images, target = load_digits(return_X_y=True)
+    pixels = np.rint(images.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
+    labels = target.astype(np.int64)
+    order = permutation(len(labels), TEST_SEED)
+    test, train = order[:DIGITS_TEST_IMAGES], order[DIGITS_TEST_IMAGES:]
+    return Source(
+        names=tuple(str(digit) for digit in range(10)),
+        train=lambda: Half(array_images(pixels[train], labels[train], data.image_size)),
+        test=lambda _: Half(array_images(pixels[test], labels[test], data.image_size)),
+    )
+
+
+def _torchvision(data: Data, root: Path | None, reading: Reading) -> Source:
+    """One of torchvision's data sets, downloaded on demand."""
+    del reading  # none of its images are files of their own
+    with _train_extra():
+        from torchvision import datasets
+    kinds: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+        "cifar10": (datasets.CIFAR10, {"train": True}, {"train": False}),
+        "cifar100": (datasets.CIFAR100, {"train": True}, {"train": False}),
+        "svhn": (datasets.SVHN, {"split": "train"}, {"split": "test"}),
+        "stl10": (datasets.STL10, {"split": "train"}, {"split": "test"}),
+    }
+    kind, train_split, test_split = kinds[data.dataset]
+    folder = root or _download_folder(data.dataset)
+
+    def opened(split: dict[str, Any]) -> Any:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return kind(folder, download=True, **split)
+        except (OSError, RuntimeError, EOFError) as error:  # no network, no room, a damaged or half-downloaded archive
+            raise DataError(
+                f"{data.dataset} is not in {folder} and could not be brought there: {error}",
+                fix=f"connect to the network and run again, empty {folder} if a file there is damaged, "
+                f"or name the place where the data set is with --data-dir",
+            ) from None
+
+    test = opened(test_split)
+    return Source(
+        names=tuple(getattr(test, "classes", None) or map(str, range(10))),
+        train=lambda: Half(array_images(*_torchvision_arrays(opened(train_split)), data.image_size)),
+        test=lambda _: Half(array_images(*_torchvision_arrays(test), data.image_size)),
+    )
+
+
+def _download_folder(dataset: str) -> Path:
+    cache = cache_folder()
+    if cache is None:
+        raise DataError(
+            f"there is no place to download {dataset} to: this user has no home directory.",
+            fix="name one with --data-dir FOLDER or -o data.root=FOLDER, or set XDG_CACHE_HOME",
+        )
+    return cache / dataset
+
+
+def _torchvision_arrays(dataset: Any) -> tuple[Pixels, Labels]:
+    """Pixels ``[N, 3, H, W]`` and labels: CIFAR keeps ``[N, H, W, 3]`` and ``targets``, the others ``labels``."""
+    if hasattr(dataset, "targets"):
+        return dataset.data.transpose(0, 3, 1, 2), np.asarray(dataset.targets, dtype=np.int64)
+    return dataset.data, np.asarray(dataset.labels, dtype=np.int64)
+
+
+def _folder(data: Data, root: Path | None, reading: Reading) -> Source:
+    """Images in a folder, or in a list of files."""
+    if root is None:
+        raise DataError("the recipe names no image folder.", fix="add --data-dir FOLDER or -o data.root=FOLDER")
+    with _train_extra():
+        from PIL import Image  # noqa: F401 - so that what decodes below cannot fail for want of it
+    return folder_source(root, None if data.image_size is None else (data.image_size, data.image_size), reading)
+
+
+@contextmanager
+def _train_extra() -> Iterator[None]:
+    """Name the extra that brings a package that is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise DataError(
+            f"these images need a package that is not there: {error}.", fix="pip install 'floats-edge[train]'"
+        ) from None
+
+
+_SOURCES: dict[str, Callable[[Data, Path | None, Reading], Source]] = {
+    "digits": _digits,
+    "cifar10": _torchvision,
+    "cifar100": _torchvision,
+    "svhn": _torchvision,
+    "stl10": _torchvision,
+    "folder": _folder,
+}

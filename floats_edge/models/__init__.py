@@ -1,1 +1,0 @@
-"""Backbones, built over any kind of layer."""
