@@ -1,20 +1,50 @@
 """floats-edge: train FLOATS networks, export them to ONNX and TensorRT, and profile them on the edge.
 
 ``condition`` makes any classifier of images a FLOAT network, and ``folded`` an ordinary one of that at any lambda.
+``train``, ``evaluate``, ``export``, ``verify`` and ``load`` are the stages of the pipeline, as the commands of the same
+names run them. Each is imported when it is first asked for: a board has no PyTorch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from floats_edge.deploy.export import ExportRequest, export
+    from floats_edge.deploy.verify import VerifyRequest, verify
+    from floats_edge.evaluation.stage import EvaluateRequest, evaluate
     from floats_edge.method.condition import condition, folded
+    from floats_edge.runtime.backends import load
+    from floats_edge.training.stage import train
 
-__all__ = ["condition", "folded"]
+_HOMES = {
+    "condition": "method.condition",
+    "folded": "method.condition",
+    "train": "training.stage",
+    "load": "runtime.backends",
+    "evaluate": "evaluation.stage",
+    "EvaluateRequest": "evaluation.stage",
+    "export": "deploy.export",
+    "ExportRequest": "deploy.export",
+    "verify": "deploy.verify",
+    "VerifyRequest": "deploy.verify",
+}
+__all__ = [
+    "EvaluateRequest",
+    "ExportRequest",
+    "VerifyRequest",
+    "condition",
+    "evaluate",
+    "export",
+    "folded",
+    "load",
+    "train",
+    "verify",
+]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import PyTorch only where it is asked for."""
-    if name not in __all__:
+    """Import what is asked for."""
+    if name not in _HOMES:
         raise AttributeError(f"module 'floats_edge' has no attribute {name!r}")
-    return getattr(import_module("floats_edge.method.condition"), name)
+    return getattr(import_module(f"floats_edge.{_HOMES[name]}"), name)

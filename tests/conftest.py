@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from floats_edge.data import Splits
     from floats_edge.deploy.lambda_graph import Network
     from floats_edge.recipe import Recipe
-    from floats_edge.train.loop import Observer
+    from floats_edge.training.loop import Observer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FAKE_GPU = Path(__file__).parent / "fixtures" / "fake_gpu"
@@ -157,7 +157,7 @@ def digits_run(
     digits_recipe: "Recipe", digits: "Splits", silent: "Observer", tmp_path_factory: pytest.TempPathFactory
 ) -> "TrainingRun":
     """A sparse run on digits; copy its folder before changing anything in it."""
-    from floats_edge.train.loop import train
+    from floats_edge.training.loop import train
 
     return train(digits_recipe, digits, tmp_path_factory.mktemp("run") / "run", silent)
 

@@ -48,7 +48,7 @@ class Epoch(Section):
     single_step_accuracy: float | None = Field(
         default=None, description="under the attack of training; None: it is no single-step attack"
     )
-    overfitted: bool = Field(default=False, description="catastrophically: see train/check.py")
+    overfitted: bool = Field(default=False, description="catastrophically: see training/check.py")
     density: float
     swapped: int
     learning_rate: float

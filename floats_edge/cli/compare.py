@@ -64,7 +64,7 @@ def compare(
     plan = load_plan(recipes, options)
     torch_name = torch_device(device)
     from floats_edge.compare import run
-    from floats_edge.train.distributed import refuse_workers
+    from floats_edge.training.distributed import refuse_workers
 
     refuse_workers("floats-edge compare")
     folder = out or Path("runs") / Path(recipes[0]).stem

@@ -44,7 +44,7 @@ def progress_bar(unit: str) -> Progress:
 
 
 class TrainingProgress:
-    """Draws a training run: a bar over its steps, and a line per epoch. Implements ``train.loop.Observer``."""
+    """Draws a training run: a bar over its steps, and a line per epoch. Implements ``training.loop.Observer``."""
 
     def __init__(self, name: str, epochs: int) -> None:
         self._epochs = epochs
@@ -71,21 +71,3 @@ class TrainingProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
-
-
-class Unwatched:
-    """Draws nothing: for every worker of a training run but the first. Implements ``train.loop.Observer``."""
-
-    def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
-        pass
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass

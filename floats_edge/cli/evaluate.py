@@ -85,7 +85,7 @@ def evaluate(
     from floats_edge.report.console import print_records
 
     torch_name = torch_device(device)
-    from floats_edge.evaluate import evaluation as stage
+    from floats_edge.evaluation import stage
 
     if noise == "frozen" and eot is not None:
         raise click.UsageError("--eot averages over draws of noise: it goes with --noise resample")

@@ -1,5 +1,6 @@
 """``floats-edge train``: FLOATS-pruned FLOAT training."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -46,22 +47,31 @@ def train(
     \b
         torchrun --nproc-per-node 2 -m floats_edge train my.yaml
     """
-    from floats_edge.cli.console import TrainingProgress, Unwatched, status_console, tell_images
+    from floats_edge.cli.console import TrainingProgress, status_console, tell_images
     from floats_edge.cli.devices import torch_device
-    from floats_edge.data import Reading, load_data
+    from floats_edge.data import Reading
     from floats_edge.recipe import load_recipe
 
     settings = load_recipe(recipe, options)
     torch_name = torch_device(device)
-    from floats_edge.train import distributed, loop
+    from floats_edge.training import distributed, stage
 
     folder = out or Path("runs") / settings.name
-    with distributed.join(torch_name) as workers:
-        first = workers.rank == 0
-        reading = Reading(skip_damaged, tell_images(status_console())) if first else Reading(skip_damaged)
-        with workers.first_leads():
-            splits = load_data(settings.data, settings.seed, data_dir, reading=reading)
-        with TrainingProgress(settings.name, settings.train.epochs) if first else Unwatched() as observer:
-            loop.train(settings, splits, folder, observer, torch_name, resume, workers, allow_code)
-    if first:
+    with distributed.join(torch_name) as workers, ExitStack() as stack:
+        reading, observer = Reading(skip_damaged), None
+        if workers.rank == 0:
+            reading = Reading(skip_damaged, tell_images(status_console()))
+            observer = stack.enter_context(TrainingProgress(settings.name, settings.train.epochs))
+        stage.train(
+            settings,
+            folder,
+            data_dir=data_dir,
+            device=torch_name,
+            resume=resume,
+            may_import=allow_code,
+            reading=reading,
+            observer=observer,
+            workers=workers,
+        )
+    if workers.rank == 0:
         click.echo(f"Trained: {folder}")

@@ -15,11 +15,11 @@ from floats_edge.artifacts.study import STUDY, TRIAL, Study, Trial, load_trial, 
 from floats_edge.compare.complexity import complexity
 from floats_edge.compare.plan import with_seed
 from floats_edge.data import Reading, Splits, load_data
-from floats_edge.evaluate.batch import evaluation_batch
-from floats_edge.evaluate.robustness import evaluate
+from floats_edge.evaluation.batch import evaluation_batch
+from floats_edge.evaluation.robustness import evaluate
 from floats_edge.recipe import Recipe
 from floats_edge.runtime.torch import trained_predictor
-from floats_edge.train.loop import Observer, train
+from floats_edge.training.loop import Observer, train
 
 Split = Literal["validation", "test"]
 

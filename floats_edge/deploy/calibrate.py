@@ -23,12 +23,12 @@ from floats_edge.deploy.lambda_graph import Network
 from floats_edge.deploy.quantize import Array, calibrate, conv_inputs
 from floats_edge.deploy.sensitivity import measure_sensitivity
 from floats_edge.errors import ArtifactError
-from floats_edge.evaluate.batch import LARGEST_BATCH, evaluation_batch
+from floats_edge.evaluation.batch import LARGEST_BATCH, evaluation_batch
 from floats_edge.images import Images
 from floats_edge.recipe import Attack, Recipe, Section
 
 if TYPE_CHECKING:
-    from floats_edge.evaluate.robustness import Twin
+    from floats_edge.evaluation.robustness import Twin
 
 IMAGES = 512
 """Training images to calibrate on, and validation images at most to measure sensitivity on."""
@@ -179,7 +179,7 @@ class _CleanAndAttacked:
     batch: int
 
     def __iter__(self) -> Iterator[Array]:
-        from floats_edge.evaluate.robustness import attacked_images
+        from floats_edge.evaluation.robustness import attacked_images
 
         yield from (pixels for pixels, _ in self.images.batches(self.batch))
         yield from attacked_images(self.twin, self.images, self.lam, self.attack, self.seed, self.batch)

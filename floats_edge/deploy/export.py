@@ -45,8 +45,8 @@ from floats_edge.deploy.engine_request import EngineOptions
 from floats_edge.deploy.engines import check_engines, check_options, with_engines, with_mismatch
 from floats_edge.deploy.source import Say, Source, from_bundle, from_run
 from floats_edge.errors import ArtifactError, BackendError, LambdaError, ParityError
-from floats_edge.evaluate.batch import evaluation_batch
-from floats_edge.evaluate.parity import GATES, check_parity, check_reference, measure_parity
+from floats_edge.evaluation.batch import evaluation_batch
+from floats_edge.evaluation.parity import GATES, check_parity, check_reference, measure_parity
 from floats_edge.method.fold import MOST_LAMBDAS, check_lambda
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Predictor

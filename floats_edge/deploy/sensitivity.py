@@ -8,8 +8,8 @@ import onnx
 from floats_edge.artifacts.sensitivity import Cost, LayerCost, Sensitivity
 from floats_edge.deploy.lambda_graph import Network
 from floats_edge.deploy.quantize import Array, quantize
-from floats_edge.evaluate.batch import LARGEST_BATCH
-from floats_edge.evaluate.parity import logit_errors, top1_agreement
+from floats_edge.evaluation.batch import LARGEST_BATCH
+from floats_edge.evaluation.parity import logit_errors, top1_agreement
 from floats_edge.runtime.base import Images, Logits
 
 ScalesAt = Callable[[float], Mapping[str, Array]]

@@ -18,7 +18,7 @@ from floats_edge.runtime.graph_check import read_graph
 from floats_edge.runtime.lambda_weights import LambdaWeights
 
 if TYPE_CHECKING:
-    from floats_edge.evaluate.robustness import Twin
+    from floats_edge.evaluation.robustness import Twin
     from floats_edge.runtime.twin import BundleTwin
 
 Say = Callable[[str], None]

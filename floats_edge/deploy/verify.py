@@ -12,8 +12,8 @@ from floats_edge.artifacts.verification import LambdaProof, Verification
 from floats_edge.data import Reading, load_test
 from floats_edge.deploy.export import PARITY_IMAGES
 from floats_edge.errors import BackendError, ParityError
-from floats_edge.evaluate.batch import evaluation_batch
-from floats_edge.evaluate.parity import check_parity, measure_parity
+from floats_edge.evaluation.batch import evaluation_batch
+from floats_edge.evaluation.parity import check_parity, measure_parity
 from floats_edge.images import ImageKind, Images
 from floats_edge.recipe import Attack
 from floats_edge.runtime.backends import library, open_predictor
@@ -121,7 +121,7 @@ def _proofs(
     batch: int,
     say: Say,
 ) -> tuple[LambdaProof, ...]:
-    from floats_edge.evaluate import robustness
+    from floats_edge.evaluation import robustness
 
     say("attacking the float twin and replaying on the engine")
     engine_results, twin_results = (

@@ -4,7 +4,7 @@ import logging
 import shlex
 from pathlib import Path
 
-from floats_edge.artifacts.bundle import EXPORT_AGAIN, Bundle, rebuild_command
+from floats_edge.artifacts.bundle import EXPORT_AGAIN, Bundle, open_bundle, rebuild_command
 from floats_edge.errors import BackendError, ParityError
 from floats_edge.runtime.base import DEFAULT_HOST, Host, Predictor
 
@@ -56,6 +56,28 @@ def open_predictor(bundle: Bundle, backend: str, lam: float, host: Host = DEFAUL
     from floats_edge.runtime.ort import open_ort
 
     return open_ort(bundle, backend, lam, host)
+
+
+def load(
+    bundle: str | Path, lam: float | None = None, backend: str = "ort-cpu", host: Host = DEFAULT_HOST
+) -> Predictor:
+    """A bundle, ready to predict: ``network.predict(images)``, after ``network.set_lambda(0.7)`` more robustly.
+
+    Args:
+        bundle: its folder.
+        lam: in force at first; None: the first that it serves, 0 if any.
+        backend: ``ort-cpu``, ``ort-cuda``, ``ort-trt`` or ``trt``.
+        host: how it may use this machine.
+
+    Raises:
+        ArtifactError: it is no bundle, or a file is not what was exported.
+        BackendError: the backend cannot run it here.
+        LambdaError: it does not serve ``lam``.
+        ParityError: ``floats-edge verify`` found that it does not compute there what it should.
+    """
+    opened = open_bundle(Path(bundle))
+    served = opened.manifest.lam.values or (0.0,)
+    return open_predictor(opened, backend, served[0] if lam is None else lam, host)
 
 
 def open_traced(bundle: Bundle, backend: str, lam: float, threads: int | None, folder: Path) -> Predictor:

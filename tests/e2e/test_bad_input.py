@@ -21,7 +21,7 @@ from floats_edge.artifacts.checkpoint import TrainingRun, open_run, save_run
 from floats_edge.cli.main import cli
 from floats_edge.data import load_data
 from floats_edge.recipe import Recipe, dump_recipe, override_recipe
-from floats_edge.train.loop import Observer, train
+from floats_edge.training.loop import Observer, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,11 +17,11 @@ from floats_edge.artifacts.study import Trial
 from floats_edge.cli.main import cli
 from floats_edge.compare.run import compare
 from floats_edge.data import Splits
-from floats_edge.evaluate.batch import evaluation_batch
+from floats_edge.evaluation.batch import evaluation_batch
 from floats_edge.recipe import Recipe, override_recipe
 from floats_edge.runtime.base import Predictor
-from floats_edge.train.distributed import Workers
-from floats_edge.train.loop import Observer, Trainer, train
+from floats_edge.training.distributed import Workers
+from floats_edge.training.loop import Observer, Trainer, train
 
 BATCH = 8
 SMALL = (f"train.batch_size={BATCH}", "train.epochs=1", "evaluate.lambdas=[0,1]", "evaluate.attack.steps=2")

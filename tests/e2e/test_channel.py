@@ -12,7 +12,7 @@ from floats_edge.artifacts.checkpoint import open_run
 from floats_edge.artifacts.records import Profile, load_record
 from floats_edge.data import load_data
 from floats_edge.deploy.tensorrt_engine import available_tensorrt
-from floats_edge.evaluate.parity import GATES
+from floats_edge.evaluation.parity import GATES
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.torch import run_predictor
 from floats_edge.runtime.twin import BundleTwin

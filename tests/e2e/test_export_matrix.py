@@ -11,7 +11,7 @@ from fixtures.rtx import assert_rtx_can_mark, halves_by_rtx
 
 from floats_edge.artifacts.bundle import Bundle, open_bundle
 from floats_edge.cli.main import cli
-from floats_edge.evaluate.parity import GATES, Gate
+from floats_edge.evaluation.parity import GATES, Gate
 
 MODES = {
     "fixed": ["--lambda", "0.3"],

@@ -16,14 +16,14 @@ from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.artifacts.manifest import Precision
 from floats_edge.data import Splits
 from floats_edge.deploy.export import ExportRequest, export
-from floats_edge.evaluate.parity import GATES
-from floats_edge.evaluate.robustness import evaluate
+from floats_edge.evaluation.parity import GATES
+from floats_edge.evaluation.robustness import evaluate
 from floats_edge.method.layers import ConditionedNorm
 from floats_edge.recipe import Recipe, override_recipe
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.torch import run_predictor, trained_network, trained_predictor
-from floats_edge.train.loop import Observer, train
+from floats_edge.training.loop import Observer, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,7 +10,7 @@ import torch
 
 from floats_edge.artifacts.checkpoint import open_run
 from floats_edge.recipe import override_recipe
-from floats_edge.train.loop import train
+from floats_edge.training.loop import train
 
 pytestmark = [
     pytest.mark.gpu,

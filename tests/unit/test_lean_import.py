@@ -6,7 +6,7 @@ import sys
 HEAVY = ("torch", "tensorrt", "tensorrt_rtx", "onnxruntime")
 TRAIN_EXTRA = ("torch", "torchvision", "onnxscript", "sklearn")
 BOARD = ("artifacts", "cli", "deploy", "profiling", "report", "runtime")
-BOARD_MODULES = ("data", "errors", "evaluate.parity", "method.fold", "method.noise", "networks.spec", "recipe")
+BOARD_MODULES = ("data", "errors", "evaluation.parity", "method.fold", "method.noise", "networks.spec", "recipe")
 NEEDS_TORCH = ("runtime.torch", "runtime.twin")
 
 

@@ -19,7 +19,7 @@ from floats_edge.compare.plan import load_plan
 from floats_edge.compare.run import compare
 from floats_edge.networks.build import build
 from floats_edge.networks.spec import NetworkSpec
-from floats_edge.train.loop import Observer
+from floats_edge.training.loop import Observer
 
 SMALL = (
     "data.dataset=digits",

@@ -22,7 +22,7 @@ from floats_edge.deploy.engine_request import BuildRequest, EngineOptions
 from floats_edge.deploy.tensorrt_builder import build, mark_refittable
 from floats_edge.deploy.tensorrt_engine import build_engine
 from floats_edge.errors import ArtifactError, BackendError
-from floats_edge.evaluate.parity import GATES
+from floats_edge.evaluation.parity import GATES
 from floats_edge.runtime.cuda import cuda_unavailable_reason
 from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.ort import open_ort

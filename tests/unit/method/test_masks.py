@@ -20,7 +20,7 @@ from floats_edge.data import Splits
 from floats_edge.method.conditioning import ConditionedWeight
 from floats_edge.method.masks import MaskUpdater, layer_counts, random_mask, swap_fraction
 from floats_edge.recipe import Recipe, override_recipe
-from floats_edge.train.loop import Trainer
+from floats_edge.training.loop import Trainer
 
 DENSITY = 0.3
 

@@ -23,7 +23,7 @@ from floats_edge.artifacts.manifest import Mode, Precision
 from floats_edge.data import Splits
 from floats_edge.deploy import onnx_graph
 from floats_edge.errors import ArtifactError, LambdaError
-from floats_edge.evaluate.parity import GATES
+from floats_edge.evaluation.parity import GATES
 from floats_edge.method.fold import weights_at
 from floats_edge.networks.spec import NetworkSpec
 from floats_edge.runtime import twin_graph
@@ -236,7 +236,7 @@ import sys
 from pathlib import Path
 import numpy, onnx, onnxruntime, torch
 from floats_edge.artifacts.bundle import open_bundle
-from floats_edge.evaluate.robustness import evaluate
+from floats_edge.evaluation.robustness import evaluate
 from floats_edge.images import Images
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.twin import BundleTwin

@@ -14,8 +14,8 @@ import torch
 from floats_edge.artifacts.records import LambdaResult, Share
 from floats_edge.attacks import Network, attack, square
 from floats_edge.errors import ArtifactError
-from floats_edge.evaluate.autoattack import autoattack
-from floats_edge.evaluate.batch import LARGEST_BATCH
+from floats_edge.evaluation.autoattack import autoattack
+from floats_edge.evaluation.batch import LARGEST_BATCH
 from floats_edge.images import Images
 from floats_edge.method.batchnorm import SETTLING
 from floats_edge.recipe import Attack

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from floats_edge.artifacts.manifest import Parity, Precision
 from floats_edge.errors import ParityError
-from floats_edge.evaluate.batch import LARGEST_BATCH
+from floats_edge.evaluation.batch import LARGEST_BATCH
 from floats_edge.runtime.base import Images, Logits, Predictor
 
 

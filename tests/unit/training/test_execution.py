@@ -12,10 +12,10 @@ from floats_edge.attacks import n_fgsm
 from floats_edge.data import Splits
 from floats_edge.errors import BackendError
 from floats_edge.recipe import Recipe, Train, override_recipe
-from floats_edge.train.execution import torch_settings
-from floats_edge.train.loop import Observer, Trainer, train
-from floats_edge.train.optimizer import set_learning_rate
-from floats_edge.train.steps import FloatStep, Losses
+from floats_edge.training.execution import torch_settings
+from floats_edge.training.loop import Observer, Trainer, train
+from floats_edge.training.optimizer import set_learning_rate
+from floats_edge.training.steps import FloatStep, Losses
 
 
 class Settings:

@@ -12,7 +12,7 @@ from floats_edge.errors import RecipeError
 from floats_edge.method.fold import VECTORS
 from floats_edge.recipe import Recipe, override_recipe
 from floats_edge.runtime.torch import deployed_network, folded_network
-from floats_edge.train.loop import Observer, Trainer, train
+from floats_edge.training.loop import Observer, Trainer, train
 
 OPTIONS = (
     "sparsity.pattern=channel",

@@ -12,8 +12,8 @@ from floats_edge.artifacts.checkpoint import open_run
 from floats_edge.artifacts.records import Evaluation, Subject, bundle_subject, run_subject
 from floats_edge.data import Reading, load_data, load_test
 from floats_edge.errors import ArtifactError, RecipeError
-from floats_edge.evaluate import robustness
-from floats_edge.evaluate.batch import evaluation_batch
+from floats_edge.evaluation import robustness
+from floats_edge.evaluation.batch import evaluation_batch
 from floats_edge.images import ImageKind, Images
 from floats_edge.recipe import Attack, Noise, Recipe, override_recipe
 from floats_edge.runtime.backends import open_predictor

@@ -8,7 +8,7 @@ from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.data import Splits
 from floats_edge.errors import LambdaError
-from floats_edge.evaluate.robustness import attacked_images, evaluate
+from floats_edge.evaluation.robustness import attacked_images, evaluate
 from floats_edge.images import Images
 from floats_edge.recipe import Attack
 from floats_edge.runtime.backends import open_predictor

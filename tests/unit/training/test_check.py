@@ -10,10 +10,10 @@ from fixtures.training import StopAfterAnEpoch, trainer
 
 from floats_edge.data import Splits
 from floats_edge.recipe import Attack, Recipe, override_recipe
-from floats_edge.train import check, steps
-from floats_edge.train.check import Check
-from floats_edge.train.check import check as run_check
-from floats_edge.train.loop import Observer, train
+from floats_edge.training import check, steps
+from floats_edge.training.check import Check
+from floats_edge.training.check import check as run_check
+from floats_edge.training.loop import Observer, train
 
 
 class TestCollapse:

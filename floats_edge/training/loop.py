@@ -24,14 +24,14 @@ from floats_edge.networks.normalize import pretrained_statistics
 from floats_edge.networks.spec import ImageSpec
 from floats_edge.prepare import example, prepare
 from floats_edge.recipe import Recipe
-from floats_edge.train import check
-from floats_edge.train.distributed import ALONE, Workers
-from floats_edge.train.execution import Precision, torch_settings
-from floats_edge.train.optimizer import make_optimizer, remember, remembered, set_learning_rate
-from floats_edge.train.resume import check_same_images, previous_run
-from floats_edge.train.sparsity import make_masks
-from floats_edge.train.steps import Batch, FloatStep, Losses, ResampledFloatStep, make_step
-from floats_edge.train.sync_batchnorm import synchronize_batchnorm
+from floats_edge.training import check
+from floats_edge.training.distributed import ALONE, Workers
+from floats_edge.training.execution import Precision, torch_settings
+from floats_edge.training.optimizer import make_optimizer, remember, remembered, set_learning_rate
+from floats_edge.training.resume import check_same_images, previous_run
+from floats_edge.training.sparsity import make_masks
+from floats_edge.training.steps import Batch, FloatStep, Losses, ResampledFloatStep, make_step
+from floats_edge.training.sync_batchnorm import synchronize_batchnorm
 
 
 class Observer(Protocol):

@@ -8,8 +8,8 @@ import torch
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.data import Splits
 from floats_edge.errors import RecipeError
-from floats_edge.evaluate.autoattack import autoattack
-from floats_edge.evaluate.robustness import evaluate
+from floats_edge.evaluation.autoattack import autoattack
+from floats_edge.evaluation.robustness import evaluate
 from floats_edge.recipe import Attack, Recipe, override_recipe
 from floats_edge.runtime.torch import TorchPredictor, run_predictor
 

@@ -15,9 +15,9 @@ from floats_edge.errors import ArtifactError, OutputError, RecipeError
 from floats_edge.method.condition import fold
 from floats_edge.method.fold import weights_at
 from floats_edge.recipe import Recipe, load_recipe, override_recipe
-from floats_edge.train import loop, steps
-from floats_edge.train.distributed import Workers
-from floats_edge.train.loop import Observer, Trainer, train
+from floats_edge.training import loop, steps
+from floats_edge.training.distributed import Workers
+from floats_edge.training.loop import Observer, Trainer, train
 
 SHORT = ("train.epochs=4", "sparsity.update_every=0.4", "data.crop=1", "data.flip=true")
 TIMES = {"seconds", "images_per_s"}

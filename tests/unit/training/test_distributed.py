@@ -20,9 +20,9 @@ from floats_edge.attacks import attack
 from floats_edge.data import Splits, load_data
 from floats_edge.errors import BackendError, RecipeError
 from floats_edge.recipe import Recipe, dump_recipe, load_recipe, override_recipe
-from floats_edge.train import distributed
-from floats_edge.train.distributed import ALONE, Workers, join
-from floats_edge.train.loop import Observer, Trainer, train
+from floats_edge.training import distributed
+from floats_edge.training.distributed import ALONE, Workers, join
+from floats_edge.training.loop import Observer, Trainer, train
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 TIMES = {"seconds", "images_per_s"}

@@ -23,9 +23,9 @@ from floats_edge.prepare import prepare
 from floats_edge.recipe import Method, Recipe, load_recipe, override_recipe
 from floats_edge.runtime.lambda_weights import LambdaWeights
 from floats_edge.runtime.torch import folded_network, run_predictor, trained_predictor
-from floats_edge.train import steps
-from floats_edge.train.loop import Observer, train
-from floats_edge.train.sparsity import draw_masks
+from floats_edge.training import steps
+from floats_edge.training.loop import Observer, train
+from floats_edge.training.sparsity import draw_masks
 
 VARIANTS = {
     "pgd-at": (*DENSE, "method=pgd-at"),

@@ -12,11 +12,11 @@ from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.data import Splits
 from floats_edge.deploy.export import ExportRequest, export
 from floats_edge.errors import ArtifactError, LambdaError
-from floats_edge.evaluate.robustness import evaluate
+from floats_edge.evaluation.robustness import evaluate
 from floats_edge.recipe import Recipe, override_recipe
 from floats_edge.runtime.torch import trained_predictor
-from floats_edge.train import steps
-from floats_edge.train.loop import Observer, Trainer, train
+from floats_edge.training import steps
+from floats_edge.training.loop import Observer, Trainer, train
 
 
 @pytest.fixture(scope="module")

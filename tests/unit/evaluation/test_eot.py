@@ -17,10 +17,10 @@ from floats_edge.attacks import pgd
 from floats_edge.cli.main import cli
 from floats_edge.data import Splits
 from floats_edge.errors import ArtifactError
-from floats_edge.evaluate.robustness import evaluate, settle
+from floats_edge.evaluation.robustness import evaluate, settle
 from floats_edge.recipe import Attack, Recipe, override_recipe
 from floats_edge.runtime.torch import ResampledPredictor, resampled_predictor, run_predictor
-from floats_edge.train.loop import Observer, train
+from floats_edge.training.loop import Observer, train
 
 PGD = Attack(kind="pgd", epsilon=0.15, steps=7)
 NOISY = ("sparsity.density=1", "condition.noise=resample", "condition.alpha=0.5")

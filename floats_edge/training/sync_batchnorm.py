@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from floats_edge.errors import NetworkError
 from floats_edge.method.plan import Norm
-from floats_edge.train.distributed import Workers
+from floats_edge.training.distributed import Workers
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):

@@ -15,8 +15,8 @@ from floats_edge.errors import NetworkError, RecipeError
 from floats_edge.method.conditioning import ConditionedWeight
 from floats_edge.networks.build import build
 from floats_edge.recipe import Recipe, Sparsity, override_recipe
-from floats_edge.train.loop import Observer, Trainer, train
-from floats_edge.train.sparsity import keep_largest
+from floats_edge.training.loop import Observer, Trainer, train
+from floats_edge.training.sparsity import keep_largest
 
 MOBILENET = "model={source: torchvision, name: mobilenet_v3_small}"
 

@@ -10,7 +10,7 @@ from floats_edge.data import Splits
 from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.lambda_graph import Network
 from floats_edge.errors import ParityError
-from floats_edge.evaluate.parity import GATES, check_parity, measure_parity
+from floats_edge.evaluation.parity import GATES, check_parity, measure_parity
 from floats_edge.method.fold import Weights
 from floats_edge.runtime.base import Images, Logits, Predictor
 from floats_edge.runtime.bfloat16 import emulated

@@ -1,0 +1,61 @@
+"""The training stage: a recipe and its images become a run folder."""
+
+from pathlib import Path
+
+from floats_edge.artifacts.checkpoint import Epoch, TrainingRun
+from floats_edge.data import Reading, load_data
+from floats_edge.recipe import Recipe, load_recipe
+from floats_edge.training import loop
+from floats_edge.training.distributed import ALONE, Workers
+
+
+class Unwatched:
+    """An observer of training that does nothing."""
+
+    def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
+        pass
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        pass
+
+
+def train(
+    recipe: Recipe | str | Path,
+    out: str | Path,
+    *,
+    options: tuple[str, ...] = (),
+    data_dir: str | Path | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+    may_import: bool = False,
+    reading: Reading | None = None,
+    observer: loop.Observer | None = None,
+    workers: Workers = ALONE,
+) -> TrainingRun:
+    """Train one network with a knob and write it into the folder ``out``, after every epoch.
+
+    Args:
+        recipe: a recipe, a YAML file, or the name of a recipe that comes with the package.
+        out: run folder; created if need be.
+        options: ``section.key=value`` each; not with a recipe that was read already.
+        data_dir: image folder, or where data sets are downloaded to.
+        device: a torch device.
+        resume: continue the run in ``out`` if there is one, bit for bit.
+        may_import: allow code of the network source ``python`` to run.
+        reading: how images are read from files; None: damaged ones are an error.
+        observer: told of every step and epoch.
+        workers: who train together, each calling this with the same arguments.
+
+    Raises:
+        RecipeError: the recipe is not valid or does not fit its data, or its training diverges.
+        NetworkError: the network cannot be built, or the method can do nothing with it.
+        DataError: the images are missing, damaged, or too many for the memory.
+        ArtifactError: the run to resume is damaged, of another recipe or of other images.
+        OutputError: ``out`` holds a run and ``resume`` is off, or cannot be written.
+        BackendError: a worker was lost.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, options)
+    with workers.first_leads():
+        splits = load_data(recipe.data, recipe.seed, None if data_dir is None else Path(data_dir), reading=reading)
+    return loop.train(recipe, splits, Path(out), observer or Unwatched(), device, resume, workers, may_import)

@@ -1,0 +1,51 @@
+"""The package's own names: the stages as functions, each there when it is asked for and not before."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import floats_edge as fe
+from floats_edge.artifacts.checkpoint import TrainingRun
+from floats_edge.data import Splits
+from floats_edge.recipe import Recipe, override_recipe
+
+
+@pytest.mark.parametrize("name", fe.__all__)
+def test_every_name_is_there(name: str) -> None:
+    assert callable(getattr(fe, name))
+    assert getattr(fe, name).__doc__
+
+
+def test_another_name_is_not() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'deploy_everything'"):
+        fe.deploy_everything  # noqa: B018
+
+
+@pytest.mark.parametrize("package", ["artifacts", "compare", "data", "deploy", "evaluation", "profiling", "training"])
+def test_no_package_hides_a_function(package: str) -> None:
+    importlib.import_module(f"floats_edge.{package}")
+    assert package not in fe.__all__
+    assert all(callable(getattr(fe, name)) for name in fe.__all__)
+
+
+def test_from_a_recipe_to_logits(digits_recipe: Recipe, digits: Splits, tmp_path: Path) -> None:
+    recipe = override_recipe(digits_recipe, ("train.epochs=1", "data.train_images=256", "evaluate.images=20"))
+    run = fe.train(recipe, tmp_path / "run")
+    assert isinstance(run, TrainingRun)
+    told: list[tuple[int, int]] = []
+    request = fe.EvaluateRequest(lambdas=(0.0, 1.0), attack={"steps": 2})
+    trained = fe.evaluate(run.path, request, progress=lambda done, total: told.append((done, total)))
+    assert [result.lam for result in trained.results] == [0.0, 1.0]
+    assert trained.attack.steps == 2
+    assert sum(done for done, _ in told) == told[0][1] == 40
+    bundle = fe.export(run.path, tmp_path / "bundle", fe.ExportRequest())
+    deployed = fe.evaluate(bundle.path, request)
+    assert [result.clean for result in deployed.results] == [result.clean for result in trained.results]
+    assert not fe.verify(bundle.path, fe.VerifyRequest("ort-cpu", images=10, queries=3, seed=0)).problems
+    images = digits.test.as_float(slice(4))
+    with fe.load(bundle.path, lam=0.5) as network:
+        robust = network.predict(images)
+        network.set_lambda(0.0)
+        assert not np.array_equal(network.predict(images), robust)
