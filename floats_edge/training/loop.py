@@ -184,7 +184,7 @@ class Trainer:
             self.steps_per_epoch,
             pretrained=self.pretrained is not None,
         )
-        self.step = make_step(prepared, recipe, workers)
+        self.step = make_step(prepared, recipe, workers)  # what folds is found by its kind: before that changes
         synchronize_batchnorm(self.network, workers)
         self.optimizer = make_optimizer(self._parameters(), recipe.train)
         self.precision = Precision(recipe.train.amp, device)
