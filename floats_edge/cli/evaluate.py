@@ -89,6 +89,8 @@ def evaluate(
 
     if noise == "frozen" and eot is not None:
         raise click.UsageError("--eot averages over draws of noise: it goes with --noise resample")
+    if noise == "resample" and attack not in (None, "pgd"):
+        raise click.UsageError(f"--noise resample goes with PGD, not with {attack}: add --attack pgd")
     changes = {"kind": attack, "epsilon": epsilon, "steps": steps, "restarts": restarts}
     request = stage.EvaluateRequest(
         lambdas=lambdas,

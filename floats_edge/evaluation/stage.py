@@ -100,7 +100,7 @@ def evaluate(
     recipe, engine, twin = opened.recipe, opened.engine, opened.twin
     attack = _attack(recipe, request.attack)
     if request.noise == "resample" and attack.kind != "pgd":
-        raise RecipeError(f"fresh noise goes with PGD, not with {attack.kind}.", fix="choose the attack pgd")
+        raise RecipeError(f"fresh noise goes with PGD, not with {attack.kind}.", fix="add --attack pgd")
     batch, draws = evaluation_batch(recipe), 1 if request.noise == "frozen" else request.eot
     if isinstance(engine, ResampledPredictor):
         reading = Reading(request.reading.skip_damaged)
