@@ -133,7 +133,11 @@ class ExportRequest:
 
 
 def export(
-    path: Path, out: Path, request: ExportRequest, data_dir: Path | None = None, say: Say = lambda _: None
+    path: str | Path,
+    out: str | Path,
+    request: ExportRequest | None = None,
+    data_dir: str | Path | None = None,
+    say: Say = lambda _: None,
 ) -> Bundle:
     """Export a run folder or a bundle as a new bundle at ``out``.
 
@@ -141,7 +145,7 @@ def export(
         path: run folder or bundle. A bundle in fp32 and mode ``bound`` can become any other; every bundle can be given
             engines for the TensorRT at hand, without PyTorch. Damaged engines of it are left out.
         out: where the bundle goes; a bundle that is there is replaced once the new one is whole.
-        request: what to make.
+        request: what to make; None: a bundle for any lambda, of a run.
         data_dir: where the recipe's images are, if not where the recipe says.
         say: told what is being done.
 
@@ -153,6 +157,8 @@ def export(
         BackendError: TensorRT is missing or cannot build the engine.
         OutputError: ``out`` cannot be written or holds something else.
     """
+    path, out, request = Path(path), Path(out), request or ExportRequest()
+    data_dir = None if data_dir is None else Path(data_dir)
     if not is_bundle(path):
         return _export(from_run(open_run(path), request.may_import, say), out, request, data_dir, say)
     bundle = open_sound(path)

@@ -48,7 +48,12 @@ class VerifyRequest:
     reading: Reading = field(default_factory=Reading)
 
 
-def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say: Say = lambda _: None) -> Verification:
+def verify(
+    path: str | Path,
+    request: VerifyRequest | None = None,
+    data_dir: str | Path | None = None,
+    say: Say = lambda _: None,
+) -> Verification:
     """Check hashes, golden outputs, parity with the float twin, and accuracy: clean, under replayed PGD, under Square.
 
     Args:
@@ -70,7 +75,8 @@ def verify(path: Path, request: VerifyRequest, data_dir: Path | None = None, say
             f"the float twin that a bundle is compared with needs PyTorch: {error}.",
             fix="pip install 'floats-edge[train]', or check the hashes alone with floats-edge inspect",
         ) from None
-    bundle = open_bundle(path)
+    request, data_dir = request or VerifyRequest(), None if data_dir is None else Path(data_dir)
+    bundle = open_bundle(Path(path))
     say("checking hashes")
     bundle.files.verify()
     golden = read_golden(bundle)

@@ -74,9 +74,9 @@ class _Opened:
 
 
 def evaluate(
-    path: Path,
+    path: str | Path,
     request: EvaluateRequest | None = None,
-    data_dir: Path | None = None,
+    data_dir: str | Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Measure a run folder or a bundle; a bundle as deployed, attacked by gradients of its float twin.
@@ -95,8 +95,8 @@ def evaluate(
         BackendError: the backend cannot run the bundle.
         NetworkError: the network of a run is of code that the user did not allow to run.
     """
-    request = request or EvaluateRequest()
-    opened = _open(path, request)
+    request, data_dir = request or EvaluateRequest(), None if data_dir is None else Path(data_dir)
+    opened = _open(Path(path), request)
     recipe, engine, twin = opened.recipe, opened.engine, opened.twin
     attack = _attack(recipe, request.attack)
     if request.noise == "resample" and attack.kind != "pgd":

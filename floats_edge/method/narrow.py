@@ -17,7 +17,7 @@ from floats_edge.method.fold import VECTORS, AffineLayer, AffineLayers, clean_we
 from floats_edge.method.plan import inference
 
 Channels = NDArray[np.bool_]
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 """Largest error of the logits of a narrowed network, over their range."""
 
 

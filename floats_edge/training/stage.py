@@ -4,7 +4,7 @@ from pathlib import Path
 
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun
 from floats_edge.data import Reading, load_data
-from floats_edge.recipe import Recipe, load_recipe
+from floats_edge.recipe import Recipe, load_recipe, override_recipe
 from floats_edge.training import loop
 from floats_edge.training.distributed import ALONE, Workers
 
@@ -37,7 +37,7 @@ def train(
     Args:
         recipe: a recipe, a YAML file, or the name of a recipe that comes with the package.
         out: run folder; created if need be.
-        options: ``section.key=value`` each; not with a recipe that was read already.
+        options: ``section.key=value`` each, which change keys of the recipe.
         data_dir: image folder, or where data sets are downloaded to.
         device: a torch device.
         resume: continue the run in ``out`` if there is one, bit for bit.
@@ -54,8 +54,7 @@ def train(
         OutputError: ``out`` holds a run and ``resume`` is off, or cannot be written.
         BackendError: a worker was lost.
     """
-    if not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe, options)
+    recipe = override_recipe(recipe, options) if isinstance(recipe, Recipe) else load_recipe(recipe, options)
     with workers.first_leads():
         splits = load_data(recipe.data, recipe.seed, None if data_dir is None else Path(data_dir), reading=reading)
     return loop.train(recipe, splits, Path(out), observer or Unwatched(), device, resume, workers, may_import)

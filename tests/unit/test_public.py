@@ -31,8 +31,8 @@ def test_no_package_hides_a_function(package: str) -> None:
 
 
 def test_from_a_recipe_to_logits(digits_recipe: Recipe, digits: Splits, tmp_path: Path) -> None:
-    recipe = override_recipe(digits_recipe, ("train.epochs=1", "data.train_images=256", "evaluate.images=20"))
-    run = fe.train(recipe, tmp_path / "run")
+    recipe = override_recipe(digits_recipe, ("train.epochs=1", "data.train_images=256"))
+    run = fe.train(recipe, str(tmp_path / "run"), options=("evaluate.images=20",))
     assert isinstance(run, TrainingRun)
     told: list[tuple[int, int]] = []
     request = fe.EvaluateRequest(lambdas=(0.0, 1.0), attack={"steps": 2})
@@ -40,10 +40,10 @@ def test_from_a_recipe_to_logits(digits_recipe: Recipe, digits: Splits, tmp_path
     assert [result.lam for result in trained.results] == [0.0, 1.0]
     assert trained.attack.steps == 2
     assert sum(done for done, _ in told) == told[0][1] == 40
-    bundle = fe.export(run.path, tmp_path / "bundle", fe.ExportRequest())
-    deployed = fe.evaluate(bundle.path, request)
+    bundle = fe.export(run.path, str(tmp_path / "bundle"))
+    deployed = fe.evaluate(str(bundle.path), request)
     assert [result.clean for result in deployed.results] == [result.clean for result in trained.results]
-    assert not fe.verify(bundle.path, fe.VerifyRequest("ort-cpu", images=10, queries=3, seed=0)).problems
+    assert not fe.verify(str(bundle.path), fe.VerifyRequest("ort-cpu", images=10, queries=3, seed=0)).problems
     images = digits.test.as_float(slice(4))
     with fe.load(bundle.path, lam=0.5) as network:
         robust = network.predict(images)

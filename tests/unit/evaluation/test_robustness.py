@@ -120,19 +120,22 @@ def test_a_lambda_that_is_not_served(bundles: Callable[..., Bundle], images: Ima
         evaluate(engine, BundleTwin(bundle), images, (0.3, 0.4), PGD, seed=0)
 
 
+class Blind:
+    """A twin without gradient signal."""
+
+    device = torch.device("cpu")
+
+    @staticmethod
+    def network(pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.sum((1, 2, 3))[:, None] * torch.zeros(10)
+
+    def set_lambda(self, lam: float) -> float:
+        return lam
+
+
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_random_starts_do_not_depend_on_the_batch(images: Images, batch: int) -> None:
     """Without gradients an attacked image is its random start."""
-
-    class Blind:
-        device = torch.device("cpu")
-
-        @staticmethod
-        def network(pixels: torch.Tensor) -> torch.Tensor:
-            return pixels.sum((1, 2, 3))[:, None] * torch.zeros(10)
-
-        def set_lambda(self, lam: float) -> float:
-            return lam
 
     whole, parts = (
         np.concatenate(list(attacked_images(Blind(), images, 1.0, PGD, 0, at_once))) for at_once in (200, batch)
@@ -143,16 +146,6 @@ def test_random_starts_do_not_depend_on_the_batch(images: Images, batch: int) ->
 
 def test_gradients_are_the_twins(network: TorchPredictor, images: Images) -> None:
     """A twin without gradient signal leaves only random noise, which fools less than a real attack."""
-
-    class Blind:
-        device = torch.device("cpu")
-
-        @staticmethod
-        def network(pixels: torch.Tensor) -> torch.Tensor:
-            return pixels.sum((1, 2, 3))[:, None] * torch.zeros(10)
-
-        def set_lambda(self, lam: float) -> float:
-            return lam
 
     seen = evaluate(network, network, images, (0.0,), PGD, seed=0)[0].robust.count
     blind = evaluate(network, Blind(), images, (0.0,), PGD, seed=0)[0].robust.count
