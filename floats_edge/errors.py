@@ -1,5 +1,8 @@
 """What a user sees when something goes wrong: what happened, why, and what mends it."""
 
+from collections.abc import Callable
+from functools import partial
+
 
 def printable(text: str) -> str:
     """``text`` in one line that no terminal obeys: names in it may be a stranger's."""
@@ -19,8 +22,16 @@ class FloatsError(Exception):
         self.fix = printable(fix)
         super().__init__(self.what, self.fix)
 
+    def __reduce__(self) -> "tuple[Callable[..., FloatsError], tuple[str, str]]":
+        """Let a process that reads images hand the error on."""
+        return partial(_told_again, type(self)), self.args
+
     def __str__(self) -> str:
         return f"{self.what}\n  Remedy: {self.fix}"
+
+
+def _told_again(kind: type[FloatsError], what: str, fix: str) -> FloatsError:
+    return kind(what, fix=fix)
 
 
 class RecipeError(FloatsError):

@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,32 +19,53 @@ Shape = tuple[int, int, int]
 """``(C, H, W)`` of one image."""
 
 
+MEMORY = 2**30
+"""Bytes that images may take in memory, unless told otherwise."""
 _CHUNK = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Labelled images, which are read when their pixels are first asked for, and then stay in memory.
+    """Labelled images. They are read when their pixels are first asked for; those that fit stay in memory then.
 
     Attributes:
         labels: int64 ``[N]``.
         read: gives uint8 ``[n, C, H, W]`` of the images at n positions.
+        memory: bytes that they may take in memory; images that take more are read anew whenever they are needed.
+        loaders: processes that read them for training, where they do not fit; None: as many as there are CPUs to spare.
     """
 
     labels: Labels
     read: Callable[[Indices], Pixels]
+    memory: int = MEMORY
+    loaders: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @cached_property
+    def fit(self) -> bool:
+        """Whether all of them may stay in memory."""
+        return len(self) * math.prod(self.shape) <= self.memory
+
+    @cached_property
     def pixels(self) -> Pixels:
-        """All of them, uint8 ``[N, C, H, W]``.
+        """All of them in memory, uint8 ``[N, C, H, W]``.
 
         Raises:
             DataError: an image is damaged or of another size than the others, or they are too many for the memory.
         """
         return self.read(np.arange(len(self)))
+
+    def at(self, indices: slice | Indices) -> Pixels:
+        """The images at ``indices``: uint8 ``[n, C, H, W]``; if all fit in memory, all are read at the first call.
+
+        Raises:
+            DataError: as for :attr:`pixels`.
+        """
+        if self.fit:
+            return self.pixels[indices]
+        return self.read(np.arange(len(self))[indices])
 
     @cached_property
     def shape(self) -> Shape:
@@ -57,8 +78,8 @@ class Images:
         return channels, height, width
 
     def as_float(self, indices: slice | Indices = slice(None)) -> NDArray[np.float32]:
-        """The images at ``indices`` as a network takes them: float32 ``[n, C, H, W]`` in [0, 1]; all are read."""
-        return np.divide(self.pixels[indices], 255, dtype=np.float32)
+        """The images at ``indices`` as a network takes them: float32 ``[n, C, H, W]`` in [0, 1]."""
+        return np.divide(self.at(indices), 255, dtype=np.float32)
 
     def batches(self, size: int) -> "Iterator[tuple[NDArray[np.float32], Labels]]":
         """All images as a network takes them, and their labels, ``size`` at a time."""
@@ -68,7 +89,7 @@ class Images:
 
     def take(self, indices: Indices) -> "Images":
         """The images at ``indices``, to be read apart from the others."""
-        return Images(self.labels[indices], lambda chosen: self.read(indices[chosen]))
+        return replace(self, labels=self.labels[indices], read=lambda chosen: self.read(indices[chosen]))
 
     def first(self, count: int | None) -> "Images":
         """The first ``count`` images, to be read apart from the others; None: all."""

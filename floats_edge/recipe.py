@@ -132,6 +132,10 @@ class Data(Section):
     )
     crop: int = Field(default=2, ge=0, description="random crop after zero-padding by this many pixels")
     flip: bool = Field(default=False, description="random horizontal flip")
+    sampling: Literal["natural", "balanced"] = Field(
+        default="natural",
+        description="balanced: images are drawn with replacement, every class as often; natural: each once an epoch",
+    )
     statistics: Literal["images", "pretrained"] = Field(
         default="images",
         description="mean and deviation that images are normalised by: of the training images, or those that the "

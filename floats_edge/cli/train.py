@@ -1,11 +1,13 @@
 """``floats-edge train``: FLOATS-pruned FLOAT training."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from floats_edge.cli.parameters import allow_code
+from floats_edge.images import MEMORY
 
 
 @click.command()
@@ -18,6 +20,19 @@ from floats_edge.cli.parameters import allow_code
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, …; auto takes a GPU where one is."
 )
+@click.option(
+    "--memory",
+    type=click.IntRange(min=0),
+    default=MEMORY // 2**20,
+    show_default=True,
+    metavar="MIB",
+    help="Images of a split that take no more stay in memory; larger splits are read again in every epoch.",
+)
+@click.option(
+    "--loaders",
+    type=click.IntRange(0, 64),
+    help="Processes that read images which do not stay in memory.  [default: the CPUs to spare]",
+)
 @allow_code
 def train(
     recipe: str,
@@ -27,6 +42,8 @@ def train(
     data_dir: Path | None,
     skip_damaged: bool,
     device: str,
+    memory: int,
+    loaders: int | None,
     allow_code: bool,
 ) -> None:
     """Train one sparse network with a clean/robust knob.
@@ -58,9 +75,9 @@ def train(
 
     folder = out or Path("runs") / settings.name
     with distributed.join(torch_name) as workers, ExitStack() as stack:
-        reading, observer = Reading(skip_damaged), None
+        reading, observer = Reading(skip_damaged, memory=memory * 2**20, loaders=loaders), None
         if workers.rank == 0:
-            reading = Reading(skip_damaged, tell_images(status_console()))
+            reading = replace(reading, tell=tell_images(status_console()))
             observer = stack.enter_context(TrainingProgress(settings.name, settings.train.epochs))
         stage.train(
             settings,

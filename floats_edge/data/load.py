@@ -72,6 +72,7 @@ def load_data(
     report = _report(source, (half, test_half), train, validation, test)
     if report is not None:
         reading.tell(report)
+    train, validation, test = map(reading.split, (train, validation, test))
     return Splits(train=train, validation=validation, test=test, labels=source.names, report=report)
 
 
@@ -97,7 +98,7 @@ def load_test(data: Data, kind: ImageKind, data_dir: Path | None = None, reading
     report = _report(source, (half,), None, None, test)
     if report is not None:
         reading.tell(report)
-    return test
+    return reading.split(test)
 
 
 def _shuffled(test: Half) -> Images:

@@ -1,12 +1,12 @@
 """How a command reads images, and what it gets: a data set whose halves are looked for when they are asked for."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from floats_edge.data_report import DataReport
-from floats_edge.images import Images, Indices, Shape
+from floats_edge.images import MEMORY, Images, Indices, Shape
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,19 @@ class Reading:
         skip_damaged: leave out images that cannot be read, instead of refusing them all; each is decoded once more to
             find out.
         tell: told what was found.
+        memory: bytes that the images of a split may take in memory; more are read anew whenever they are needed.
+        loaders: processes that read these for training, 0: the one that trains; None: as many as there are CPUs to
+            spare.
     """
 
     skip_damaged: bool = False
     tell: Callable[[DataReport], None] = lambda _: None
+    memory: int = MEMORY
+    loaders: int | None = None
+
+    def split(self, images: Images) -> Images:
+        """The images of a split, to be kept and read so."""
+        return replace(images, memory=self.memory, loaders=self.loaders)
 
 
 @dataclass(frozen=True, eq=False)

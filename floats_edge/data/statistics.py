@@ -3,24 +3,26 @@
 import numpy as np
 
 from floats_edge.errors import DataError
-from floats_edge.images import Pixels
+from floats_edge.images import Images
 
 _CHUNK = 256
 
 
-def channel_statistics(pixels: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 ``[N, C, H, W]``, in units of [0, 1]; exact, from histograms.
+def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, in units of [0, 1]; exact, from histograms of all pixels.
 
     Raises:
-        DataError: a channel has no contrast.
+        DataError: a channel has no contrast, or an image cannot be read.
     """
+    histograms = np.zeros((images.shape[0], 256), dtype=np.int64)
+    for start in range(0, len(images), _CHUNK):
+        pixels = images.at(slice(start, start + _CHUNK))
+        for channel, histogram in enumerate(histograms):
+            histogram += np.bincount(pixels[:, channel].reshape(-1), minlength=256)
     values = np.arange(256) / 255
     means: list[float] = []
     stds: list[float] = []
-    for channel in range(pixels.shape[1]):
-        histogram = np.zeros(256, dtype=np.int64)
-        for start in range(0, len(pixels), _CHUNK):
-            histogram += np.bincount(pixels[start : start + _CHUNK, channel].reshape(-1), minlength=256)
+    for histogram in histograms:
         share = histogram / histogram.sum()
         mean = float(share @ values)
         means.append(mean)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from floats_edge.attacks import Network, attack, pgd
 from floats_edge.errors import RecipeError
 from floats_edge.recipe import Attack
-from floats_edge.training.steps import Batch, Step
+from floats_edge.training.feed import Batch
+from floats_edge.training.steps import Step
 
 IMAGES = 512
 PGD_STEPS = 10

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,10 +26,11 @@ from floats_edge.recipe import Recipe
 from floats_edge.training import check
 from floats_edge.training.distributed import ALONE, Workers
 from floats_edge.training.execution import Precision, torch_settings
+from floats_edge.training.feed import Batch, Feed, epoch_seed
 from floats_edge.training.optimizer import make_optimizer, remember, remembered, set_learning_rate
 from floats_edge.training.resume import check_same_images, previous_run
 from floats_edge.training.sparsity import make_masks
-from floats_edge.training.steps import Batch, FloatStep, Losses, ResampledFloatStep, make_step
+from floats_edge.training.steps import FloatStep, Losses, ResampledFloatStep, make_step
 from floats_edge.training.sync_batchnorm import synchronize_batchnorm
 
 
@@ -164,10 +164,10 @@ class Trainer:
         self.recipe = recipe
         self.device = device
         self.workers = workers
-        self.images = splits.train
         self.kind = image_spec(recipe, splits)
         self.held_out = splits.validation.first(check.IMAGES)
-        self.steps_per_epoch = len(splits.train) // recipe.train.batch_size
+        self.feed = Feed(splits.train, recipe.data, recipe.train.batch_size, recipe.seed, device, workers)
+        self.steps_per_epoch = self.feed.steps
         if self.steps_per_epoch == 0:
             raise RecipeError(
                 f"a batch of {recipe.train.batch_size} is larger than the {len(splits.train)} training images.",
@@ -199,11 +199,11 @@ class Trainer:
         Raises:
             RecipeError: the loss, a parameter or a logit is no longer a number.
         """
-        generator = torch.Generator(self.device).manual_seed(_seed(self.recipe.seed, epoch))
+        generator = torch.Generator(self.device).manual_seed(epoch_seed(self.recipe.seed, epoch))
         total = self.recipe.train.epochs * self.steps_per_epoch
         losses, swapped, learning_rate = _Losses(), 0, 0.0
         start = time.perf_counter()
-        for images, labels in self._batches(epoch):
+        for images, labels in self.feed.batches(epoch):
             step = epoch * self.steps_per_epoch + losses.steps
             learning_rate = set_learning_rate(self.optimizer, self.recipe.train, step / total)
             loss = losses.add(self.update(images, labels, generator).of_all(self.workers))
@@ -213,7 +213,7 @@ class Trainer:
             speed = losses.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
             observer.on_step(step + 1, total, loss, speed)
         if isinstance(self.step, ResampledFloatStep):
-            self.step.settle_frozen(self._batches(epoch), self.attack, generator)
+            self.step.settle_frozen(self.feed.batches(epoch), self.attack, generator)
         seconds = time.perf_counter() - start
         self.check_alike()
         check.check_numbers(self.network)
@@ -241,8 +241,8 @@ class Trainer:
     def settle(self) -> None:
         """Estimate the adversarial statistics of a pretrained network anew, which are copies of the clean ones."""
         if isinstance(self.step, FloatStep):
-            generator = torch.Generator(self.device).manual_seed(_seed(self.recipe.seed, 0))
-            self.step.settle(self._batches(0), self.attack, generator)
+            generator = torch.Generator(self.device).manual_seed(epoch_seed(self.recipe.seed, 0))
+            self.step.settle(self.feed.batches(0), self.attack, generator)
 
     def check_alike(self) -> None:
         """Check that every worker has the same masks and parameters.
@@ -264,25 +264,11 @@ class Trainer:
         self.precision.step(self.optimizer)
         return losses
 
-    def _batches(self, epoch: int) -> Iterator[Batch]:
-        """This worker's share of an epoch's augmented batches: images float32 in [0, 1], channels last, and labels."""
-        data, size, share = self.recipe.data, self.recipe.train.batch_size, self.workers.share
-        rng = np.random.Generator(np.random.Philox(_seed(self.recipe.seed, epoch)))
-        order = rng.permutation(len(self.images))
-        for start in range(0, self.steps_per_epoch * size, size):
-            chosen = order[start : start + size]
-            mine = self.images.pixels[chosen[share]]
-            pixels = _augment(mine, data.crop, data.flip, rng, self.workers.positions(size))
-            images = torch.from_numpy(pixels).to(self.device).float().div_(255)
-            yield self._batch(images, self.images.labels[chosen[share]])
-
     def _held_out(self) -> Iterator[Batch]:
         """Images to check the network on, and their labels: as many at once as this worker has in a step."""
         for pixels, labels in self.held_out.batches(self.recipe.train.batch_size // self.workers.size):
-            yield self._batch(torch.from_numpy(pixels).to(self.device), labels)
-
-    def _batch(self, images: Tensor, labels: np.ndarray) -> Batch:
-        return images.contiguous(memory_format=torch.channels_last), torch.from_numpy(labels).to(self.device)
+            images = torch.from_numpy(pixels).to(self.device).contiguous(memory_format=torch.channels_last)
+            yield images, torch.from_numpy(labels).to(self.device)
 
     def _check(self, generator: torch.Generator) -> check.Check:
         """Measure the network on validation images."""
@@ -351,9 +337,9 @@ def image_spec(recipe: Recipe, splits: Splits) -> ImageSpec:
     Raises:
         RecipeError: the statistics of pretrained weights are asked for, and are not known or of other images.
     """
-    _, channels, height, width = splits.train.pixels.shape
+    channels, height, width = splits.train.shape
     if recipe.data.statistics == "images":
-        mean, std = channel_statistics(splits.train.pixels)
+        mean, std = channel_statistics(splits.train)
     else:
         mean, std = pretrained_statistics(recipe.model) or ((), ())
     if len(mean) != channels:
@@ -362,30 +348,3 @@ def image_spec(recipe: Recipe, splits: Splits) -> ImageSpec:
             fix="leave data.statistics at images",
         )
     return ImageSpec(shape=(channels, height, width), mean=mean, std=std)
-
-
-def _seed(seed: int, epoch: int) -> int:
-    """One seed per epoch, of 63 bits."""
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _augment(
-    pixels: np.ndarray, crop: int, flip: bool, rng: np.random.Generator, positions: range | None = None
-) -> np.ndarray:
-    """Random crops after zero-padding, and random horizontal flips, of uint8 images ``[N, C, H, W]``.
-
-    ``positions`` is where the images stand in a larger batch, up to ``positions.stop``, for all of which the choices
-    are drawn; None: they are the whole batch.
-    """
-    count, _, height, width = pixels.shape
-    positions = positions or range(count)
-    share = slice(positions.start, None, positions.step)
-    if crop:
-        padded = np.pad(pixels, ((0, 0), (0, 0), (crop, crop), (crop, crop)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
-        top, left = rng.integers(0, 2 * crop + 1, (2, positions.stop))[:, share]
-        pixels = windows[np.arange(count), :, top, left]
-    if flip:
-        mirrored = rng.random(positions.stop)[share] < 0.5
-        pixels = np.where(mirrored[:, None, None, None], pixels[..., ::-1], pixels)
-    return pixels

@@ -24,9 +24,7 @@ from floats_edge.method.fold import Rule, weights_at
 from floats_edge.prepare import Prepared
 from floats_edge.recipe import Attack, Method, Recipe
 from floats_edge.training.distributed import Workers
-
-Batch = tuple[Tensor, Tensor]
-"""Images and labels."""
+from floats_edge.training.feed import Batch
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Settings:
 
 def update(subject: Trainer) -> Losses:
     """One step on the first batch."""
-    return subject.update(*next(subject._batches(0)), torch.Generator().manual_seed(0))
+    return subject.update(*next(subject.feed.batches(0)), torch.Generator().manual_seed(0))
 
 
 def set_scale(subject: Trainer, scale: float) -> None:

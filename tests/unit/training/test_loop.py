@@ -15,8 +15,8 @@ from floats_edge.errors import ArtifactError, OutputError, RecipeError
 from floats_edge.method.condition import fold
 from floats_edge.method.fold import weights_at
 from floats_edge.recipe import Recipe, load_recipe, override_recipe
-from floats_edge.training import loop, steps
-from floats_edge.training.distributed import Workers
+from floats_edge.training import steps
+from floats_edge.training.feed import Feed
 from floats_edge.training.loop import Observer, Trainer, train
 
 SHORT = ("train.epochs=4", "sparsity.update_every=0.4", "data.crop=1", "data.flip=true")
@@ -274,8 +274,8 @@ class TestStep:
             attacked.append((images, labels, result))
             return result
 
-        original_batches, original_attack = trainer._batches, steps.attack
-        monkeypatch.setattr(trainer, "_batches", batches_seen)
+        original_batches, original_attack = trainer.feed.batches, steps.attack
+        monkeypatch.setattr(Feed, "batches", lambda _, epoch: batches_seen(epoch))
         monkeypatch.setattr(steps, "attack", attack_seen)
         trainer.network.register_forward_pre_hook(
             lambda module, args: trained.append((*args, trainer.step.knob.lam, module.training)), prepend=True
@@ -294,55 +294,6 @@ class TestStep:
             assert clean[1:] == (0.0, True)
             assert torch.equal(robust[0], result)
             assert robust[1:] == (1.0, True)
-
-    def test_every_image_is_seen_once_an_epoch_in_another_order(self, digits_recipe: Recipe, few: Splits) -> None:
-        trainer = Trainer(digits_recipe, few, torch.device("cpu"))
-        epochs = [torch.cat([images for images, _ in trainer._batches(epoch)]) for epoch in (0, 0, 1)]
-        assert torch.equal(epochs[0], epochs[1])
-        assert not torch.equal(epochs[0], epochs[2])
-        for seen in epochs:
-            assert sorted(image.numpy().tobytes() for image in seen) == sorted(
-                image.tobytes() for image in few.train.as_float()
-            )
-
-    @pytest.mark.parametrize("size", [2, 4])
-    def test_a_worker_augments_its_share_and_nothing_else(self, recipe: Recipe, few: Splits, size: int) -> None:
-        """What it reads is its share of every batch, and what it gets are the bits of one process that trains alone."""
-
-        class Recorded(np.ndarray):
-            def __getitem__(self, key: Any) -> Any:
-                read.append(len(key))
-                return super().__getitem__(key).view(np.ndarray)
-
-        recipe = override_recipe(recipe, ("data.flip=true", "data.crop=2"))
-        whole = list(Trainer(recipe, few, torch.device("cpu"))._batches(0))
-        for rank in range(size):
-            read: list[int] = []
-            worker = Trainer(recipe, few, torch.device("cpu"), Workers(rank, size))
-            worker.images = replace(few.train)
-            worker.images.__dict__["pixels"] = few.train.pixels.view(Recorded)
-            for (images, labels), (mine, truths) in zip(whole, worker._batches(0), strict=True):
-                assert torch.equal(mine, images[rank::size])
-                assert torch.equal(truths, labels[rank::size])
-            assert read == [16 // size] * 5
-
-    def test_crops_and_flips(self, few: Splits) -> None:
-        """Every augmented image is a window of the padded original or of its mirror image, and many windows occur."""
-        pixels = few.train.pixels[:40]
-        seen = set()
-        for image, augmented in zip(pixels, loop._augment(pixels, 1, True, np.random.default_rng(0)), strict=True):
-            padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
-            windows = {
-                (top, left, mirrored): padded[:, top : top + 8, left : left + 8][..., :: -1 if mirrored else 1]
-                for top in range(3)
-                for left in range(3)
-                for mirrored in (False, True)
-            }
-            matches = [at for at, window in windows.items() if np.array_equal(window, augmented)]
-            assert matches
-            seen.update(matches[:1])
-        assert len(seen) > 9
-        np.testing.assert_array_equal(loop._augment(pixels, 0, False, np.random.default_rng(0)), pixels)
 
     def test_learning_rate_warms_up_then_follows_a_cosine(self, recipe: Recipe, few: Splits) -> None:
         trainer = Trainer(recipe, few, torch.device("cpu"))

@@ -129,7 +129,7 @@ class TestPlain:
             return images
 
         monkeypatch.setattr(steps, "attack", attack_seen)
-        images, labels = next(subject._batches(0))
+        images, labels = next(subject.feed.batches(0))
         losses = subject.step.losses(images, labels, subject.attack, torch.Generator())
         assert seen == [16]
         assert losses.clean is None
@@ -140,7 +140,7 @@ class TestPlain:
     ) -> None:
         subject = trainer(digits_recipe, few, *VARIANTS["standard"])
         monkeypatch.delattr(steps, "attack")
-        losses = subject.step.losses(*next(subject._batches(0)), subject.attack, torch.Generator())
+        losses = subject.step.losses(*next(subject.feed.batches(0)), subject.attack, torch.Generator())
         assert losses.robust is None
 
     def test_unmeasured_losses_are_null(self, runs: dict[str, TrainingRun]) -> None:
@@ -241,7 +241,7 @@ class TestCondition:
 
         monkeypatch.setattr(steps, "attack", attack_seen)
         generator = torch.Generator().manual_seed(0)
-        for images, labels in list(subject._batches(0))[:2]:
+        for images, labels in list(subject.feed.batches(0))[:2]:
             subject.step.losses(images, labels, subject.attack, generator)
             assert torch.equal(weight.eta, draws[-1]), "the update sees the draw of the attack"
         assert not torch.equal(draws[0], draws[1])

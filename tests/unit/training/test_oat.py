@@ -50,7 +50,7 @@ class TestOat:
     def test_loss_is_as_published(self, digits_recipe: Recipe, few: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
         """Against the published formula, written out; the attack sees those of lambda > 0, in inference mode."""
         subject, step = self.step(digits_recipe, few)
-        images, labels = next(subject._batches(0))
+        images, labels = next(subject.feed.batches(0))
         attacked: list[Any] = []
 
         def attack_seen(network: Any, victims: torch.Tensor, truths: torch.Tensor, *_: Any, **config: Any) -> Any:

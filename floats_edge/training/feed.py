@@ -1,0 +1,167 @@
+"""What a network is trained on: batches of shuffled and augmented images.
+
+Every random choice is keyed by the seed, the epoch and the place in the epoch's order. So a batch holds the same bits
+whether its images are kept in memory or read anew, by however many processes, in a run that was resumed or not, and a
+worker's share of it are those of a process that trains alone.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils.data import DataLoader, Dataset
+
+from floats_edge.errors import DataError, FloatsError
+from floats_edge.images import Images, Indices
+from floats_edge.recipe import Data
+from floats_edge.training.distributed import ALONE, Workers
+
+Batch = tuple[Tensor, Tensor]
+"""Images, float32 ``[N, C, H, W]`` in [0, 1], channels last, and labels, int64 ``[N]``."""
+
+_MOST_LOADERS = 8
+_ORDER, _AUGMENTATION = 1, 2
+"""Streams of random numbers of an epoch, apart from that of the attacks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Feed:
+    """Batches of training images for one of the workers.
+
+    Attributes:
+        images: to train on.
+        data: the recipe's choice of order and augmentation.
+        batch_size: images in a batch of all workers.
+        seed: of the recipe.
+        device: where batches are to be; images that fit in memory live and are augmented there.
+        workers: who share every batch.
+    """
+
+    images: Images
+    data: Data
+    batch_size: int
+    seed: int
+    device: torch.device
+    workers: Workers = ALONE
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return len(self.images) // self.batch_size
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """This worker's share of each batch of an epoch.
+
+        Raises:
+            DataError: an image cannot be read, or a process that reads them was lost.
+        """
+        shares = self._shares(epoch)
+        choices = _choices(self.seed, epoch, len(self.images))
+        pixels = self._kept(shares) if self.images.fit else self._streamed(shares)
+        for (places, indices), batch in zip(shares, pixels, strict=True):
+            augmented = augment(batch.to(self.device, non_blocking=True), choices[places], self.data)
+            images = augmented.float().div_(255).contiguous(memory_format=torch.channels_last)
+            yield images, torch.from_numpy(self.images.labels[indices]).to(self.device)
+
+    def _shares(self, epoch: int) -> list[tuple[Indices, Indices]]:
+        """Of each batch, this worker's places in the epoch's order, and the images there."""
+        order = self._order(epoch)
+        places = np.arange(self.steps * self.batch_size).reshape(self.steps, self.batch_size)[:, self.workers.share]
+        return [(share, order[share]) for share in places]
+
+    def _order(self, epoch: int) -> Indices:
+        rng, count = _generator(self.seed, epoch, _ORDER), len(self.images)
+        if self.data.sampling == "natural":
+            return rng.permutation(count)
+        labels = self.images.labels
+        shares = 1 / np.bincount(labels)[labels]
+        return rng.choice(count, count, p=shares / shares.sum())
+
+    @cached_property
+    def _memory(self) -> Tensor:
+        return torch.from_numpy(self.images.pixels).to(self.device)
+
+    def _kept(self, shares: Sequence[tuple[Indices, Indices]]) -> Iterator[Tensor]:
+        return (self._memory[torch.from_numpy(indices).to(self.device)] for _, indices in shares)
+
+    def _streamed(self, shares: Sequence[tuple[Indices, Indices]]) -> Iterator[Tensor]:
+        loaders = _spare_cpus(self.workers) if self.images.loaders is None else self.images.loaders
+        loader = DataLoader(
+            _Read(self.images),
+            batch_size=None,
+            sampler=[indices for _, indices in shares],
+            num_workers=loaders,
+            pin_memory=self.device.type == "cuda",
+            multiprocessing_context="fork" if loaders else None,
+        )
+        batches = iter(loader)
+        while True:
+            try:
+                batch = next(batches, None)
+            except RuntimeError as error:
+                raise DataError(
+                    f"a process that reads images was lost: {' '.join(str(error).split())}",
+                    fix="start again with --resume, with more memory or fewer --loaders",
+                ) from None
+            if batch is None:
+                return
+            if isinstance(batch, FloatsError):
+                raise batch
+            yield batch
+
+
+class _Read(Dataset[Tensor | FloatsError]):
+    """Images by the batch; an error is given back as a value, as a process cannot raise it here."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+
+    def __getitem__(self, indices: Indices) -> Tensor | FloatsError:
+        try:
+            return torch.from_numpy(self.images.read(indices))
+        except FloatsError as error:
+            return error
+
+
+def _spare_cpus(workers: Workers) -> int:
+    """Processes that may read images for one of the workers: its share of the CPUs but for the one it computes on."""
+    return max(1, min(_MOST_LOADERS, len(os.sched_getaffinity(0)) // workers.size - 1))
+
+
+def epoch_seed(seed: int, epoch: int, *stream: int) -> int:
+    """A seed of 63 bits for an epoch, or for one of its streams of random numbers."""
+    return int(np.random.SeedSequence((seed, epoch, *stream)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _generator(seed: int, epoch: int, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(epoch_seed(seed, epoch, stream)))
+
+
+def _choices(seed: int, epoch: int, count: int) -> Tensor:
+    """Three random numbers in [0, 1) for each place in the order of an epoch: float64 ``[count, 3]``."""
+    return torch.from_numpy(_generator(seed, epoch, _AUGMENTATION).random((count, 3)))
+
+
+def augment(pixels: Tensor, choices: Tensor, data: Data) -> Tensor:
+    """Random crops after zero-padding, and random horizontal flips.
+
+    Args:
+        pixels: uint8 ``[N, C, H, W]``.
+        choices: three numbers in [0, 1) for each image: where its crop begins, from the top and from the left, and
+            whether it is mirrored.
+        data: says how far crops may move, and whether images are mirrored.
+    """
+    height, width = pixels.shape[2:]
+    choices = choices.to(pixels.device)
+    if data.crop:
+        top, left = (choices[:, :2] * (2 * data.crop + 1)).long().unbind(1)
+        windows = pad(pixels, [data.crop] * 4).unfold(2, height, 1).unfold(3, width, 1)
+        pixels = windows[torch.arange(len(pixels), device=pixels.device), :, top, left]
+    if data.flip:
+        pixels = torch.where((choices[:, 2] < 0.5).view(-1, 1, 1, 1), pixels.flip(3), pixels)
+    return pixels
