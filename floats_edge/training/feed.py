@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset
 
+from floats_edge.data.order import permutation
 from floats_edge.errors import DataError, FloatsError
 from floats_edge.images import Images, Indices
 from floats_edge.recipe import Data
@@ -65,7 +66,7 @@ class Feed:
         pixels = self._kept(shares) if self.images.fit else self._streamed(shares)
         for (places, indices), batch in zip(shares, pixels, strict=True):
             augmented = augment(batch.to(self.device, non_blocking=True), choices[places], self.data)
-            images = augmented.float().div_(255).contiguous(memory_format=torch.channels_last)
+            images = augmented.contiguous(memory_format=torch.channels_last).float().div_(255)
             yield images, torch.from_numpy(self.images.labels[indices]).to(self.device)
 
     def _shares(self, epoch: int) -> list[tuple[Indices, Indices]]:
@@ -75,12 +76,11 @@ class Feed:
         return [(share, order[share]) for share in places]
 
     def _order(self, epoch: int) -> Indices:
-        rng, count = _generator(self.seed, epoch, _ORDER), len(self.images)
+        count, labels = len(self.images), self.images.labels
         if self.data.sampling == "natural":
-            return rng.permutation(count)
-        labels = self.images.labels
+            return permutation(count, epoch_seed(self.seed, epoch, _ORDER))
         shares = 1 / np.bincount(labels)[labels]
-        return rng.choice(count, count, p=shares / shares.sum())
+        return _generator(self.seed, epoch, _ORDER).choice(count, count, p=shares / shares.sum())
 
     @cached_property
     def _memory(self) -> Tensor:
