@@ -1,8 +1,8 @@
 """floats-edge: train FLOATS networks, export them to ONNX and TensorRT, and profile them on the edge.
 
 ``condition`` makes any classifier of images a FLOAT network, and ``folded`` an ordinary one of that at any lambda.
-``train``, ``evaluate``, ``export``, ``verify`` and ``load`` are the stages of the pipeline, as the commands of the same
-names run them. Each is imported when it is first asked for: a board has no PyTorch.
+``train``, ``evaluate``, ``export``, ``verify``, ``profile`` and ``load`` are the stages of the pipeline, as the
+commands of the same names run them. Each is imported when it is first asked for: a board has no PyTorch.
 """
 
 from importlib import import_module
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from floats_edge.deploy.verify import VerifyRequest, verify
     from floats_edge.evaluation.stage import EvaluateRequest, evaluate
     from floats_edge.method.condition import condition, folded
+    from floats_edge.profiling.stage import ProfileRequest, profile
     from floats_edge.runtime.backends import load
     from floats_edge.training.stage import train
 
@@ -21,6 +22,8 @@ _HOMES = {
     "folded": "method.condition",
     "train": "training.stage",
     "load": "runtime.backends",
+    "profile": "profiling.stage",
+    "ProfileRequest": "profiling.stage",
     "evaluate": "evaluation.stage",
     "EvaluateRequest": "evaluation.stage",
     "export": "deploy.export",
@@ -31,12 +34,14 @@ _HOMES = {
 __all__ = [
     "EvaluateRequest",
     "ExportRequest",
+    "ProfileRequest",
     "VerifyRequest",
     "condition",
     "evaluate",
     "export",
     "folded",
     "load",
+    "profile",
     "train",
     "verify",
 ]

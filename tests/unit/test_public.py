@@ -9,6 +9,7 @@ import pytest
 import floats_edge as fe
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.data import Splits
+from floats_edge.profiling.bench import Timing
 from floats_edge.recipe import Recipe, override_recipe
 
 
@@ -44,6 +45,9 @@ def test_from_a_recipe_to_logits(digits_recipe: Recipe, digits: Splits, tmp_path
     deployed = fe.evaluate(str(bundle.path), request)
     assert [result.clean for result in deployed.results] == [result.clean for result in trained.results]
     assert not fe.verify(str(bundle.path), fe.VerifyRequest("ort-cpu", images=10, queries=3, seed=0)).problems
+    timing = Timing(warmup_s=0.01, duration_s=0.05)
+    [measured] = fe.profile(str(bundle.path), fe.ProfileRequest(["ort-cpu"], lam=1.0, timing=timing)).runs
+    assert (measured.backend, measured.lam) == ("ort-cpu", 1.0)
     images = digits.test.as_float(slice(4))
     with fe.load(bundle.path, lam=0.5) as network:
         robust = network.predict(images)
