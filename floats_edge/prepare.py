@@ -17,8 +17,8 @@ from floats_edge.method.network_check import check_network
 from floats_edge.method.plan import Register, plan
 from floats_edge.networks.build import build, register
 from floats_edge.networks.normalize import normalize
-from floats_edge.networks.spec import ImageSpec
-from floats_edge.networks.weights import Report, load_weights
+from floats_edge.networks.spec import NO_CODE, Code, ImageSpec, NetworkSpec
+from floats_edge.networks.weights import load_weights
 from floats_edge.recipe import Condition, Recipe
 
 
@@ -31,14 +31,14 @@ class Prepared:
         layers: of it that fold; OAT's network has none.
         knob: lambda of a conditioned network; no other reads it. Its plan says what became of each layer.
         frozen: modules of the network that are not trained.
-        pretrained: what became of the pretrained tensors, if some were loaded.
+        pretrained: what the first weights are, for people; None: random ones, or none were asked for.
     """
 
     network: nn.Module
     layers: Layers
     knob: Knob
     frozen: tuple[nn.Module, ...] = ()
-    pretrained: Report | None = None
+    pretrained: str | None = None
 
     def learn(self) -> None:
         """Let all that is not frozen train: modes only."""
@@ -52,7 +52,7 @@ def prepare(
     images: ImageSpec,
     classes: int,
     device: str | torch.device = "cpu",
-    may_import: bool = False,
+    code: Code = NO_CODE,
     pretrained: bool = False,
 ) -> Prepared:
     """Build the network of ``recipe`` with the first weights of its seed, and condition it if its method does so.
@@ -62,16 +62,16 @@ def prepare(
         images: that it takes.
         classes: that it tells apart.
         device: where it is to be.
-        may_import: whether the user allowed code of the network source ``python`` to run.
-        pretrained: load the weights that the recipe names, if it names some.
+        code: of the user's that stands for the network.
+        pretrained: load the weights that the recipe names, if it names some; a module that was handed over has some.
 
     Raises:
         NetworkError: the network cannot be built, is none of images, or the method can do nothing with it.
     """
     with torch.random.fork_rng(devices=[]):  # layers draw from the global generator, which is the caller's
         torch.default_generator.manual_seed(recipe.seed)
-        network = build(recipe.model, classes, images.shape[0], may_import)
-        report = load_weights(network, recipe.model.weights) if pretrained and recipe.model.weights else None
+        network = build(recipe.model, classes, images.shape[0], code)
+        start = _loaded(network, recipe.model) if pretrained else None
         normalize(network, images.mean, images.std)
         sample, known = example(images), register(recipe.model)
         check_network(network, sample, classes)
@@ -85,9 +85,15 @@ def prepare(
     frozen = _frozen(network, recipe.train.frozen)
     network = network.to(device).to(memory_format=torch.channels_last)
     if recipe.method == "float":
-        return Prepared(network, conditioned_layers(network), knob, frozen, report)
+        return Prepared(network, conditioned_layers(network), knob, frozen, start)
     layers = {} if recipe.method == "oat" else ordinary_layers(network, knob.plan, known)
-    return Prepared(network, layers, knob, frozen, report)
+    return Prepared(network, layers, knob, frozen, start)
+
+
+def _loaded(network: nn.Module, spec: NetworkSpec) -> str | None:
+    if spec.source == "given":
+        return f"training starts from the weights that the {spec.name} had when it was handed over"
+    return None if spec.weights is None else str(load_weights(network, spec.weights))
 
 
 def _frozen(network: nn.Module, names: Collection[str]) -> tuple[nn.Module, ...]:

@@ -64,12 +64,13 @@ def compare(
     plan = load_plan(recipes, options)
     torch_name = torch_device(device)
     from floats_edge.compare import run
+    from floats_edge.networks.spec import Code
     from floats_edge.training.distributed import refuse_workers
 
     refuse_workers("floats-edge compare")
     folder = out or Path("runs") / Path(recipes[0]).stem
     reading = Reading(skip_damaged, tell_images(status_console()))
-    study = run.compare(plan, seeds, folder, _Progress(), data_dir, torch_name, split, reading, allow_code)
+    study = run.compare(plan, seeds, folder, _Progress(), data_dir, torch_name, split, reading, Code(allow_code))
     tables = study_tables(study)
     write_tables(tables, folder / "study.md")
     write_study_png(study, folder / "study.png")

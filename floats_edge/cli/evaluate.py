@@ -103,7 +103,7 @@ def evaluate(
         backend=backend,
         device=torch_name,
         reading=Reading(skip_damaged, tell_images(status_console())),
-        may_import=allow_code,
+        allow_code=allow_code,
     )
     with progress_bar("images") as bar:
         task = bar.add_task(f"evaluate {path}", total=None)

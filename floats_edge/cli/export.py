@@ -156,7 +156,7 @@ def export(
         int8=Int8Request(calibration or "minmax", keep, keep_worst, keep_precision or "fp32", sensitivity),
         allow_mismatch=allow_mismatch,
         reading=Reading(skip_damaged, tell_images(console)),
-        may_import=allow_code,
+        allow_code=allow_code,
     )
     added = is_bundle(path) and request.keeps_graphs
     with console.status("export") as status:

@@ -85,7 +85,7 @@ def train(
             data_dir=data_dir,
             device=torch_name,
             resume=resume,
-            may_import=allow_code,
+            allow_code=allow_code,
             reading=reading,
             observer=observer,
             workers=workers,

@@ -14,18 +14,19 @@ from floats_edge.artifacts.weights import pack_weights
 from floats_edge.baselines.oat import OatNetwork
 from floats_edge.method.fold import AffineLayers, clean_weights
 from floats_edge.method.layers import Layers
+from floats_edge.networks.spec import NO_CODE, Code
 from floats_edge.runtime.torch import deployed_network, trained_network
 
 
-def complexity(run: TrainingRun, may_import: bool = False) -> Complexity:
+def complexity(run: TrainingRun, code: Code = NO_CODE) -> Complexity:
     """Count the network of a finished run, without the channels that were cut."""
-    trained, shape = trained_network(run, may_import), run.checkpoint.images.shape
+    trained, shape = trained_network(run, code), run.checkpoint.images.shape
     parameters = sum(parameter.numel() for parameter in trained.network.parameters())
     if isinstance(network := trained.network, OatNetwork):
         macs = layer_macs(lambda images: network(images, 0.0), shape)[""]
         size = len(pack_tensors(_of_oat(run)))
         return Complexity(parameters=parameters, nonzeros=parameters, macs=macs, nonzero_macs=macs, bytes=size)
-    served = deployed_network(run, may_import)
+    served = deployed_network(run, code)
     parameters -= _removed(trained.layers, served.layers)
     masks = {name: layer.mask for name, layer in served.layers.items() if not layer.mask.all()}
     macs = layer_macs(served.network, shape)

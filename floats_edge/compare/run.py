@@ -17,6 +17,7 @@ from floats_edge.compare.plan import with_seed
 from floats_edge.data import Reading, Splits, load_data
 from floats_edge.evaluation.batch import evaluation_batch
 from floats_edge.evaluation.robustness import evaluate
+from floats_edge.networks.spec import NO_CODE, Code
 from floats_edge.recipe import Recipe
 from floats_edge.runtime.torch import trained_predictor
 from floats_edge.training.loop import Observer, train
@@ -44,7 +45,7 @@ def compare(
     device: str = "cpu",
     split: Split = "test",
     reading: Reading | None = None,
-    may_import: bool = False,
+    code: Code = NO_CODE,
 ) -> Study:
     """Train and evaluate the variants of a plan, seed by seed, and write ``study.json`` into the folder ``out``.
 
@@ -57,7 +58,7 @@ def compare(
         device: a torch device.
         split: images to evaluate on; choices belong on ``validation``.
         reading: how images are read from files.
-        may_import: whether the user allowed code of the network source ``python`` to run.
+        code: of the user's that stands for the network.
 
     Raises:
         RecipeError: a recipe does not fit its data, or its training diverges.
@@ -72,8 +73,8 @@ def compare(
             splits = load_data(recipe.data, recipe.seed, data_dir, reading=reading)
             folder = out / name / f"seed-{recipe.seed}"
             with watcher.training(f"{name}, seed {recipe.seed}", recipe.train.epochs) as observer:
-                run = train(recipe, splits, folder, observer, device, resume=True, may_import=may_import)
-            trials.append(_trial(name, run, splits, split, device, may_import))
+                run = train(recipe, splits, folder, observer, device, resume=True, code=code)
+            trials.append(_trial(name, run, splits, split, device, code))
             watcher.on_trial(trials[-1])
     recipe = next(iter(plan.values()))
     study = Study(
@@ -88,7 +89,7 @@ def compare(
     return study
 
 
-def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: str, may_import: bool) -> Trial:
+def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: str, code: Code) -> Trial:
     """Evaluate a finished run, unless that was done in the way of its recipe."""
     folder, checkpoint, recipe = run.path / split, run.checkpoint, run.checkpoint.recipe
     if (folder / TRIAL).is_file():
@@ -96,7 +97,7 @@ def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: st
         if (trial.weights_sha256, trial.evaluation) == (run.weights_sha256, recipe.evaluate):
             return trial
     images = (splits.test if split == "test" else splits.validation).first(recipe.evaluate.images)
-    network = trained_predictor(run, device, may_import)
+    network = trained_predictor(run, device, code)
     lambdas, attack, batch = recipe.evaluate.lambdas, recipe.evaluate.attack, evaluation_batch(recipe)
     results = evaluate(network, network, images, lambdas, attack, recipe.seed, batch=batch)
     alpha = checkpoint.history[-1].alpha.values()
@@ -109,7 +110,7 @@ def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: st
         weights_sha256=run.weights_sha256,
         evaluation=recipe.evaluate,
         results=results,
-        complexity=complexity(run, may_import),
+        complexity=complexity(run, code),
         steps=recipe.train.epochs * (len(splits.train) // recipe.train.batch_size),
         train_s=sum(epoch.seconds for epoch in checkpoint.history),
         largest_alpha=max(map(abs, alpha)) if alpha else None,

@@ -48,11 +48,12 @@ from floats_edge.errors import ArtifactError, BackendError, LambdaError, ParityE
 from floats_edge.evaluation.batch import evaluation_batch
 from floats_edge.evaluation.parity import GATES, check_parity, check_reference, measure_parity
 from floats_edge.method.fold import MOST_LAMBDAS, check_lambda
+from floats_edge.networks.spec import Code
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Predictor
 
 if TYPE_CHECKING:
-    pass
+    from torch import nn
 
 PARITY_IMAGES = 512
 GOLDEN_IMAGES = 8
@@ -91,7 +92,8 @@ class ExportRequest:
         int8: how to quantise, if that is the precision.
         allow_mismatch: export even what fails its gate; the manifest says so.
         reading: how images are read from files.
-        may_import: whether the user allowed code of the network source ``python`` to run; a bundle needs none.
+        allow_code: run what the network source ``python`` names; a bundle needs no code.
+        module: the network of a run that was handed over to training.
     """
 
     lambdas: tuple[float, ...] | Literal["runtime"] | None = None
@@ -102,7 +104,8 @@ class ExportRequest:
     int8: Int8Request = field(default_factory=Int8Request)
     allow_mismatch: bool = False
     reading: Reading = field(default_factory=Reading)
-    may_import: bool = False
+    allow_code: bool = False
+    module: "nn.Module | None" = None
 
     def __post_init__(self) -> None:
         if isinstance(self.lambdas, tuple):
@@ -160,7 +163,9 @@ def export(
     path, out, request = Path(path), Path(out), request or ExportRequest()
     data_dir = None if data_dir is None else Path(data_dir)
     if not is_bundle(path):
-        return _export(from_run(open_run(path), request.may_import, say), out, request, data_dir, say)
+        return _export(
+            from_run(open_run(path), Code(request.allow_code, request.module), say), out, request, data_dir, say
+        )
     bundle = open_sound(path)
     if request.keeps_graphs:
         return add_engines(bundle, out, request, say)

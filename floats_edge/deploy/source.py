@@ -11,6 +11,7 @@ from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.lambda_graph import Network
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.images import ImageKind
+from floats_edge.networks.spec import Code
 from floats_edge.recipe import Recipe
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Predictor
@@ -49,7 +50,7 @@ class Source:
         return ImageKind(self.labels, self.reference.image_shape)
 
 
-def from_run(run: TrainingRun, may_import: bool, say: Say) -> Source:
+def from_run(run: TrainingRun, code: Code, say: Say) -> Source:
     """A trained run; channels that were cut are removed.
 
     Raises:
@@ -65,11 +66,11 @@ def from_run(run: TrainingRun, may_import: bool, say: Say) -> Source:
             fix="pip install 'floats-edge[train]', or export a bundle elsewhere and add --trt to it here",
         ) from None
     say("tracing the network")
-    recipe, deployed = run.checkpoint.recipe, deployed_network(run, may_import)
+    recipe, deployed = run.checkpoint.recipe, deployed_network(run, code)
     twin = TorchPredictor(deployed.network, run.checkpoint.images.shape, LambdaWeights(deployed.layers))
     return Source(
         network=Network(template=onnx_graph.trace(twin.network, twin.image_shape), layers=deployed.layers),
-        reference=run_predictor(run, may_import=may_import),
+        reference=run_predictor(run, code=code),
         twin=lambda: twin,
         title=recipe.model.title,
         labels=run.checkpoint.labels,

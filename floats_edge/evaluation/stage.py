@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from floats_edge.artifacts.bundle import is_bundle, open_bundle
 from floats_edge.artifacts.checkpoint import open_run
@@ -15,6 +15,7 @@ from floats_edge.errors import ArtifactError, RecipeError
 from floats_edge.evaluation import robustness
 from floats_edge.evaluation.batch import evaluation_batch
 from floats_edge.images import ImageKind, Images
+from floats_edge.networks.spec import Code
 from floats_edge.recipe import Attack, Noise, Recipe, override_recipe
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Predictor
@@ -26,6 +27,9 @@ from floats_edge.runtime.torch import (
     trained_predictor,
 )
 from floats_edge.runtime.twin import BundleTwin
+
+if TYPE_CHECKING:
+    from torch import nn
 
 EOT = 10
 """Draws of resampled noise over which PGD averages a gradient."""
@@ -46,7 +50,8 @@ class EvaluateRequest:
         backend: that runs a bundle.
         device: on which PyTorch computes the attack.
         reading: how images are read from files.
-        may_import: whether the user allowed code of the network source ``python`` to run; a bundle needs none.
+        allow_code: run what the network source ``python`` names; a bundle needs no code.
+        module: the network of a run that was handed over to training.
     """
 
     lambdas: tuple[float, ...] = ()
@@ -59,7 +64,8 @@ class EvaluateRequest:
     backend: str = "ort-cpu"
     device: str = "cpu"
     reading: Reading = field(default_factory=Reading)
-    may_import: bool = False
+    allow_code: bool = False
+    module: "nn.Module | None" = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +156,7 @@ def _attack(recipe: Recipe, changes: dict[str, object]) -> Attack:
 
 
 def _open(path: Path, request: EvaluateRequest) -> _Opened:
-    device, may_import = request.device, request.may_import
+    device, code = request.device, Code(request.allow_code, request.module)
     if is_bundle(path) and request.noise == "resample":
         raise ArtifactError(
             f"{path} is a bundle, which computes with its frozen noise.",
@@ -164,8 +170,8 @@ def _open(path: Path, request: EvaluateRequest) -> _Opened:
         return _Opened(bundle_subject(bundle), manifest.recipe, kind, engine, BundleTwin(bundle, device))
     run = open_run(path)
     if request.noise == "resample":
-        network = resampled_predictor(run, request.seed, device, may_import)
+        network = resampled_predictor(run, request.seed, device, code)
     else:
-        network = trained_predictor(run, device, may_import)
+        network = trained_predictor(run, device, code)
     kind = ImageKind(run.checkpoint.labels, run.checkpoint.images.shape)
     return _Opened(run_subject(run), run.checkpoint.recipe, kind, network, network)

@@ -1,12 +1,17 @@
 """Which network, and which images it takes: values that recipes and checkpoints share. Imports no torch."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from typing_extensions import Self
 
-Source = Literal["builtin", "torchvision", "timm", "python"]
+if TYPE_CHECKING:
+    from torch import nn
+
+Source = Literal["builtin", "torchvision", "timm", "python", "given"]
+"""given: a module that was handed over in Python, and is so again to every stage that needs it."""
 Word = Annotated[str, Field(max_length=256)]
 Scalar = bool | int | float | Word | None
 Argument = Scalar | Annotated[list[Scalar], Field(max_length=64)]
@@ -36,6 +41,22 @@ class NetworkSpec(BaseModel):
         """The network and its arguments, for people."""
         origin = "" if self.source == "builtin" else f"{self.source} "
         return ", ".join((f"{origin}{self.name}", *(f"{key} {value}" for key, value in self.arguments.items())))
+
+
+@dataclass(frozen=True, eq=False)
+class Code:
+    """Code of the user's: no recipe, run or bundle can make it run by itself.
+
+    Attributes:
+        allowed: whether what the source ``python`` names may be imported and run.
+        module: what the source ``given`` stands for; it is copied, and stays as it is.
+    """
+
+    allowed: bool = False
+    module: "nn.Module | None" = None
+
+
+NO_CODE = Code()
 
 
 class ImageSpec(BaseModel):

@@ -18,6 +18,7 @@ from floats_edge.method.condition import fold, load_weights, unfilled
 from floats_edge.method.conditioning import resample_noise
 from floats_edge.method.fold import AffineLayer, Rule, weights_at
 from floats_edge.method.narrow import narrowed
+from floats_edge.networks.spec import NO_CODE, Code
 from floats_edge.prepare import Prepared, example, prepare
 from floats_edge.runtime.base import Images, Logits, Predictor
 from floats_edge.runtime.lambda_weights import LambdaWeights
@@ -164,7 +165,7 @@ class FoldedNetwork:
     layers: dict[str, AffineLayer]
 
 
-def folded_network(run: TrainingRun, may_import: bool = False) -> FoldedNetwork:
+def folded_network(run: TrainingRun, code: Code = NO_CODE) -> FoldedNetwork:
     """A network as it was trained, folded.
 
     Raises:
@@ -177,26 +178,26 @@ def folded_network(run: TrainingRun, may_import: bool = False) -> FoldedNetwork:
             f"{run.path} was trained by OAT, a baseline that cannot be folded into plain weights.",
             fix="floats-edge evaluate runs it as it is; to export, train with method: float",
         )
-    trained = trained_network(run, may_import)
+    trained = trained_network(run, code)
     layers = {name: layer.numpy() for name, layer in fold(trained.layers, run.checkpoint.recipe.condition.rule).items()}
     return FoldedNetwork(unfilled(trained.network, trained.layers), layers)
 
 
-def deployed_network(run: TrainingRun, may_import: bool = False) -> FoldedNetwork:
+def deployed_network(run: TrainingRun, code: Code = NO_CODE) -> FoldedNetwork:
     """A network as it is deployed: folded, the channels that were cut removed.
 
     Raises:
         ArtifactError: as for :func:`folded_network`.
         NetworkError: as for :func:`folded_network`.
     """
-    folded = folded_network(run, may_import)
+    folded = folded_network(run, code)
     if run.checkpoint.recipe.sparsity.pattern != "channel":
         return folded
     channels = channel_groups(folded.network, folded.layers, example(run.checkpoint.images))
     return FoldedNetwork(folded.network, narrowed(folded.network, folded.layers, channels))
 
 
-def trained_network(run: TrainingRun, may_import: bool = False) -> Prepared:
+def trained_network(run: TrainingRun, code: Code = NO_CODE) -> Prepared:
     """The network of a run as trained, in inference mode.
 
     Raises:
@@ -204,7 +205,7 @@ def trained_network(run: TrainingRun, may_import: bool = False) -> Prepared:
         NetworkError: the network is of code that the user did not allow to run, or can no longer be built.
     """
     checkpoint = run.checkpoint
-    prepared = prepare(checkpoint.recipe, checkpoint.images, len(checkpoint.labels), may_import=may_import)
+    prepared = prepare(checkpoint.recipe, checkpoint.images, len(checkpoint.labels), code=code)
     try:
         prepared.network.load_state_dict({name: torch.from_numpy(array) for name, array in run.weights().items()})
     except RuntimeError:
@@ -216,18 +217,16 @@ def trained_network(run: TrainingRun, may_import: bool = False) -> Prepared:
     return prepared
 
 
-def trained_predictor(run: TrainingRun, device: str = "cpu", may_import: bool = False) -> TorchPredictor | OatPredictor:
+def trained_predictor(run: TrainingRun, device: str = "cpu", code: Code = NO_CODE) -> TorchPredictor | OatPredictor:
     """The trained network of a run at every lambda it serves: folded, as it is deployed, unless it is OAT's."""
     if run.checkpoint.recipe.method != "oat":
-        return run_predictor(run, device, may_import)
-    network = trained_network(run, may_import).network
+        return run_predictor(run, device, code)
+    network = trained_network(run, code).network
     assert isinstance(network, OatNetwork)
     return OatPredictor(network, run.checkpoint.images.shape, device)
 
 
-def resampled_predictor(
-    run: TrainingRun, seed: int, device: str = "cpu", may_import: bool = False
-) -> ResampledPredictor:
+def resampled_predictor(run: TrainingRun, seed: int, device: str = "cpu", code: Code = NO_CODE) -> ResampledPredictor:
     """The FLOAT network of a run with fresh noise for every batch.
 
     Raises:
@@ -239,15 +238,15 @@ def resampled_predictor(
             f"{run.path} was trained by {checkpoint.recipe.method}: there is no noise in it to resample.",
             fix="leave --noise out, or evaluate a run of method: float",
         )
-    trained, rule = trained_network(run, may_import), checkpoint.recipe.condition.rule
+    trained, rule = trained_network(run, code), checkpoint.recipe.condition.rule
     return ResampledPredictor(trained, checkpoint.images.shape, rule, seed, device)
 
 
-def run_predictor(run: TrainingRun, device: str = "cpu", may_import: bool = False) -> TorchPredictor:
+def run_predictor(run: TrainingRun, device: str = "cpu", code: Code = NO_CODE) -> TorchPredictor:
     """The trained network of a run, folded, at any lambda.
 
     Raises:
         ArtifactError: it does not fold.
     """
-    folded = folded_network(run, may_import)
+    folded = folded_network(run, code)
     return TorchPredictor(folded.network, run.checkpoint.images.shape, LambdaWeights(folded.layers), device=device)

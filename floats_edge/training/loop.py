@@ -20,7 +20,7 @@ from floats_edge.data import Splits, channel_statistics
 from floats_edge.errors import ArtifactError, RecipeError
 from floats_edge.method.conditioning import conditioned_weights
 from floats_edge.networks.normalize import pretrained_statistics
-from floats_edge.networks.spec import ImageSpec
+from floats_edge.networks.spec import NO_CODE, Code, ImageSpec
 from floats_edge.prepare import example, prepare
 from floats_edge.recipe import Recipe
 from floats_edge.training import check
@@ -79,7 +79,7 @@ def train(
     device: str = "cpu",
     resume: bool = False,
     workers: Workers = ALONE,
-    may_import: bool = False,
+    code: Code = NO_CODE,
 ) -> TrainingRun:
     """Train the network of ``recipe`` and write a checkpoint into the folder ``path`` after every epoch.
 
@@ -93,7 +93,7 @@ def train(
             does not read of the recipe (how the network is evaluated) may have changed, and is written into the run.
         workers: who train together, each calling this with the same arguments; the first one writes. Resuming with as
             many gives the same bits.
-        may_import: whether the user allowed code of the network source ``python`` to run.
+        code: of the user's that stands for the network.
 
     Returns:
         The finished run.
@@ -107,7 +107,7 @@ def train(
         BackendError: a worker was lost.
     """
     with torch_settings(recipe.train):
-        _train(recipe, splits, path, observer, torch.device(device), resume, workers, may_import)
+        _train(recipe, splits, path, observer, torch.device(device), resume, workers, code)
     workers.wait()
     return open_run(path)
 
@@ -120,12 +120,12 @@ def _train(
     device: torch.device,
     resume: bool,
     workers: Workers,
-    may_import: bool,
+    code: Code,
 ) -> None:
     history: tuple[Epoch, ...] = ()
     with workers.first_leads():
         previous = previous_run(path, recipe, resume)
-        trainer = Trainer(recipe, splits, device, workers, may_import, pretrained=previous is None)
+        trainer = Trainer(recipe, splits, device, workers, code, pretrained=previous is None)
         if previous is not None:
             check_same_images(previous, trainer.kind, splits)
             history = previous.checkpoint.history
@@ -157,7 +157,7 @@ class Trainer:
         splits: Splits,
         device: torch.device,
         workers: Workers = ALONE,
-        may_import: bool = False,
+        code: Code = NO_CODE,
         pretrained: bool = True,
     ) -> None:
         workers.check_recipe(recipe)
@@ -174,7 +174,7 @@ class Trainer:
                 fix="lower train.batch_size",
             )
         self.attack = recipe.attack
-        prepared = prepare(recipe, self.kind, len(splits.labels), device, may_import, pretrained)
+        prepared = prepare(recipe, self.kind, len(splits.labels), device, code, pretrained)
         self.network, self.pretrained = prepared.network, prepared.pretrained
         self.weights_by_layer = conditioned_weights(self.network)
         self.updater = make_masks(
@@ -282,7 +282,7 @@ class Trainer:
         condition, falls_back = self.recipe.condition, self.recipe.train.overfitting == "pgd"
         remedy = "PGD takes over" if falls_back else "train with attack.kind=pgd, or with train.overfitting=pgd"
         remarks = (
-            str(self.pretrained) if self.pretrained is not None and epoch == 0 else None,
+            self.pretrained if epoch == 0 else None,
             self.updater.remark(epoch),
             self.precision.remark() if epoch == 0 else None,
             check.overfitting_remark(result, remedy),

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+from torch import nn
+
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun
 from floats_edge.data import Reading, load_data
+from floats_edge.networks.spec import Code, NetworkSpec
 from floats_edge.recipe import Recipe, load_recipe, override_recipe
 from floats_edge.training import loop
 from floats_edge.training.distributed import ALONE, Workers
@@ -27,7 +30,8 @@ def train(
     data_dir: str | Path | None = None,
     device: str = "cpu",
     resume: bool = False,
-    may_import: bool = False,
+    allow_code: bool = False,
+    module: nn.Module | None = None,
     reading: Reading | None = None,
     observer: loop.Observer | None = None,
     workers: Workers = ALONE,
@@ -41,7 +45,8 @@ def train(
         data_dir: image folder, or where data sets are downloaded to.
         device: a torch device.
         resume: continue the run in ``out`` if there is one, bit for bit.
-        may_import: allow code of the network source ``python`` to run.
+        allow_code: run what the network source ``python`` names.
+        module: the network, in place of the recipe's; its weights are where training starts.
         reading: how images are read from files; None: damaged ones are an error.
         observer: told of every step and epoch.
         workers: who train together, each calling this with the same arguments.
@@ -55,6 +60,9 @@ def train(
         BackendError: a worker was lost.
     """
     recipe = override_recipe(recipe, options) if isinstance(recipe, Recipe) else load_recipe(recipe, options)
+    code = Code(allow_code, module)
+    if module is not None:
+        recipe = recipe.model_copy(update={"model": NetworkSpec(source="given", name=type(module).__qualname__)})
     with workers.first_leads():
         splits = load_data(recipe.data, recipe.seed, None if data_dir is None else Path(data_dir), reading=reading)
-    return loop.train(recipe, splits, Path(out), observer or Unwatched(), device, resume, workers, may_import)
+    return loop.train(recipe, splits, Path(out), observer or Unwatched(), device, resume, workers, code)

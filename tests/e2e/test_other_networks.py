@@ -11,6 +11,7 @@ from floats_edge.artifacts.bundle import open_bundle
 from floats_edge.artifacts.checkpoint import open_run
 from floats_edge.cli.main import cli
 from floats_edge.data import load_data
+from floats_edge.networks.spec import Code
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.torch import run_predictor
 
@@ -58,7 +59,7 @@ def train(out: Path, *options: str, allow: bool = False) -> Path:
 def assert_computes_the_same(run: Path, bundle: Path) -> None:
     checkpoint = open_run(run).checkpoint
     images = load_data(checkpoint.recipe.data, checkpoint.recipe.seed).test.as_float(slice(32))
-    trained = run_predictor(open_run(run), may_import=True)
+    trained = run_predictor(open_run(run), code=Code(allowed=True))
     with open_predictor(open_bundle(bundle), "ort-cpu", 0.0) as engine:
         for lam in (0.0, 0.3, 1.0):
             wanted = (trained.set_lambda(lam), trained.predict(images))[1]

@@ -10,7 +10,7 @@ from torch import nn
 from floats_edge.errors import NetworkError
 from floats_edge.method.network_check import check_network
 from floats_edge.networks.build import build, register
-from floats_edge.networks.spec import NetworkSpec
+from floats_edge.networks.spec import Code, NetworkSpec
 
 CODE = """
 from pathlib import Path
@@ -110,14 +110,14 @@ def test_arguments_that_a_network_does_not_take(source: str, name: str, argument
 def test_a_name_of_python_code_imports_nothing_by_itself(code: str) -> None:
     with pytest.raises(NetworkError, match=f"{code}:build") as told:
         build(spec("python", f"{code}:build"), classes=5, channels=3)
-    assert "may_import=True" in told.value.fix
+    assert "allow_code=True" in told.value.fix
     assert not Path("imported").exists()
     assert code not in sys.modules
 
 
 @pytest.mark.parametrize("name", ["build", "Tiny"])
 def test_allowed_python_code_is_found_in_the_working_directory(code: str, name: str) -> None:
-    network = build(spec("python", f"{code}:{name}", width=6), classes=5, channels=2, may_import=True)
+    network = build(spec("python", f"{code}:{name}", width=6), classes=5, channels=2, code=Code(allowed=True))
     check_network(network, torch.rand(1, 2, 8, 8), classes=5)
     assert network.get_parameter("conv.weight").shape == (6, 2, 3, 3)
     assert Path("imported").exists()
@@ -135,13 +135,13 @@ def test_allowed_python_code_is_found_in_the_working_directory(code: str, name: 
 )
 def test_what_is_wrong_with_python_code_is_said(code: str, name: str, arguments: dict[str, object], what: str) -> None:
     with pytest.raises(NetworkError, match=what):
-        build(spec("python", f"{code}:{name}", **arguments), classes=5, channels=3, may_import=True)
+        build(spec("python", f"{code}:{name}", **arguments), classes=5, channels=3, code=Code(allowed=True))
 
 
 def test_a_module_that_is_nowhere_is_said_to_be(code: str) -> None:
     del code
     with pytest.raises(NetworkError, match="ModuleNotFoundError") as told:
-        build(spec("python", "no_such_package.networks:build"), classes=5, channels=3, may_import=True)
+        build(spec("python", "no_such_package.networks:build"), classes=5, channels=3, code=Code(allowed=True))
     assert "no_such_package" in told.value.fix
 
 
