@@ -46,7 +46,7 @@ class Source:
     @property
     def kind(self) -> ImageKind:
         """Which images the network takes."""
-        return ImageKind(self.labels, self.reference.image_shape)
+        return ImageKind(self.labels, self.reference.preprocessing)
 
 
 def from_run(run: TrainingRun, may_import: bool, say: Say) -> Source:
@@ -66,7 +66,7 @@ def from_run(run: TrainingRun, may_import: bool, say: Say) -> Source:
         ) from None
     say("tracing the network")
     recipe, deployed = run.checkpoint.recipe, deployed_network(run, may_import)
-    twin = TorchPredictor(deployed.network, run.checkpoint.images.shape, LambdaWeights(deployed.layers))
+    twin = TorchPredictor(deployed.network, run.checkpoint.images.preprocessing, LambdaWeights(deployed.layers))
     return Source(
         network=Network(template=onnx_graph.trace(twin.network, twin.image_shape), layers=deployed.layers),
         reference=run_predictor(run, may_import=may_import),

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
+
+from floats_edge.preprocessing import ResolvedPreprocessing, Shape
 
 Source = Literal["builtin", "torchvision", "timm", "python"]
 Word = Annotated[str, Field(max_length=256)]
@@ -43,9 +45,14 @@ class ImageSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    shape: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="(C, H, W) of one image")
+    preprocessing: ResolvedPreprocessing = Field(description="how an image becomes what the network takes")
     mean: tuple[float, ...] = Field(description="per channel, subtracted from the images inside the network")
     std: tuple[float, ...] = Field(description="per channel, divides the images inside the network")
+
+    @property
+    def shape(self) -> Shape:
+        """``(C, H, W)`` of one image."""
+        return self.preprocessing.shape
 
     @model_validator(mode="after")
     def _statistics_match(self) -> Self:
