@@ -11,13 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from floats_edge.errors import DataError
+from floats_edge.preprocessing import (
+    Pixels,
+    Preprocessing,
+    ResolvedPreprocessing,
+    Shape,
+    leaves_alone,
+    preprocessed,
+)
 
-Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Indices = NDArray[np.intp]
-Shape = tuple[int, int, int]
-"""``(C, H, W)`` of one image."""
-
 
 MEMORY = 2**30
 """Bytes that images may take in memory, unless told otherwise."""
@@ -102,11 +106,16 @@ class ImageKind:
 
     Attributes:
         labels: names of its classes, in the order of its logits.
-        shape: ``(C, H, W)`` of one image.
+        preprocessing: how an image becomes what the network takes.
     """
 
     labels: tuple[str, ...]
-    shape: Shape
+    preprocessing: ResolvedPreprocessing
+
+    @property
+    def shape(self) -> Shape:
+        """``(C, H, W)`` of what the network takes."""
+        return self.preprocessing.shape
 
     def check(self, labels: tuple[str, ...], images: Images) -> None:
         """Let ``images`` of the classes ``labels`` pass if they are of this kind.
@@ -124,11 +133,11 @@ class ImageKind:
                 fix="name images of the classes that it was trained on with --data-dir, or train a network on these",
             )
         if images.shape != self.shape:
-            (_, height, width), wanted, got = self.shape, *(_title(shape) for shape in (self.shape, images.shape))
+            wanted, got = (_title(shape) for shape in (self.shape, images.shape))
             raise DataError(
                 f"the images are not what the network takes: {wanted} wanted, {got} found.",
-                fix=f"resize them to {width}x{height} pixels, or name images like those that it was trained on with "
-                "--data-dir",
+                fix="set data.preprocessing as it was when the network was trained, or name images like those that it "
+                "was trained on with --data-dir",
             )
 
 
@@ -137,26 +146,21 @@ def _title(shape: Shape) -> str:
     return f"{width}x{height} pixels of {channels} channel{'s' if channels > 1 else ''}"
 
 
-def array_images(pixels: Pixels, labels: Labels, size: int | None) -> Images:
-    """Images ``[N, C, H, W]`` in memory, resized bilinearly to height and width ``size`` where these differ."""
-    shape = (pixels.shape[1], size or pixels.shape[2], size or pixels.shape[3])
+def array_images(pixels: Pixels, labels: Labels, preprocessing: Preprocessing) -> Images:
+    """Images ``[N, C, H, W]`` in memory, grey or red first, as a network takes them."""
+
+    def draw(position: int) -> Pixels:
+        return preprocessed(pixels[position].transpose(1, 2, 0), preprocessing)
+
+    shape = draw(0).shape
+    alike = leaves_alone((pixels.shape[1], pixels.shape[2], pixels.shape[3]), preprocessing)
 
     def read(indices: Indices) -> Pixels:
-        chosen = pixels[indices]
-        if chosen.shape[1:] == shape:
-            return np.ascontiguousarray(chosen)
-        return drawn(len(indices), shape, lambda i: _resized(chosen[i], shape[1:]))
+        if alike:
+            return np.ascontiguousarray(pixels[indices])
+        return drawn(len(indices), shape, lambda i: draw(indices[i]))
 
     return Images(labels, read)
-
-
-def _resized(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """One image ``[C, H, W]`` at another ``(height, width)``, bilinearly, channel by channel."""
-    from PIL import Image
-
-    height, width = size
-    planes = (Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR) for plane in image)
-    return np.stack([np.asarray(plane) for plane in planes])
 
 
 def drawn(count: int, shape: tuple[int, ...], draw: Callable[[int], Pixels]) -> Pixels:
@@ -173,7 +177,7 @@ def drawn(count: int, shape: tuple[int, ...], draw: Callable[[int], Pixels]) -> 
         raise DataError(
             f"{count} images of {shape[2]}x{shape[1]} pixels take {wanted / 2**20:.0f} MiB, "
             f"but {available / 2**20:.0f} MiB of memory are available.",
-            fix="make them smaller or fewer: train with -o data.image_size=PIXELS -o data.train_images=NUMBER, "
+            fix="make them smaller or fewer: train with -o data.preprocessing.size=PIXELS -o data.train_images=NUMBER, "
             "evaluate with --images NUMBER",
         )
     images = np.empty((count, *shape), dtype=np.uint8)

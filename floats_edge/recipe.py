@@ -23,6 +23,7 @@ from floats_edge.baselines.spec import Oat
 from floats_edge.errors import RecipeError
 from floats_edge.method.fold import MOST_LAMBDAS, Rule
 from floats_edge.networks.spec import NetworkSpec, Word
+from floats_edge.preprocessing import Preprocessing
 
 
 def _fraction(value: Any) -> Any:
@@ -123,8 +124,8 @@ class Data(Section):
 
     dataset: Literal["digits", "cifar10", "cifar100", "svhn", "stl10", "folder"] = "digits"
     root: Path | None = Field(default=None, description="image folder, or where a data set is downloaded to")
-    image_size: int | None = Field(
-        default=None, ge=4, le=512, description="height and width in pixels; None: as stored"
+    preprocessing: Preprocessing = Field(
+        default=Preprocessing(), description="how an image becomes what the network takes"
     )
     validation: float = Field(default=0.1, gt=0, lt=1, description="share of the training images held out for choices")
     train_images: int | None = Field(
@@ -141,6 +142,12 @@ class Data(Section):
         description="mean and deviation that images are normalised by: of the training images, or those that the "
         "published weights of a network of torchvision or timm expect",
     )
+
+    @model_validator(mode="after")
+    def _published_statistics_are_of_rgb(self) -> Self:
+        if self.statistics == "pretrained" and self.preprocessing.colours not in (None, "rgb"):
+            raise ValueError(f"statistics: pretrained are those of colours: rgb, not {self.preprocessing.colours}")
+        return self
 
 
 class Condition(Section):

@@ -27,6 +27,7 @@ from floats_edge.artifacts.bounds import (
 )
 from floats_edge.artifacts.files import FileEntry, FileName
 from floats_edge.method.fold import MOST_LAMBDAS
+from floats_edge.preprocessing import ResolvedPreprocessing
 from floats_edge.recipe import Attack, Lambda, Recipe, Section
 
 SCHEMA_VERSION = 2
@@ -57,6 +58,13 @@ class InputSpec(Section):
     shape: tuple[Axis, Axis, Axis] = Field(description="(C, H, W) of one image; the batch axis is dynamic in the graph")
     minimum: float = 0.0
     maximum: float = 1.0
+    preprocessing: ResolvedPreprocessing = Field(description="how an image becomes the input")
+
+    @model_validator(mode="after")
+    def _preprocessed_images_fit(self) -> Self:
+        if self.preprocessing.shape != self.shape:
+            raise ValueError(f"preprocessing gives images of {self.preprocessing.shape}, not of shape {self.shape}")
+        return self
 
 
 class OutputSpec(Section):

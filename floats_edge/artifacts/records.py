@@ -11,6 +11,7 @@ from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.artifacts.files import read_json, write_atomic
 from floats_edge.artifacts.manifest import Precision
+from floats_edge.preprocessing import ResolvedPreprocessing
 from floats_edge.recipe import Attack, Lambda, Noise, Section
 
 EVALUATION = "evaluation.json"
@@ -28,6 +29,7 @@ class Subject(Section):
     density: float
     mode: str | None = Field(description="lambda mode of a bundle")
     precision: str
+    preprocessing: ResolvedPreprocessing = Field(description="how an image becomes the network's input")
 
 
 class Share(Section):
@@ -304,6 +306,7 @@ def bundle_subject(bundle: Bundle) -> Subject:
         density=manifest.density,
         mode=manifest.lam.mode,
         precision=manifest.precision,
+        preprocessing=manifest.input.preprocessing,
     )
 
 
@@ -319,6 +322,7 @@ def run_subject(run: TrainingRun) -> Subject:
         density=checkpoint.history[-1].density,
         mode=None,
         precision="fp32",
+        preprocessing=checkpoint.images.preprocessing,
     )
 
 

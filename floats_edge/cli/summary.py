@@ -90,6 +90,7 @@ def _bundle_facts(manifest: Manifest) -> Iterable[tuple[str, str]]:
     served = manifest.lam.values
     yield "network", f"{manifest.network}, {len(manifest.output.labels)} classes"
     yield "input", f"{manifest.input.name}: {manifest.input.dtype} [N, {_dims(manifest.input.shape)}] in [0, 1]"
+    yield "images", manifest.input.preprocessing.title
     yield "output", f"{manifest.output.name}: {manifest.output.dtype} [N, {len(manifest.output.labels)}]"
     yield "labels", ", ".join(manifest.output.labels)
     yield "lambda", "any in [0, 1]" if served is None else ", ".join(f"{lam:g}" for lam in served)
@@ -125,6 +126,7 @@ def _run(run: TrainingRun) -> Summary:
 def _run_facts(run: TrainingRun) -> Iterable[tuple[str, str]]:
     checkpoint = run.checkpoint
     yield "network", f"{checkpoint.recipe.model.title}, {len(checkpoint.labels)} classes"
+    yield "input", checkpoint.images.preprocessing.title
     yield "labels", ", ".join(checkpoint.labels)
     yield "recipe", checkpoint.recipe.name
     if checkpoint.data is not None:

@@ -1,4 +1,4 @@
-"""One image file to pixels, and the rule for each kind of pixel that a file may hold.
+"""One image file, or one image that Pillow opened, to an upright image in RGB: the rule for each kind of pixel.
 
 All images come out as RGB of 8 bits, so a data set may mix all of these:
 
@@ -26,8 +26,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from floats_edge.images import Pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,29 +70,46 @@ def pillow_heeded() -> Iterator[None]:
         yield
 
 
-def decode(file: Path, size: tuple[int, int] | None) -> Pixels:
-    """One image file as uint8 ``[3, H, W]``, resized bilinearly to ``size`` (height, width) unless None.
+def decode(file: Path) -> "Image":
+    """One image file, upright, in RGB of 8 bits.
 
     Raises:
         DamagedError: it cannot be read.
     """
     from PIL import Image
 
+    with _damage_told():
+        try:
+            if not stat.S_ISREG(file.stat().st_mode):
+                raise DamagedError("it is not a file")
+            with Image.open(file, formats=_formats(file)) as image:
+                return upright_rgb(image)
+        except Image.UnidentifiedImageError:
+            raise DamagedError(_unidentified(file)) from None
+
+
+def upright_rgb(image: "Image") -> "Image":
+    """An image that Pillow opened or made, upright, in RGB of 8 bits.
+
+    Raises:
+        DamagedError: it cannot be read.
+    """
+    with _damage_told():
+        _check_size(image)
+        image.load()
+        return _upright(_rgb(image), image)
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """What Pillow raises of an image that cannot be read, as our own error."""
+    from PIL import Image
+
     try:
-        if not stat.S_ISREG(file.stat().st_mode):
-            raise DamagedError("it is not a file")
-        with Image.open(file, formats=_formats(file)) as image:
-            _check_size(image)
-            image.load()
-            rgb = _upright(_rgb(image), image)
-    except Image.UnidentifiedImageError:
-        raise DamagedError(_unidentified(file)) from None
+        yield
     except (*_UNREADABLE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DamagedError(" ".join(reason.split()).rstrip(".") or type(error).__name__) from None
-    if size is not None and (rgb.height, rgb.width) != size:
-        rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(rgb).transpose(2, 0, 1)
 
 
 def _formats(file: Path) -> list[str]:

@@ -11,13 +11,11 @@ import numpy as np
 from floats_edge.data.decode import DamagedError, decode, pillow_heeded
 from floats_edge.data.reading import Half
 from floats_edge.errors import DataError, printable
-from floats_edge.images import Images, Indices, Labels, Pixels, Shape, drawn
+from floats_edge.images import Images, Indices, Labels, drawn
+from floats_edge.preprocessing import Pixels, Preprocessing, Shape, preprocessed
 
 _MOST_TOLD = 10
 _CHUNK = 1024
-
-Size = tuple[int, int]
-"""Height and width."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,16 +39,16 @@ class Listing:
         return Listing(self.names, [self.files[i] for i in indices], self.labels[indices], self.passed_over)
 
 
-def file_half(listing: Listing, size: Size | None, shape: Shape | None) -> Half:
-    """The images of a listing, each decoded to ``shape``, ``(3, H, W)``; None: that of the first of them.
+def file_half(listing: Listing, preprocessing: Preprocessing, shape: Shape | None) -> Half:
+    """The images of a listing, each of which becomes one of ``shape``, ``(C, H, W)``; None: that of the first of them.
 
     Raises:
         DataError: that one is damaged; so are these, then.
     """
-    return Half(file_images(listing, size, shape), None, listing.passed_over)
+    return Half(file_images(listing, preprocessing, shape), None, listing.passed_over)
 
 
-def sound_half(listing: Listing, size: Size | None, shape: Shape | None, root: Path) -> Half:
+def sound_half(listing: Listing, preprocessing: Preprocessing, shape: Shape | None, root: Path) -> Half:
     """As :func:`file_half`, without the images that cannot be read; each is decoded to find out.
 
     Raises:
@@ -60,7 +58,7 @@ def sound_half(listing: Listing, size: Size | None, shape: Shape | None, root: P
     if len(damaged) == len(listing.files):
         raise damage(listing.files, damaged)
     readable = np.array([i for i in range(len(listing.files)) if i not in damaged], dtype=np.intp)
-    images = file_images(listing, size, shape or _shape(listing.take(readable).files, size))
+    images = file_images(listing, preprocessing, shape or _shape(listing.take(readable).files, preprocessing))
     reasons = tuple(printable(f"{_below(listing.files[i], root)}: {reason}") for i, reason in damaged.items())
     return Half(images, readable, listing.passed_over, reasons)
 
@@ -69,17 +67,17 @@ def _below(file: Path, root: Path) -> Path:
     return file.relative_to(root) if file.is_relative_to(root) else file
 
 
-def file_images(listing: Listing, size: Size | None, shape: Shape | None) -> Images:
+def file_images(listing: Listing, preprocessing: Preprocessing, shape: Shape | None) -> Images:
     """The images of a listing, read late; ``shape`` as for :func:`file_half`."""
     files = listing.files
-    wanted = shape or _shape(files, size)
+    wanted = shape or _shape(files, preprocessing)
 
     def draw(file: Path) -> Pixels:
-        image = decode(file, size)
+        image = file_pixels(file, preprocessing)
         if image.shape != wanted:
             raise DataError(
                 f"{file} is {image.shape[2]}x{image.shape[1]} pixels, other images are {wanted[2]}x{wanted[1]}.",
-                fix="resize all of them while reading: -o data.image_size=PIXELS",
+                fix="resize all of them while reading: -o data.preprocessing.size=PIXELS",
             )
         return image
 
@@ -93,10 +91,24 @@ def file_images(listing: Listing, size: Size | None, shape: Shape | None) -> Ima
     return Images(listing.labels, read)
 
 
-def _shape(files: Sequence[Path], size: Size | None) -> Shape:
+def file_pixels(file: Path, preprocessing: Preprocessing) -> Pixels:
+    """One image file as a network takes it, uint8 ``[C, H, W]``.
+
+    Raises:
+        DamagedError: it cannot be read.
+        DataError: it is too large or too thin.
+    """
+    image = decode(file)
+    try:
+        return preprocessed(image, preprocessing)
+    except DataError as error:
+        raise DataError(f"{file}: {error.what}", fix=error.fix) from None
+
+
+def _shape(files: Sequence[Path], preprocessing: Preprocessing) -> Shape:
     try:
         with pillow_heeded():
-            channels, height, width = decode(files[0], size).shape
+            channels, height, width = file_pixels(files[0], preprocessing).shape
     except DamagedError:
         raise damage(files, find_damaged(files)) from None
     return channels, height, width
@@ -115,7 +127,7 @@ def find_damaged(files: Sequence[Path]) -> dict[int, str]:
 
 def _why_unreadable(file: Path) -> str | None:
     try:
-        decode(file, None)
+        decode(file)
     except DamagedError as error:
         return str(error)
     return None

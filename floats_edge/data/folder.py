@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 
 from floats_edge.data import lists
-from floats_edge.data.files import Listing, Size, file_half, sound_half
+from floats_edge.data.files import Listing, file_half, sound_half
 from floats_edge.data.lists import ListFile
 from floats_edge.data.parts import LAYOUT, LOOSE, TEST_SHARE, ClassFolders, Cut, Part
 from floats_edge.data.reading import Half, Reading, Source
 from floats_edge.data.walk import entries, images_below, relative_name, visible, why_passed_over
 from floats_edge.errors import DataError
-from floats_edge.images import Shape
+from floats_edge.preprocessing import Preprocessing, Shape
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation")
@@ -54,14 +54,14 @@ class Layout:
     remarks: tuple[str, ...] = ()
 
 
-def folder_source(root: Path, size: Size | None, reading: Reading) -> Source:
+def folder_source(root: Path, preprocessing: Preprocessing, reading: Reading) -> Source:
     """The images in a folder or list, whose halves are looked for when they are asked for.
 
     Either half may be missing as long as nobody asks for it; the classes are those to train on, if these are there.
 
     Args:
         root: the folder or list.
-        size: to which images are resized; None: they have one size.
+        preprocessing: what is done with each image; without a size, all have one.
         reading: what is done about damaged images.
 
     Raises:
@@ -75,8 +75,8 @@ def folder_source(root: Path, size: Size | None, reading: Reading) -> Source:
 
     def half(listing: Listing, shape: Shape | None) -> Half:
         if reading.skip_damaged:
-            return sound_half(listing, size, shape, base)
-        return file_half(listing, size, shape)
+            return sound_half(listing, preprocessing, shape, base)
+        return file_half(listing, preprocessing, shape)
 
     return Source(
         names=names,

@@ -48,7 +48,8 @@ def load_data(
         data: the recipe's choice of images.
         seed: decides which training images are held out and which are left out; the test images do not depend on it.
         data_dir: the image folder or list, or where a data set is downloaded to; it stands in for ``data.root``.
-        kind: what the network takes that the images are for; None: it is yet to be trained on them.
+        kind: what the network takes that the images are for, whose preprocessing stands in for the recipe's; None: it
+            is yet to be trained on them.
         reading: what is done about damaged images, and who is told what was found; None: they are refused, nobody.
 
     Raises:
@@ -56,7 +57,7 @@ def load_data(
             folder is found when they are read.
     """
     reading = reading or Reading()
-    source = find_source(data, data_dir, reading)
+    source = find_source(data, data.preprocessing if kind is None else kind.preprocessing, data_dir, reading)
     half = source.train()
     if kind is not None:
         kind.check(source.names, half.all())
@@ -83,7 +84,7 @@ def load_test(data: Data, kind: ImageKind, data_dir: Path | None = None, reading
 
     Args:
         data: the recipe's choice of images.
-        kind: what the network takes.
+        kind: what the network takes, which says how its images are preprocessed.
         data_dir: as for :func:`load_data`.
         reading: as for :func:`load_data`.
 
@@ -91,7 +92,7 @@ def load_test(data: Data, kind: ImageKind, data_dir: Path | None = None, reading
         DataError: the images are missing or not of that kind.
     """
     reading = reading or Reading()
-    source = find_source(data, data_dir, reading)
+    source = find_source(data, kind.preprocessing, data_dir, reading)
     half = source.test(None)
     kind.check(source.names, half.all())
     test = _shuffled(half)

@@ -13,16 +13,18 @@ from floats_edge.data.reading import Half, Reading, Source
 from floats_edge.errors import DataError
 from floats_edge.folders import cache_folder
 from floats_edge.images import Labels, Pixels, array_images
+from floats_edge.preprocessing import Preprocessing
 from floats_edge.recipe import Data
 
 DIGITS_TEST_IMAGES = 500
 
 
-def find_source(data: Data, data_dir: Path | None, reading: Reading) -> Source:
+def find_source(data: Data, preprocessing: Preprocessing, data_dir: Path | None, reading: Reading) -> Source:
     """The data set of a recipe.
 
     Args:
         data: the recipe's choice of images.
+        preprocessing: what is done with each: the recipe's, or that of a network which is there already.
         data_dir: where it is; None: where the recipe says.
         reading: what is done about damaged images in a folder.
 
@@ -30,12 +32,12 @@ def find_source(data: Data, data_dir: Path | None, reading: Reading) -> Source:
         DataError: it is not there.
     """
     root = data_dir or data.root
-    return _SOURCES[data.dataset](data, None if root is None else root.expanduser(), reading)
+    return _SOURCES[data.dataset](data, preprocessing, None if root is None else root.expanduser(), reading)
 
 
-def _digits(data: Data, root: Path | None, reading: Reading) -> Source:
+def _digits(data: Data, preprocessing: Preprocessing, root: Path | None, reading: Reading) -> Source:
     """Scikit-learn's 1,797 scanned digits, 8x8 with values 0 to 16; 500 of them are the test images."""
-    del root, reading  # they come with scikit-learn
+    del data, root, reading  # they come with scikit-learn
     with _train_extra():
         from sklearn.datasets import load_digits
     images, target = load_digits(return_X_y=True)
@@ -45,12 +47,12 @@ def _digits(data: Data, root: Path | None, reading: Reading) -> Source:
     test, train = order[:DIGITS_TEST_IMAGES], order[DIGITS_TEST_IMAGES:]
     return Source(
         names=tuple(str(digit) for digit in range(10)),
-        train=lambda: Half(array_images(pixels[train], labels[train], data.image_size)),
-        test=lambda _: Half(array_images(pixels[test], labels[test], data.image_size)),
+        train=lambda: Half(array_images(pixels[train], labels[train], preprocessing)),
+        test=lambda _: Half(array_images(pixels[test], labels[test], preprocessing)),
     )
 
 
-def _torchvision(data: Data, root: Path | None, reading: Reading) -> Source:
+def _torchvision(data: Data, preprocessing: Preprocessing, root: Path | None, reading: Reading) -> Source:
     """One of torchvision's data sets, downloaded on demand."""
     del reading  # none of its images are files of their own
     with _train_extra():
@@ -78,8 +80,8 @@ def _torchvision(data: Data, root: Path | None, reading: Reading) -> Source:
     test = opened(test_split)
     return Source(
         names=tuple(getattr(test, "classes", None) or map(str, range(10))),
-        train=lambda: Half(array_images(*_torchvision_arrays(opened(train_split)), data.image_size)),
-        test=lambda _: Half(array_images(*_torchvision_arrays(test), data.image_size)),
+        train=lambda: Half(array_images(*_torchvision_arrays(opened(train_split)), preprocessing)),
+        test=lambda _: Half(array_images(*_torchvision_arrays(test), preprocessing)),
     )
 
 
@@ -100,13 +102,12 @@ def _torchvision_arrays(dataset: Any) -> tuple[Pixels, Labels]:
     return dataset.data, np.asarray(dataset.labels, dtype=np.int64)
 
 
-def _folder(data: Data, root: Path | None, reading: Reading) -> Source:
+def _folder(data: Data, preprocessing: Preprocessing, root: Path | None, reading: Reading) -> Source:
     """Images in a folder, or in a list of files."""
+    del data
     if root is None:
         raise DataError("the recipe names no image folder.", fix="add --data-dir FOLDER or -o data.root=FOLDER")
-    with _train_extra():
-        from PIL import Image  # noqa: F401 - so that what decodes below cannot fail for want of it
-    return folder_source(root, None if data.image_size is None else (data.image_size, data.image_size), reading)
+    return folder_source(root, preprocessing, reading)
 
 
 @contextmanager
@@ -120,7 +121,7 @@ def _train_extra() -> Iterator[None]:
         ) from None
 
 
-_SOURCES: dict[str, Callable[[Data, Path | None, Reading], Source]] = {
+_SOURCES: dict[str, Callable[[Data, Preprocessing, Path | None, Reading], Source]] = {
     "digits": _digits,
     "cifar10": _torchvision,
     "cifar100": _torchvision,

@@ -291,7 +291,7 @@ def _write_graphs(
     return Manifest(
         floats_edge_version=__version__,
         network=source.title,
-        input=InputSpec(shape=source.reference.image_shape),
+        input=InputSpec(shape=source.reference.image_shape, preprocessing=source.reference.preprocessing),
         output=OutputSpec(labels=source.labels),
         lam=lam,
         precision=precision,

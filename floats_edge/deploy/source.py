@@ -47,7 +47,7 @@ class Source:
     @property
     def kind(self) -> ImageKind:
         """Which images the network takes."""
-        return ImageKind(self.labels, self.reference.image_shape)
+        return ImageKind(self.labels, self.reference.preprocessing)
 
 
 def from_run(run: TrainingRun, code: Code, say: Say) -> Source:
@@ -67,7 +67,7 @@ def from_run(run: TrainingRun, code: Code, say: Say) -> Source:
         ) from None
     say("tracing the network")
     recipe, deployed = run.checkpoint.recipe, deployed_network(run, code)
-    twin = TorchPredictor(deployed.network, run.checkpoint.images.shape, LambdaWeights(deployed.layers))
+    twin = TorchPredictor(deployed.network, run.checkpoint.images.preprocessing, LambdaWeights(deployed.layers))
     return Source(
         network=Network(template=onnx_graph.trace(twin.network, twin.image_shape), layers=deployed.layers),
         reference=run_predictor(run, code=code),

@@ -83,7 +83,7 @@ def verify(
     manifest = bundle.manifest.without_verdict(request.backend)
     judged_anew = Bundle(bundle.path, manifest)
     recipe, lambdas = manifest.recipe, manifest.lam.values or manifest.recipe.evaluate.lambdas
-    kind = ImageKind(manifest.output.labels, manifest.input.shape)
+    kind = ImageKind(manifest.output.labels, manifest.input.preprocessing)
     test = load_test(recipe.data, kind, data_dir, request.reading)
     images = test.first(request.images)
     batch = evaluation_batch(recipe)

@@ -166,12 +166,12 @@ def _open(path: Path, request: EvaluateRequest) -> _Opened:
         bundle = open_bundle(path)
         manifest = bundle.manifest
         engine = open_predictor(bundle, request.backend, (manifest.lam.values or (0.0,))[0])
-        kind = ImageKind(manifest.output.labels, manifest.input.shape)
+        kind = ImageKind(manifest.output.labels, manifest.input.preprocessing)
         return _Opened(bundle_subject(bundle), manifest.recipe, kind, engine, BundleTwin(bundle, device))
     run = open_run(path)
     if request.noise == "resample":
         network = resampled_predictor(run, request.seed, device, code)
     else:
         network = trained_predictor(run, device, code)
-    kind = ImageKind(run.checkpoint.labels, run.checkpoint.images.shape)
+    kind = ImageKind(run.checkpoint.labels, run.checkpoint.images.preprocessing)
     return _Opened(run_subject(run), run.checkpoint.recipe, kind, network, network)

@@ -67,7 +67,7 @@ def _output(network: nn.Module, images: Tensor) -> object:
         raise NetworkError(
             f"the network does not run on images of shape {list(images.shape)} in {mode} mode: "
             f"{type(error).__name__}: {error}",
-            fix="give images of the size that the network takes: data.image_size in a recipe",
+            fix="give images of the size that the network takes: data.preprocessing.size in a recipe",
         ) from error
 
 

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
+
+from floats_edge.preprocessing import ResolvedPreprocessing, Shape
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,9 +66,14 @@ class ImageSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    shape: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="(C, H, W) of one image")
+    preprocessing: ResolvedPreprocessing = Field(description="how an image becomes what the network takes")
     mean: tuple[float, ...] = Field(description="per channel, subtracted from the images inside the network")
     std: tuple[float, ...] = Field(description="per channel, divides the images inside the network")
+
+    @property
+    def shape(self) -> Shape:
+        """``(C, H, W)`` of one image."""
+        return self.preprocessing.shape
 
     @model_validator(mode="after")
     def _statistics_match(self) -> Self:

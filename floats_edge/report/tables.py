@@ -94,13 +94,14 @@ def subject_table(content: Content) -> Table:
             f"{subject.density:.1%}",
             subject.mode or "any lambda",
             subject.precision,
+            subject.preprocessing.title,
             f"{subject.sha256[:12]}…",
             subject.path,
         )
         for label, subject in content.subjects.items()
     )
-    columns = ("subject", "recipe", "model", "density", "lambda mode", "precision", "weights (sha256)", "path")
-    details = ("weights (sha256)", "path")
+    details = ("images", "weights (sha256)", "path")
+    columns = ("subject", "recipe", "model", "density", "lambda mode", "precision", *details)
     return make_table("Subjects", columns, rows, figures=("density",), details=details)
 
 

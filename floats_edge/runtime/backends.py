@@ -61,7 +61,7 @@ def open_predictor(bundle: Bundle, backend: str, lam: float, host: Host = DEFAUL
 def load(
     bundle: str | Path, lam: float | None = None, backend: str = "ort-cpu", host: Host = DEFAULT_HOST
 ) -> Predictor:
-    """A bundle, ready to predict: ``network.predict(images)``, after ``network.set_lambda(0.7)`` more robustly.
+    """A bundle, ready to predict: ``network.predict_images(["a.jpg"])``; ``network.set_lambda(0.7)`` is more robust.
 
     Args:
         bundle: its folder.

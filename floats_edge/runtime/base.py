@@ -1,11 +1,11 @@
 """The one interface behind which every engine runs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,10 @@ from floats_edge.artifacts.bundle import EXPORT_AGAIN
 from floats_edge.artifacts.records import Reading
 from floats_edge.errors import ArtifactError, LambdaError
 from floats_edge.method.fold import check_lambda
+from floats_edge.preprocessing import ResolvedPreprocessing
+
+if TYPE_CHECKING:
+    from floats_edge.data.pictures import Picture
 
 Images = NDArray[np.float32]
 Logits = NDArray[np.float32]
@@ -80,7 +84,8 @@ class Predictor(ABC):
 
     Attributes:
         backend: name of the backend that runs it, for example ``ort-cpu``.
-        image_shape: ``(C, H, W)`` of one image.
+        preprocessing: how an image becomes what it takes.
+        image_shape: ``(C, H, W)`` of that.
         lambdas: the lambdas it can serve: a tuple of values, or None for any in [0, 1].
         lam: the lambda in force.
         threads: threads of the host that one inference may use; None: the backend decides.
@@ -95,10 +100,11 @@ class Predictor(ABC):
     remedy: str = EXPORT_AGAIN
 
     def __init__(
-        self, backend: str, image_shape: tuple[int, int, int], lambdas: tuple[float, ...] | None, lam: float
+        self, backend: str, preprocessing: ResolvedPreprocessing, lambdas: tuple[float, ...] | None, lam: float
     ) -> None:
         self.backend = backend
-        self.image_shape = image_shape
+        self.preprocessing = preprocessing
+        self.image_shape = preprocessing.shape
         self.lambdas = lambdas
         self.lam = lam
 
@@ -124,9 +130,26 @@ class Predictor(ABC):
             raise ArtifactError(
                 f"the network takes float32 images of shape [N, {', '.join(map(str, self.image_shape))}] in [0, 1], "
                 f"not {images.dtype} {list(images.shape)}.",
-                fix="resize the images and divide 8-bit values by 255; normalisation is inside the network",
+                fix="give files or 8-bit images to predict_images, which resizes them and divides by 255; "
+                "normalisation is inside the network",
             )
         return self._infer(np.ascontiguousarray(images))
+
+    def predict_images(self, images: "Sequence[Picture]", batch: int = 128) -> Logits:
+        """Logits ``[N, classes]`` (float32) of images as they come, each preprocessed as in training.
+
+        Args:
+            images: paths of image files, images of Pillow, or arrays of uint8 ``[H, W, 3]``, red first (those of OpenCV
+                are blue first: ``frame[..., ::-1]``), ``[H, W, 1]`` or ``[H, W]``; of any size.
+            batch: how many at once. Evaluating takes as many as a step of training, at most 128; logits of another
+                batch size may differ in their last bits.
+
+        Raises:
+            DataError: there is none, one is damaged, or none of these.
+        """
+        from floats_edge.data.pictures import picture_batches  # Pillow, where it is wanted
+
+        return np.concatenate([self.predict(part) for part in picture_batches(images, self.preprocessing, batch)])
 
     def close(self) -> None:  # noqa: B027 - optional to override
         """Release what the backend holds; the predictor cannot be used afterwards."""

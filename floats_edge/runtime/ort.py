@@ -54,7 +54,7 @@ class OrtPredictor(Predictor):
     def __init__(self, bundle: Bundle, backend: str, serve: Serve, host: Host) -> None:
         name = f"{backend}, bf16 emulated" if is_emulated(bundle, backend) else backend
         lambdas = bundle.manifest.lam.values
-        super().__init__(name, bundle.manifest.input.shape, lambdas, lambdas[0] if lambdas else 0.0)
+        super().__init__(name, bundle.manifest.input.preprocessing, lambdas, lambdas[0] if lambdas else 0.0)
         self.threads = host.threads
         self.computes_on = "gpu" if on_gpu(backend) else "cpu"
         self._serve = serve

@@ -20,6 +20,7 @@ from floats_edge.method.fold import AffineLayer, Rule, weights_at
 from floats_edge.method.narrow import narrowed
 from floats_edge.networks.spec import NO_CODE, Code
 from floats_edge.prepare import Prepared, example, prepare
+from floats_edge.preprocessing import ResolvedPreprocessing
 from floats_edge.runtime.base import Images, Logits, Predictor
 from floats_edge.runtime.lambda_weights import LambdaWeights
 
@@ -37,15 +38,15 @@ class TorchPredictor(Predictor):
 
     Args:
         network: of plain layers.
-        image_shape: ``(C, H, W)`` of its images.
+        preprocessing: how an image becomes what it takes.
         weights: its weights at every lambda.
         device: a torch device.
     """
 
     def __init__(
-        self, network: nn.Module, image_shape: tuple[int, int, int], weights: WeightSource, device: str = "cpu"
+        self, network: nn.Module, preprocessing: ResolvedPreprocessing, weights: WeightSource, device: str = "cpu"
     ) -> None:
-        super().__init__(f"torch-{device}", image_shape, None, 0.0)
+        super().__init__(f"torch-{device}", preprocessing, None, 0.0)
         self.device = torch.device(device)
         self.network = network.to(self.device)
         self._weights = weights
@@ -65,16 +66,16 @@ class ResampledPredictor(Predictor):
 
     Args:
         trained: the network.
-        image_shape: ``(C, H, W)`` of its images.
+        preprocessing: how an image becomes what it takes.
         rule: how a lambda is served.
         seed: of the noise, which starts over when lambda is set.
         device: a torch device.
     """
 
     def __init__(
-        self, trained: Prepared, image_shape: tuple[int, int, int], rule: Rule, seed: int, device: str = "cpu"
+        self, trained: Prepared, preprocessing: ResolvedPreprocessing, rule: Rule, seed: int, device: str = "cpu"
     ) -> None:
-        super().__init__(f"torch-{device}", image_shape, None, 0.0)
+        super().__init__(f"torch-{device}", preprocessing, None, 0.0)
         self.device = torch.device(device)
         trained.network.to(self.device)
         self._trained = trained
@@ -118,12 +119,12 @@ class OatPredictor(Predictor):
 
     Args:
         network: as trained.
-        image_shape: ``(C, H, W)`` of its images.
+        preprocessing: how an image becomes what it takes.
         device: a torch device.
     """
 
-    def __init__(self, network: OatNetwork, image_shape: tuple[int, int, int], device: str = "cpu") -> None:
-        super().__init__(f"torch-{device}", image_shape, network.oat.served, 0.0)
+    def __init__(self, network: OatNetwork, preprocessing: ResolvedPreprocessing, device: str = "cpu") -> None:
+        super().__init__(f"torch-{device}", preprocessing, network.oat.served, 0.0)
         self.device = torch.device(device)
         self._oat = network.to(self.device)
 
@@ -223,7 +224,7 @@ def trained_predictor(run: TrainingRun, device: str = "cpu", code: Code = NO_COD
         return run_predictor(run, device, code)
     network = trained_network(run, code).network
     assert isinstance(network, OatNetwork)
-    return OatPredictor(network, run.checkpoint.images.shape, device)
+    return OatPredictor(network, run.checkpoint.images.preprocessing, device)
 
 
 def resampled_predictor(run: TrainingRun, seed: int, device: str = "cpu", code: Code = NO_CODE) -> ResampledPredictor:
@@ -239,7 +240,7 @@ def resampled_predictor(run: TrainingRun, seed: int, device: str = "cpu", code: 
             fix="leave --noise out, or evaluate a run of method: float",
         )
     trained, rule = trained_network(run, code), checkpoint.recipe.condition.rule
-    return ResampledPredictor(trained, checkpoint.images.shape, rule, seed, device)
+    return ResampledPredictor(trained, checkpoint.images.preprocessing, rule, seed, device)
 
 
 def run_predictor(run: TrainingRun, device: str = "cpu", code: Code = NO_CODE) -> TorchPredictor:
@@ -249,4 +250,5 @@ def run_predictor(run: TrainingRun, device: str = "cpu", code: Code = NO_CODE) -
         ArtifactError: it does not fold.
     """
     folded = folded_network(run, code)
-    return TorchPredictor(folded.network, run.checkpoint.images.shape, LambdaWeights(folded.layers), device=device)
+    preprocessing = run.checkpoint.images.preprocessing
+    return TorchPredictor(folded.network, preprocessing, LambdaWeights(folded.layers), device=device)

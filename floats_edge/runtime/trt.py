@@ -116,7 +116,7 @@ class TrtPredictor(Predictor):
         manifest = bundle.manifest
         lambdas = manifest.lam.values
         name = "trt, CUDA graph" if host.cuda_graph else "trt"
-        super().__init__(name, manifest.input.shape, lambdas, 0.0 if lambdas is None else lambdas[0])
+        super().__init__(name, manifest.input.preprocessing, lambdas, 0.0 if lambdas is None else lambdas[0])
         self._cuda = cuda
         self._free_before, _ = cuda.memory_info()
         self._plan_bytes = sum(manifest.files[engine.file].bytes for engine in engines.values())

@@ -42,7 +42,7 @@ class BundleTwin(Predictor):
     def __init__(self, bundle: Bundle, device: str = "cpu") -> None:
         manifest = bundle.manifest
         lambdas = manifest.lam.values
-        super().__init__(f"torch-{device}", manifest.input.shape, lambdas, lambdas[0] if lambdas else 0.0)
+        super().__init__(f"torch-{device}", manifest.input.preprocessing, lambdas, lambdas[0] if lambdas else 0.0)
         self.device = torch.device(device)
         by_mode: dict[str, Callable[[Bundle, torch.device], Serve]] = {
             "fixed": _bank,

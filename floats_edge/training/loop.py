@@ -347,4 +347,5 @@ def image_spec(recipe: Recipe, splits: Splits) -> ImageSpec:
             f"the published weights of {recipe.model.title} expect no known statistics of {channels} channels.",
             fix="leave data.statistics at images",
         )
-    return ImageSpec(shape=(channels, height, width), mean=mean, std=std)
+    preprocessing = recipe.data.preprocessing.resolved((channels, height, width))
+    return ImageSpec(preprocessing=preprocessing, mean=mean, std=std)

@@ -65,7 +65,7 @@ def check_same_images(run: TrainingRun, spec: ImageSpec, splits: Splits) -> None
     """
     remedy = "resume with the --data-dir it was trained with, or choose another --out"
     try:
-        ImageKind(run.checkpoint.labels, run.checkpoint.images.shape).check(splits.labels, splits.train)
+        ImageKind(run.checkpoint.labels, run.checkpoint.images.preprocessing).check(splits.labels, splits.train)
     except DataError as error:
         raise ArtifactError(f"{run.path} was trained on other images: {error.what}", fix=remedy) from None
     if run.checkpoint.images != spec:

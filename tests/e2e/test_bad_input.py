@@ -29,7 +29,7 @@ QUICK = [
     "-o",
     "train.epochs=1",
     "-o",
-    "data.image_size=8",
+    "data.preprocessing.size=8",
     "-o",
     "model.arguments.width=4",
     "-o",
@@ -223,7 +223,7 @@ class TestData:
             "train.epochs=1",
             "train.batch_size=16",
             "model.arguments.width=4",
-            "data.image_size=8",
+            "data.preprocessing.size=8",
         )
         words = [word for option in options for word in ("-o", option)]
         return floats_edge("train", "quickstart", *words, "--data-dir", folder, "--out", out, "--device", "cpu")

@@ -18,7 +18,7 @@ from floats_edge.runtime.torch import run_predictor
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FEW = (
-    "data={dataset: digits, image_size: 32, crop: 0, train_images: 256}",
+    "data={dataset: digits, preprocessing: {size: 32}, crop: 0, train_images: 256}",
     "train={epochs: 1, batch_size: 32, lr: 0.02}",
     "evaluate={attack: {kind: pgd, epsilon: 0.15, steps: 2}, images: 20, lambdas: [0, 0.5, 1]}",
 )

@@ -46,7 +46,8 @@ def test_deterministic_runs_have_the_same_bits(option, digits_recipe, few, silen
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL gives each worker a GPU of its own; there is but one")
 def test_two_workers_learn_as_one(tmp_path):
-    words = ("-o", "train.epochs=2", "-o", "data.image_size=8", "-o", "model.arguments.width=8", "--device", "cuda")
+    options = ("train.epochs=2", "data.preprocessing.size=8", "model.arguments.width=8")
+    words = (*(word for option in options for word in ("-o", option)), "--device", "cuda")
     alone = (sys.executable, "-m", "floats_edge", "train", "quickstart", *words, "--out", tmp_path / "alone")
     launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "floats_edge")
     for command in (alone, (*launcher, *alone[3:-1], tmp_path / "together")):

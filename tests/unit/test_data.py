@@ -1,6 +1,5 @@
 """Splits of real digits, of real CIFAR images, and of image folders in every state of disrepair."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from PIL import Image
 from floats_edge.data import Splits, channel_statistics, load_data, load_test
 from floats_edge.errors import DataError
 from floats_edge.images import ImageKind, Images
+from floats_edge.preprocessing import Preprocessing, preprocessed
 from floats_edge.recipe import Data
 
 CLASSES = ("ant", "bee")
@@ -58,7 +58,7 @@ def read_all(data: Data, seed: int = 0) -> Splits:
 
 class TestDigits:
     def test_splits(self) -> None:
-        splits = load_data(Data(image_size=16), seed=0)
+        splits = load_data(Data(preprocessing=Preprocessing(size=(16, 16))), seed=0)
         assert (len(splits.train), len(splits.validation), len(splits.test)) == (1167, 130, 500)
         assert splits.train.pixels.shape == (1167, 1, 16, 16)
         assert splits.train.pixels.dtype == np.uint8
@@ -93,7 +93,8 @@ class TestDigits:
         np.testing.assert_array_equal(images.as_float(np.array([2, 0])).reshape(-1), [1, 0])
 
     def test_a_recipe_gives_the_same_arrays_again(self) -> None:
-        assert_same(load_data(Data(image_size=12), seed=5), load_data(Data(image_size=12), seed=5))
+        data = Data(preprocessing=Preprocessing(size=(12, 12)))
+        assert_same(load_data(data, seed=5), load_data(data, seed=5))
 
     def test_a_seed_moves_train_and_validation_but_never_test(self) -> None:
         first, second = load_data(Data(), seed=0), load_data(Data(validation=0.3, train_images=100), seed=1)
@@ -181,7 +182,7 @@ class TestFolder:
     def test_sizes_are_made_equal(self, folder: Path) -> None:
         write_image(folder / "train" / "ant" / "0.jpg", size=(20, 31))
         write_image(folder / "test" / "bee" / "9.JPEG", size=(7, 5))
-        splits = load_data(in_folder(folder, image_size=10), seed=0)
+        splits = load_data(in_folder(folder, preprocessing={"size": 10}), seed=0)
         assert splits.train.pixels.shape[1:] == splits.test.pixels.shape[1:] == (3, 10, 10)
 
     def test_other_files_are_left_alone(self, folder: Path) -> None:
@@ -233,11 +234,11 @@ class TestFolder:
             read_all(in_folder(folder))
         assert "remove" in error.value.fix
 
-    def test_unequal_sizes_without_image_size(self, folder: Path) -> None:
+    def test_unequal_sizes_without_a_size(self, folder: Path) -> None:
         write_image(folder / "test" / "bee" / "1.png", size=(9, 8))
         with pytest.raises(DataError, match=r"1\.png is 9x8 pixels, other images are 8x8") as error:
             read_all(in_folder(folder))
-        assert "data.image_size" in error.value.fix
+        assert "data.preprocessing.size" in error.value.fix
 
     @pytest.mark.parametrize("share", [0.01, 0.99])
     def test_validation_share_that_leaves_nothing(self, folder: Path, share: float) -> None:
@@ -256,22 +257,20 @@ class TestFolder:
             available = 10 * 2**20
 
         monkeypatch.setattr("psutil.virtual_memory", Memory)
-        read_all(in_folder(folder, image_size=64))
+        read_all(in_folder(folder, preprocessing={"size": 64}))
         with pytest.raises(DataError, match=r"18 images of 512x512 pixels take 14 MiB, but 10 MiB") as error:
-            read_all(in_folder(folder, image_size=512))
+            read_all(in_folder(folder, preprocessing={"size": 512}))
         assert "--images" in error.value.fix
 
-    def test_without_pillow(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "PIL", None)
-        with pytest.raises(DataError, match="package that is not there") as error:
-            load_data(in_folder(folder), seed=0)
-        assert error.value.fix == "pip install 'floats-edge[train]'"
+
+def kind_of(labels: tuple[str, ...], shape: tuple[int, int, int], **choices: object) -> ImageKind:
+    return ImageKind(labels, Preprocessing.model_validate(choices).resolved(shape))
 
 
 class TestKind:
-    """Images for a network that is there already must be of its classes and its shape."""
+    """Images for a network that is there already must be of its classes, and become what it takes."""
 
-    KIND = ImageKind(CLASSES, (3, 8, 8))
+    KIND = kind_of(CLASSES, (3, 8, 8))
 
     def test_test_images_alone_are_those_of_the_splits(self, folder: Path) -> None:
         splits = read_all(in_folder(folder))
@@ -279,7 +278,7 @@ class TestKind:
         alone = load_test(in_folder(folder), self.KIND)
         np.testing.assert_array_equal(alone.pixels, splits.test.pixels)
         np.testing.assert_array_equal(alone.labels, splits.test.labels)
-        digits = load_test(Data(), ImageKind(tuple("0123456789"), (1, 8, 8)))
+        digits = load_test(Data(), kind_of(tuple("0123456789"), (1, 8, 8)))
         np.testing.assert_array_equal(digits.pixels, load_data(Data(), seed=0).test.pixels)
 
     def test_training_images_need_not_be_whole(self, folder: Path) -> None:
@@ -297,29 +296,31 @@ class TestKind:
         ],
     )
     def test_classes(self, folder: Path, labels: tuple[str, ...], message: str) -> None:
-        kind = ImageKind(labels, (3, 8, 8))
+        kind = kind_of(labels, (3, 8, 8))
         for load in (lambda: load_data(in_folder(folder), 0, None, kind), lambda: load_test(in_folder(folder), kind)):
             with pytest.raises(DataError, match=rf"not of the network's classes: {message}\.") as error:
                 load()
             assert "--data-dir" in error.value.fix
 
     @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 8), (3, 8, 16)])
-    def test_shape(self, folder: Path, shape: tuple[int, int, int]) -> None:
-        kind = ImageKind(CLASSES, shape)
-        for load in (lambda: load_data(in_folder(folder), 0, None, kind), lambda: load_test(in_folder(folder), kind)):
-            with pytest.raises(DataError, match=r"8x8 pixels of 3 channels found\.") as error:
-                load()
-            assert f"resize them to {shape[2]}x{shape[1]} pixels" in error.value.fix
-
-    def test_images_that_the_recipe_resizes_may_have_any_size(self, folder: Path) -> None:
-        kind = ImageKind(CLASSES, (3, 12, 12))
+    def test_they_become_what_it_takes_whatever_the_recipe_says(
+        self, folder: Path, shape: tuple[int, int, int]
+    ) -> None:
+        kind = kind_of(CLASSES, shape, resize="pad")
         write_image(folder / "test" / "bee" / "1.png", size=(9, 20))
-        assert load_test(in_folder(folder, image_size=12), kind).pixels.shape == (10, 3, 12, 12)
+        for data in (in_folder(folder), in_folder(folder, preprocessing={"size": 5})):
+            alone, splits = load_test(data, kind), load_data(data, 0, None, kind)
+            assert alone.shape == splits.train.shape == shape
+            np.testing.assert_array_equal(alone.pixels, splits.test.pixels)
+        stored = np.stack(
+            [preprocessed(np.asarray(Image.open(f)), kind.preprocessing) for f in folder.rglob("test/bee/*")]
+        )
+        assert {image.tobytes() for image in alone.pixels[alone.labels == 1]} == {image.tobytes() for image in stored}
 
-    def test_every_image_is_held_to_it(self, folder: Path) -> None:
-        write_image(folder / "test" / "bee" / "1.png", size=(9, 8))
-        with pytest.raises(DataError, match=r"1\.png is 9x8 pixels"):
-            load_test(in_folder(folder), self.KIND).as_float()
+    def test_images_of_another_shape_are_refused(self, folder: Path) -> None:
+        images = load_data(in_folder(folder), seed=0).test
+        with pytest.raises(DataError, match=r"9x8 pixels of 3 channels wanted, 8x8 pixels of 3 channels found\."):
+            kind_of(CLASSES, (3, 8, 9)).check(CLASSES, images)
 
 
 def test_cifar_images(cifar_folder: Path) -> None:
@@ -345,7 +346,7 @@ class TestTorchvision:
             savemat(tmp_path / f"{split}_32x32.mat", {"X": pixels, "y": np.where(digits == 0, 10, digits)})
         monkeypatch.setattr(SVHN, "_check_integrity", lambda self: True)
         monkeypatch.setattr(SVHN, "download", lambda self: None)
-        splits = load_data(Data(dataset="svhn", image_size=16), seed=0, data_dir=tmp_path)
+        splits = load_data(Data(dataset="svhn", preprocessing=Preprocessing(size=(16, 16))), seed=0, data_dir=tmp_path)
         assert splits.test.pixels.shape == (20, 3, 16, 16)
         assert sorted(splits.test.labels) == sorted(digits.reshape(-1))
         assert splits.labels == tuple("0123456789")

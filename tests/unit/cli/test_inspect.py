@@ -17,6 +17,7 @@ from floats_edge.artifacts.manifest import Engine, SparseTactics, Verdict, Withs
 from floats_edge.artifacts.records import Evaluation, LambdaResult, Share, bundle_subject, save_record
 from floats_edge.cli.main import cli
 from floats_edge.networks.spec import ImageSpec
+from floats_edge.preprocessing import Preprocessing
 from floats_edge.recipe import load_recipe
 
 
@@ -91,7 +92,7 @@ def test_says_what_an_engine_is_for(tmp_path: Path, fields: dict[str, Any], told
 def training_run(tmp_path: Path) -> TrainingRun:
     mask = np.zeros((4, 3, 3, 3), dtype=bool)
     mask.reshape(-1)[:27] = True
-    images = ImageSpec(shape=IMAGE_SHAPE, mean=(0, 0, 0), std=(1, 1, 1))
+    images = ImageSpec(preprocessing=Preprocessing().resolved(IMAGE_SHAPE), mean=(0, 0, 0), std=(1, 1, 1))
     epoch = Epoch(
         epoch=1,
         loss=1.5,

@@ -23,7 +23,7 @@ from floats_edge.training.loop import Observer
 
 SMALL = (
     "data.dataset=digits",
-    "data.image_size=8",
+    "data.preprocessing.size=8",
     "data.train_images=96",
     "data.crop=1",
     "train.epochs=1",

@@ -11,6 +11,7 @@ from floats_edge.data import Reading, Splits, load_data, load_test
 from floats_edge.data_report import DataReport
 from floats_edge.errors import DataError
 from floats_edge.images import ImageKind, Images
+from floats_edge.preprocessing import Preprocessing
 
 SKIP = Reading(skip_damaged=True)
 
@@ -52,7 +53,7 @@ def test_many_are_counted(folder: Path) -> None:
 def test_one_is_one_sentence(folder: Path) -> None:
     (folder / "test" / "ant" / "00.png").write_text("<html>404</html>")
     with pytest.raises(DataError, match=r"^/\S*00\.png cannot be read: it is no image of a format that is read\.\n"):
-        load_test(in_folder(folder), ImageKind(CLASSES, (3, 8, 8)))
+        load_test(in_folder(folder), ImageKind(CLASSES, Preprocessing().resolved((3, 8, 8))))
 
 
 def test_skipped_ones_are_recorded_and_move_no_other(folder: Path) -> None:
@@ -78,7 +79,9 @@ def test_skipped_ones_are_recorded_and_move_no_other(folder: Path) -> None:
 def test_skipped_test_images_are_those_of_the_splits(folder: Path) -> None:
     spoil(folder / "test" / "ant" / "00.png", folder / "test" / "bee" / "04.png")
     told: list[DataReport] = []
-    alone = load_test(in_folder(folder), ImageKind(CLASSES, (3, 8, 8)), None, Reading(True, told.append))
+    alone = load_test(
+        in_folder(folder), ImageKind(CLASSES, Preprocessing().resolved((3, 8, 8))), None, Reading(True, told.append)
+    )
     assert as_list(alone) == as_list(skipping(folder).test)
     assert told[0].damaged == 2
 

@@ -15,6 +15,7 @@ from floats_edge.data import Reading, Splits, load_data, load_test
 from floats_edge.data_report import DataReport
 from floats_edge.errors import DataError
 from floats_edge.images import ImageKind, Images
+from floats_edge.preprocessing import Preprocessing
 
 
 def contents(images: Images) -> set[bytes]:
@@ -128,7 +129,7 @@ class TestSplitFolders:
         with pytest.raises(DataError, match=r"too few images to split .* 1 of 4 classes .*: wasp \(1\)\."):
             load_data(in_folder(folder), seed=0)
         write_classes(folder / "test", 1, ("wasp", "fly"))
-        kind = ImageKind(("ant", "bee", "fly", "wasp"), (3, 8, 8))
+        kind = ImageKind(("ant", "bee", "fly", "wasp"), Preprocessing().resolved((3, 8, 8)))
         assert len(load_test(in_folder(folder), kind)) == 12  # who only tests splits nothing
 
     def test_a_folder_around_a_folder(self, folder: Path) -> None:
@@ -236,7 +237,7 @@ class TestWhole:
         again = load_data(in_folder(tmp_path / "copy", validation=0.3), seed=5)
         np.testing.assert_array_equal(again.test.pixels, test)
         assert contents(again.validation) != contents(splits.validation)
-        alone = load_test(in_folder(folder), ImageKind(CLASSES, (3, 8, 8)))
+        alone = load_test(in_folder(folder), ImageKind(CLASSES, Preprocessing().resolved((3, 8, 8))))
         np.testing.assert_array_equal(alone.pixels, test)
 
     def test_train_alone_is_not_cut(self, tmp_path: Path) -> None:
@@ -257,7 +258,7 @@ def test_who_asks_is_told(folder: Path) -> None:
     told: list[DataReport] = []
     reading = Reading(tell=told.append)
     splits = load_data(in_folder(folder), 0, None, None, reading)
-    load_test(in_folder(folder), ImageKind(CLASSES, (3, 8, 8)), None, reading)
+    load_test(in_folder(folder), ImageKind(CLASSES, Preprocessing().resolved((3, 8, 8))), None, reading)
     assert told[0] == splits.report
     assert (told[1].train, told[1].validation, told[1].test) == (None, None, 10)
     assert load_data(in_folder(folder).model_copy(update={"dataset": "digits"}), 0, None, None, reading).report is None
@@ -270,4 +271,6 @@ def test_damage_is_not_looked_for(load: Callable[..., object], folder: Path) -> 
     for file in sorted(folder.rglob("*.png")):
         if file.name != "00.png":
             file.write_bytes(b"")
-    load(in_folder(folder), *((0,) if load is load_data else (ImageKind(CLASSES, (3, 8, 8)),)))
+    load(
+        in_folder(folder), *((0,) if load is load_data else (ImageKind(CLASSES, Preprocessing().resolved((3, 8, 8))),))
+    )

@@ -11,6 +11,7 @@ from fixtures.image_files import CLASSES, in_folder, write_classes, write_image
 from floats_edge.data import Splits, load_data, load_test
 from floats_edge.errors import DataError
 from floats_edge.images import ImageKind
+from floats_edge.preprocessing import Preprocessing
 
 Lines = list[tuple[str, ...]]
 
@@ -86,7 +87,7 @@ class TestForms:
         assert counts(splits) == (11, 1, 4)
         assert splits.report is not None
         assert [(group.reason, group.files) for group in splits.report.passed_over] == [("lines of split val", 4)]
-        alone = load_test(in_folder(named), ImageKind(CLASSES, (3, 8, 8)))
+        alone = load_test(in_folder(named), ImageKind(CLASSES, Preprocessing().resolved((3, 8, 8))))
         np.testing.assert_array_equal(alone.pixels, splits.test.pixels)
 
     def test_numbers_are_labels_and_columns_have_any_order(self, root: Path) -> None:

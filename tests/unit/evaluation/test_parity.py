@@ -12,6 +12,7 @@ from floats_edge.deploy.lambda_graph import Network
 from floats_edge.errors import ParityError
 from floats_edge.evaluation.parity import GATES, check_parity, measure_parity
 from floats_edge.method.fold import Weights
+from floats_edge.preprocessing import Preprocessing
 from floats_edge.runtime.base import Images, Logits, Predictor
 from floats_edge.runtime.bfloat16 import emulated
 from floats_edge.runtime.lambda_weights import bfloat16_bits
@@ -21,7 +22,7 @@ class Table(Predictor):
     """Answers with rows of a table, in order; lambda is added to them."""
 
     def __init__(self, logits: Logits) -> None:
-        super().__init__("table", (1, 1, 1), None, 0.0)
+        super().__init__("table", Preprocessing().resolved((1, 1, 1)), None, 0.0)
         self.logits = logits
 
     def _switch(self, lam: float) -> None:

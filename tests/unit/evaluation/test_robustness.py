@@ -10,6 +10,7 @@ from floats_edge.data import Splits
 from floats_edge.errors import LambdaError
 from floats_edge.evaluation.robustness import attacked_images, evaluate
 from floats_edge.images import Images
+from floats_edge.preprocessing import Preprocessing
 from floats_edge.recipe import Attack
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Logits, Predictor
@@ -85,7 +86,7 @@ class Contrarian(Predictor):
     """Right on images as they are in the data set if ``on_clean``, and right on all others if not."""
 
     def __init__(self, images: Images, on_clean: bool) -> None:
-        super().__init__("contrarian", (1, 8, 8), None, 0.0)
+        super().__init__("contrarian", Preprocessing().resolved((1, 8, 8)), None, 0.0)
         self.labels = {image.tobytes(): label for image, label in zip(images.as_float(), images.labels, strict=True)}
         self.truth = images.labels
         self.on_clean = on_clean

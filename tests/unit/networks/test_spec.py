@@ -2,6 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from floats_edge.networks.spec import ImageSpec, NetworkSpec
+from floats_edge.preprocessing import Preprocessing
 
 
 def test_it_survives_json_with_the_types_of_its_arguments() -> None:
@@ -33,6 +34,6 @@ def test_what_is_no_network_is_refused(values: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("changes", [{"mean": (0.5,)}, {"std": (0.2, 0.2, 0.0)}, {"std": (0.2, 0.2, float("nan"))}])
 def test_images_have_statistics_for_each_channel(changes: dict[str, object]) -> None:
-    values = {"shape": (3, 8, 8), "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
+    values = {"preprocessing": Preprocessing().resolved((3, 8, 8)), "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
     with pytest.raises(ValidationError):
         ImageSpec.model_validate({**values, **changes})

@@ -108,7 +108,7 @@ def test_a_lost_worker_ends_the_run_and_the_last_epoch_is_kept(silent: Observer,
     options = (
         "train.epochs=500",
         "train.batch_size=16",
-        "data.image_size=8",
+        "data.preprocessing.size=8",
         "model.arguments.width=4",
         "data.train_images=64",
     )

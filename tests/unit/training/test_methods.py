@@ -20,6 +20,7 @@ from floats_edge.method.fold import affine_in_lambda, weights_at
 from floats_edge.method.semi_structured import is_eligible, is_two_of_four
 from floats_edge.networks.spec import ImageSpec, NetworkSpec
 from floats_edge.prepare import prepare
+from floats_edge.preprocessing import Preprocessing
 from floats_edge.recipe import Method, Recipe, load_recipe, override_recipe
 from floats_edge.runtime.lambda_weights import LambdaWeights
 from floats_edge.runtime.torch import folded_network, run_predictor, trained_predictor
@@ -53,7 +54,7 @@ def runs(
 
 
 def parameters(method: Method, **oat: Any) -> int:
-    images = ImageSpec(shape=(3, 32, 32), mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    images = ImageSpec(preprocessing=Preprocessing().resolved((3, 32, 32)), mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
     model = NetworkSpec(name="resnet34", arguments={"width": 64})
     recipe = load_recipe("quickstart").model_copy(update={"method": method, "model": model, "oat": Oat(**oat)})
     return sum(parameter.numel() for parameter in prepare(recipe, images, 10).network.parameters())
