@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from floats_edge.data import Datasets
     from floats_edge.deploy.export import ExportRequest, export
     from floats_edge.deploy.verify import VerifyRequest, verify
     from floats_edge.evaluation.stage import EvaluateRequest, evaluate
@@ -24,6 +25,7 @@ _HOMES = {
     "load": "runtime.backends",
     "profile": "profiling.stage",
     "ProfileRequest": "profiling.stage",
+    "Datasets": "data",
     "evaluate": "evaluation.stage",
     "EvaluateRequest": "evaluation.stage",
     "export": "deploy.export",
@@ -32,6 +34,7 @@ _HOMES = {
     "VerifyRequest": "deploy.verify",
 }
 __all__ = [
+    "Datasets",
     "EvaluateRequest",
     "ExportRequest",
     "ProfileRequest",

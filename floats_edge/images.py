@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,17 @@ from floats_edge.preprocessing import (
     ResolvedPreprocessing,
     Shape,
     leaves_alone,
+    picture,
     preprocessed,
 )
 
 Labels = NDArray[np.int64]
 Indices = NDArray[np.intp]
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Change = Callable[[Image], Image]
 
 MEMORY = 2**30
 """Bytes that images may take in memory, unless told otherwise."""
@@ -35,12 +42,15 @@ class Images:
     Attributes:
         labels: int64 ``[N]``.
         read: gives uint8 ``[n, C, H, W]`` of the images at n positions.
+        changed: gives uint8 ``[C, H, W]`` of the image at a position, which a function changes before it is scaled;
+            None: the images are not stored in another size.
         memory: bytes that they may take in memory; images that take more are read anew whenever they are needed.
         loaders: processes that read them for training, where they do not fit; None: as many as there are CPUs to spare.
     """
 
     labels: Labels
     read: Callable[[Indices], Pixels]
+    changed: "Callable[[int, Change], Pixels] | None" = None
     memory: int = MEMORY
     loaders: int | None = None
 
@@ -93,7 +103,13 @@ class Images:
 
     def take(self, indices: Indices) -> "Images":
         """The images at ``indices``, to be read apart from the others."""
-        return replace(self, labels=self.labels[indices], read=lambda chosen: self.read(indices[chosen]))
+        changed = self.changed
+        return replace(
+            self,
+            labels=self.labels[indices],
+            read=lambda chosen: self.read(indices[chosen]),
+            changed=changed and (lambda position, change: changed(int(indices[position]), change)),
+        )
 
     def first(self, count: int | None) -> "Images":
         """The first ``count`` images, to be read apart from the others; None: all."""
@@ -152,6 +168,9 @@ def array_images(pixels: Pixels, labels: Labels, preprocessing: Preprocessing) -
     def draw(position: int) -> Pixels:
         return preprocessed(pixels[position].transpose(1, 2, 0), preprocessing)
 
+    def changed(position: int, change: "Change") -> Pixels:
+        return preprocessed(change(picture(pixels[position].transpose(1, 2, 0))), preprocessing)
+
     shape = draw(0).shape
     alike = leaves_alone((pixels.shape[1], pixels.shape[2], pixels.shape[3]), preprocessing)
 
@@ -160,7 +179,7 @@ def array_images(pixels: Pixels, labels: Labels, preprocessing: Preprocessing) -
             return np.ascontiguousarray(pixels[indices])
         return drawn(len(indices), shape, lambda i: draw(indices[i]))
 
-    return Images(labels, read)
+    return Images(labels, read, changed)
 
 
 def drawn(count: int, shape: tuple[int, ...], draw: Callable[[int], Pixels]) -> Pixels:

@@ -142,33 +142,37 @@ def preprocessed(image: "Image | Pixels", preprocessing: Preprocessing) -> Pixel
     Raises:
         DataError: it is no such image, or takes too many pixels while it is scaled.
     """
-    picture = _picture(image)
+    upright = picture(image)
     if preprocessing.colours is not None:
         mode = "L" if preprocessing.colours == "grey" else "RGB"
-        picture = picture if picture.mode == mode else picture.convert(mode)
-    pixels = _sized(picture, preprocessing)
+        upright = upright if upright.mode == mode else upright.convert(mode)
+    pixels = _sized(upright, preprocessing)
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     if preprocessing.colours == "bgr":
         pixels = pixels[:, :, ::-1]
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _picture(image: "Image | Pixels") -> "Image":
-    """The image as Pillow's, of mode RGB or L."""
+def picture(image: "Image | Pixels") -> "Image":
+    """An image as :func:`preprocessed` takes it, as one of Pillow, of mode RGB or L.
+
+    Raises:
+        DataError: it is none.
+    """
     from PIL import Image
 
     if isinstance(image, Image.Image):
         if image.mode not in ("RGB", "L"):
             raise _no_image(f"an image of mode {image.mode}")
-        picture = image
+        made = image
     else:
         grey = image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image
         if image.dtype != np.uint8 or not (grey.ndim == 2 or (grey.ndim == 3 and grey.shape[2] == 3)):
             raise _no_image(f"an array of {image.dtype} {list(image.shape)}")
-        picture = Image.fromarray(grey)
-    if 0 in picture.size:
+        made = Image.fromarray(grey)
+    if 0 in made.size:
         raise _no_image("an image without pixels")
-    return picture
+    return made
 
 
 def _no_image(found: str) -> DataError:

@@ -82,7 +82,7 @@ def train(
         stage.train(
             settings,
             folder,
-            data_dir=data_dir,
+            data=data_dir,
             device=torch_name,
             resume=resume,
             allow_code=allow_code,

@@ -14,7 +14,7 @@ from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.artifacts.study import STUDY, TRIAL, Study, Trial, load_trial, save_study, save_trial
 from floats_edge.compare.complexity import complexity
 from floats_edge.compare.plan import with_seed
-from floats_edge.data import Reading, Splits, load_data
+from floats_edge.data import Place, Reading, Splits, load_data
 from floats_edge.evaluation.batch import evaluation_batch
 from floats_edge.evaluation.robustness import evaluate
 from floats_edge.networks.spec import NO_CODE, Code
@@ -41,7 +41,7 @@ def compare(
     seeds: int,
     out: Path,
     watcher: Watcher,
-    data_dir: Path | None = None,
+    data: Place = None,
     device: str = "cpu",
     split: Split = "test",
     reading: Reading | None = None,
@@ -54,7 +54,7 @@ def compare(
         seeds: how many seeds, counted from the recipes' own.
         out: one folder for each variant, therein one run for each seed; finished trials are used again.
         watcher: told of progress.
-        data_dir: where the recipes' images are, if not where they say.
+        data: where the recipes' images are, if not where they say.
         device: a torch device.
         split: images to evaluate on; choices belong on ``validation``.
         reading: how images are read from files.
@@ -70,7 +70,7 @@ def compare(
     for seed in range(seeds):
         for name, base in plan.items():
             recipe = with_seed(base, seed)
-            splits = load_data(recipe.data, recipe.seed, data_dir, reading=reading)
+            splits = load_data(recipe.data, recipe.seed, data, reading=reading)
             folder = out / name / f"seed-{recipe.seed}"
             with watcher.training(f"{name}, seed {recipe.seed}", recipe.train.epochs) as observer:
                 run = train(recipe, splits, folder, observer, device, resume=True, code=code)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from floats_edge.data.reading import Half
 from floats_edge.errors import DataError, printable
 from floats_edge.images import Images, Indices, Labels, drawn
 from floats_edge.preprocessing import Pixels, Preprocessing, Shape, preprocessed
+
+if TYPE_CHECKING:
+    from floats_edge.images import Change
 
 _MOST_TOLD = 10
 _CHUNK = 1024
@@ -88,7 +92,14 @@ def file_images(listing: Listing, preprocessing: Preprocessing, shape: Shape | N
         except DamagedError:
             raise damage(files, find_damaged(files)) from None
 
-    return Images(listing.labels, read)
+    def changed(position: int, change: "Change") -> Pixels:
+        try:
+            with pillow_heeded():
+                return preprocessed(change(decode(files[position])), preprocessing)
+        except DamagedError:
+            raise damage(files, find_damaged(files)) from None
+
+    return Images(listing.labels, read, changed)
 
 
 def file_pixels(file: Path, preprocessing: Preprocessing) -> Pixels:

@@ -5,17 +5,20 @@ seed: the first n of them are the same random n in every evaluation, whatever th
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from floats_edge.data.order import TEST_SEED, permutation
 from floats_edge.data.reading import Half, Reading, Source
-from floats_edge.data.sources import find_source
+from floats_edge.data.sources import Place, find_source
 from floats_edge.data_report import MOST_NAMED, DataReport, passed_over
 from floats_edge.errors import DataError
 from floats_edge.images import ImageKind, Images
 from floats_edge.recipe import Data
+
+if TYPE_CHECKING:
+    from floats_edge.data.reading import Transform
 
 _MOST_CLASSES_NAMED = 10
 
@@ -30,6 +33,7 @@ class Splits:
         test: images to test on.
         labels: names of the classes.
         report: what was found; None: the images do not lie in a folder.
+        transform: of the user's, which augments a training image, uint8 ``[C, H, W]``.
     """
 
     train: Images
@@ -37,17 +41,19 @@ class Splits:
     test: Images
     labels: tuple[str, ...]
     report: DataReport | None = None
+    transform: "Transform | None" = None
 
 
 def load_data(
-    data: Data, seed: int, data_dir: Path | None = None, kind: ImageKind | None = None, reading: Reading | None = None
+    data: Data, seed: int, place: Place = None, kind: ImageKind | None = None, reading: Reading | None = None
 ) -> Splits:
     """Find the images of a data set and split them.
 
     Args:
         data: the recipe's choice of images.
         seed: decides which training images are held out and which are left out; the test images do not depend on it.
-        data_dir: the image folder or list, or where a data set is downloaded to; it stands in for ``data.root``.
+        place: the image folder or list, or where a data set is downloaded to, in place of ``data.root``; or images in
+            place of those that ``data`` names.
         kind: what the network takes that the images are for, whose preprocessing stands in for the recipe's; None: it
             is yet to be trained on them.
         reading: what is done about damaged images, and who is told what was found; None: they are refused, nobody.
@@ -57,7 +63,7 @@ def load_data(
             folder is found when they are read.
     """
     reading = reading or Reading()
-    source = find_source(data, data.preprocessing if kind is None else kind.preprocessing, data_dir, reading)
+    source = find_source(data, data.preprocessing if kind is None else kind.preprocessing, place, reading)
     half = source.train()
     if kind is not None:
         kind.check(source.names, half.all())
@@ -74,10 +80,10 @@ def load_data(
     if report is not None:
         reading.tell(report)
     train, validation, test = map(reading.split, (train, validation, test))
-    return Splits(train=train, validation=validation, test=test, labels=source.names, report=report)
+    return Splits(train, validation, test, source.names, report, source.transform)
 
 
-def load_test(data: Data, kind: ImageKind, data_dir: Path | None = None, reading: Reading | None = None) -> Images:
+def load_test(data: Data, kind: ImageKind, place: Place = None, reading: Reading | None = None) -> Images:
     """Find the test images of a data set, for a network that takes images of ``kind``; no others need be there.
 
     They are those of :func:`load_data`, in the same order.
@@ -85,14 +91,14 @@ def load_test(data: Data, kind: ImageKind, data_dir: Path | None = None, reading
     Args:
         data: the recipe's choice of images.
         kind: what the network takes, which says how its images are preprocessed.
-        data_dir: as for :func:`load_data`.
+        place: as for :func:`load_data`.
         reading: as for :func:`load_data`.
 
     Raises:
         DataError: the images are missing or not of that kind.
     """
     reading = reading or Reading()
-    source = find_source(data, kind.preprocessing, data_dir, reading)
+    source = find_source(data, kind.preprocessing, place, reading)
     half = source.test(None)
     kind.check(source.names, half.all())
     test = _shuffled(half)

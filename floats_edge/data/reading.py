@@ -2,11 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from floats_edge.data_report import DataReport
 from floats_edge.images import MEMORY, Images, Indices, Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Transform = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class Source:
         layout: how the images lie in a folder; None: they do not.
         passed_over: pairs of a reason and what is in that folder, but in neither half.
         remarks: what the user should know of it.
+        transform: of the user's, which augments a training image, uint8 ``[C, H, W]``.
     """
 
     names: tuple[str, ...]
@@ -79,3 +86,4 @@ class Source:
     layout: str | None = None
     passed_over: tuple[tuple[str, str], ...] = ()
     remarks: tuple[str, ...] = ()
+    transform: "Transform | None" = None

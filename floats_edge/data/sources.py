@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from floats_edge.data.datasets import Datasets
 from floats_edge.data.folder import folder_source
 from floats_edge.data.order import TEST_SEED, permutation
 from floats_edge.data.reading import Half, Reading, Source
@@ -19,19 +20,25 @@ from floats_edge.recipe import Data
 DIGITS_TEST_IMAGES = 500
 
 
-def find_source(data: Data, preprocessing: Preprocessing, data_dir: Path | None, reading: Reading) -> Source:
+Place = str | Path | Datasets | None
+"""Where images are; None: where the recipe says."""
+
+
+def find_source(data: Data, preprocessing: Preprocessing, place: Place, reading: Reading) -> Source:
     """The data set of a recipe.
 
     Args:
         data: the recipe's choice of images.
         preprocessing: what is done with each: the recipe's, or that of a network which is there already.
-        data_dir: where it is; None: where the recipe says.
+        place: where it is, or images in its place.
         reading: what is done about damaged images in a folder.
 
     Raises:
         DataError: it is not there.
     """
-    root = data_dir or data.root
+    if isinstance(place, Datasets):
+        return place.source(preprocessing)
+    root = data.root if place is None else Path(place)
     return _SOURCES[data.dataset](data, preprocessing, None if root is None else root.expanduser(), reading)
 
 
@@ -110,6 +117,17 @@ def _folder(data: Data, preprocessing: Preprocessing, root: Path | None, reading
     return folder_source(root, preprocessing, reading)
 
 
+def _given(data: Data, preprocessing: Preprocessing, root: Path | None, reading: Reading) -> Source:
+    """A folder of images like those that were handed over in Python."""
+    if root is None:
+        raise DataError(
+            "the images were handed over in Python.",
+            fix="hand them over again, with data=floats_edge.Datasets(...), or name a folder of such images with "
+            "--data-dir",
+        )
+    return _folder(data, preprocessing, root, reading)
+
+
 @contextmanager
 def _train_extra() -> Iterator[None]:
     """Name the extra that brings a package that is not installed."""
@@ -128,4 +146,5 @@ _SOURCES: dict[str, Callable[[Data, Preprocessing, Path | None, Reading], Source
     "svhn": _torchvision,
     "stl10": _torchvision,
     "folder": _folder,
+    "given": _given,
 }

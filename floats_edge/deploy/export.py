@@ -38,7 +38,7 @@ from floats_edge.artifacts.manifest import (
 )
 from floats_edge.artifacts.sensitivity import SENSITIVITY
 from floats_edge.artifacts.weights import layer_specs, pack_scales, pack_weights
-from floats_edge.data import Reading, load_data, load_test
+from floats_edge.data import Place, Reading, load_data, load_test
 from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.calibrate import Int8Request, Quantisation, quantisation
 from floats_edge.deploy.engine_request import EngineOptions
@@ -139,7 +139,7 @@ def export(
     path: str | Path,
     out: str | Path,
     request: ExportRequest | None = None,
-    data_dir: str | Path | None = None,
+    data: Place = None,
     say: Say = lambda _: None,
 ) -> Bundle:
     """Export a run folder or a bundle as a new bundle at ``out``.
@@ -149,7 +149,7 @@ def export(
             engines for the TensorRT at hand, without PyTorch. Damaged engines of it are left out.
         out: where the bundle goes; a bundle that is there is replaced once the new one is whole.
         request: what to make; None: a bundle for any lambda, of a run.
-        data_dir: where the recipe's images are, if not where the recipe says.
+        data: where the recipe's images are, if not where the recipe says; or images in their place.
         say: told what is being done.
 
     Raises:
@@ -161,15 +161,12 @@ def export(
         OutputError: ``out`` cannot be written or holds something else.
     """
     path, out, request = Path(path), Path(out), request or ExportRequest()
-    data_dir = None if data_dir is None else Path(data_dir)
     if not is_bundle(path):
-        return _export(
-            from_run(open_run(path), Code(request.allow_code, request.module), say), out, request, data_dir, say
-        )
+        return _export(from_run(open_run(path), Code(request.allow_code, request.module), say), out, request, data, say)
     bundle = open_sound(path)
     if request.keeps_graphs:
         return add_engines(bundle, out, request, say)
-    return _export(from_bundle(bundle), out, request, data_dir, say)
+    return _export(from_bundle(bundle), out, request, data, say)
 
 
 def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = lambda _: None) -> Bundle:
@@ -192,17 +189,17 @@ def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = la
     return open_bundle(out)
 
 
-def _export(source: Source, out: Path, request: ExportRequest, data_dir: Path | None, say: Say) -> Bundle:
+def _export(source: Source, out: Path, request: ExportRequest, data: Place, say: Say) -> Bundle:
     if request.trt:
         check_options(request.engine, request.mode, request.precision or "fp32")
-    images = load_test(source.recipe.data, source.kind, data_dir, request.reading).first(PARITY_IMAGES).as_float()
+    images = load_test(source.recipe.data, source.kind, data, request.reading).first(PARITY_IMAGES).as_float()
     lambdas = request.lambdas if isinstance(request.lambdas, tuple) else source.recipe.evaluate.lambdas
     try:
         check_reference(source.reference, images[:GOLDEN_IMAGES], lambdas)
     except ParityError as error:
         raise _refused(error) from None
     with staged_bundle(out) as folder:
-        int8 = _quantisation(source, folder, request, data_dir, say) if request.precision == "int8" else None
+        int8 = _quantisation(source, folder, request, data, say) if request.precision == "int8" else None
         say("writing ONNX")
         manifest = _write_graphs(source, folder, request, images, int8)
         write_manifest(folder, manifest)
@@ -238,12 +235,10 @@ def _refused(error: ParityError) -> ParityError:
     return ParityError(f"{error.what} Nothing was exported.", fix=error.fix)
 
 
-def _quantisation(
-    source: Source, folder: Path, request: ExportRequest, data_dir: Path | None, say: Say
-) -> Quantisation:
+def _quantisation(source: Source, folder: Path, request: ExportRequest, data: Place, say: Say) -> Quantisation:
     """How the graphs become int8; what each layer costs is written into ``folder`` if it was measured."""
     lambdas = request.lambdas if isinstance(request.lambdas, tuple) else None
-    splits = load_data(source.recipe.data, source.recipe.seed, data_dir, source.kind, request.reading)
+    splits = load_data(source.recipe.data, source.recipe.seed, data, source.kind, request.reading)
     found = quantisation(source.network, source.twin, splits, lambdas, source.recipe, request.int8, say)
     if found.sensitivity is not None:
         write_atomic(folder / SENSITIVITY, (found.sensitivity.model_dump_json(indent=2) + "\n").encode())

@@ -9,7 +9,7 @@ from floats_edge.artifacts.bundle import Bundle, open_bundle
 from floats_edge.artifacts.manifest import Parity
 from floats_edge.artifacts.records import LambdaResult, Share, bundle_subject
 from floats_edge.artifacts.verification import LambdaProof, Verification
-from floats_edge.data import Reading, load_test
+from floats_edge.data import Place, Reading, load_test
 from floats_edge.deploy.export import PARITY_IMAGES
 from floats_edge.errors import BackendError, ParityError
 from floats_edge.evaluation.batch import evaluation_batch
@@ -51,7 +51,7 @@ class VerifyRequest:
 def verify(
     path: str | Path,
     request: VerifyRequest | None = None,
-    data_dir: str | Path | None = None,
+    data: Place = None,
     say: Say = lambda _: None,
 ) -> Verification:
     """Check hashes, golden outputs, parity with the float twin, and accuracy: clean, under replayed PGD, under Square.
@@ -59,7 +59,7 @@ def verify(
     Args:
         path: a bundle.
         request: how thoroughly to look.
-        data_dir: where the recipe's images are, if not where the recipe says.
+        data: where the recipe's images are, if not where the recipe says; or images in their place.
         say: told what is being done.
 
     Raises:
@@ -75,7 +75,7 @@ def verify(
             f"the float twin that a bundle is compared with needs PyTorch: {error}.",
             fix="pip install 'floats-edge[train]', or check the hashes alone with floats-edge inspect",
         ) from None
-    request, data_dir = request or VerifyRequest(), None if data_dir is None else Path(data_dir)
+    request = request or VerifyRequest()
     bundle = open_bundle(Path(path))
     say("checking hashes")
     bundle.files.verify()
@@ -84,7 +84,7 @@ def verify(
     judged_anew = Bundle(bundle.path, manifest)
     recipe, lambdas = manifest.recipe, manifest.lam.values or manifest.recipe.evaluate.lambdas
     kind = ImageKind(manifest.output.labels, manifest.input.preprocessing)
-    test = load_test(recipe.data, kind, data_dir, request.reading)
+    test = load_test(recipe.data, kind, data, request.reading)
     images = test.first(request.images)
     batch = evaluation_batch(recipe)
     attack, twin = recipe.evaluate.attack, BundleTwin(bundle)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from floats_edge.artifacts.bundle import is_bundle, open_bundle
 from floats_edge.artifacts.checkpoint import open_run
 from floats_edge.artifacts.records import Evaluation, Subject, bundle_subject, run_subject
-from floats_edge.data import Reading, load_data, load_test
+from floats_edge.data import Place, Reading, load_data, load_test
 from floats_edge.errors import ArtifactError, RecipeError
 from floats_edge.evaluation import robustness
 from floats_edge.evaluation.batch import evaluation_batch
@@ -82,7 +82,7 @@ class _Opened:
 def evaluate(
     path: str | Path,
     request: EvaluateRequest | None = None,
-    data_dir: str | Path | None = None,
+    data: Place = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Measure a run folder or a bundle; a bundle as deployed, attacked by gradients of its float twin.
@@ -90,7 +90,7 @@ def evaluate(
     Args:
         path: run folder or bundle.
         request: what to measure; None: what the recipe says, on ONNX Runtime's CPU.
-        data_dir: where the recipe's images are, if not where the recipe says.
+        data: where the recipe's images are, if not where the recipe says; or images in their place.
         progress: told how many (image, lambda) pairs the last batch finished, and of how many in all.
 
     Raises:
@@ -101,7 +101,7 @@ def evaluate(
         BackendError: the backend cannot run the bundle.
         NetworkError: the network of a run is of code that the user did not allow to run.
     """
-    request, data_dir = request or EvaluateRequest(), None if data_dir is None else Path(data_dir)
+    request = request or EvaluateRequest()
     opened = _open(Path(path), request)
     recipe, engine, twin = opened.recipe, opened.engine, opened.twin
     attack = _attack(recipe, request.attack)
@@ -110,9 +110,9 @@ def evaluate(
     batch, draws = evaluation_batch(recipe), 1 if request.noise == "frozen" else request.eot
     if isinstance(engine, ResampledPredictor):
         reading = Reading(request.reading.skip_damaged)
-        splits = load_data(recipe.data, recipe.seed, data_dir, opened.kind, reading)
+        splits = load_data(recipe.data, recipe.seed, data, opened.kind, reading)
         robustness.settle(engine, splits.train, recipe.attack, request.seed, batch)
-    images = _images(opened, request, data_dir)
+    images = _images(opened, request, data)
     lambdas = request.lambdas or engine.lambdas or recipe.evaluate.lambdas
     with engine:
         told = partial(_told, progress, total=len(images) * len(lambdas))
@@ -136,12 +136,12 @@ def _told(progress: Callable[[int, int], None], done: int, total: int) -> None:
     progress(done, total)
 
 
-def _images(opened: _Opened, request: EvaluateRequest, data_dir: Path | None) -> Images:
+def _images(opened: _Opened, request: EvaluateRequest, data: Place) -> Images:
     recipe = opened.recipe
     if request.split == "test":
-        images = load_test(recipe.data, opened.kind, data_dir, request.reading)
+        images = load_test(recipe.data, opened.kind, data, request.reading)
     else:
-        images = load_data(recipe.data, recipe.seed, data_dir, opened.kind, request.reading).validation
+        images = load_data(recipe.data, recipe.seed, data, opened.kind, request.reading).validation
     return images.first(request.images or recipe.evaluate.images)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun
-from floats_edge.data import Reading, load_data
+from floats_edge.data import Datasets, Place, Reading, load_data
 from floats_edge.networks.spec import Code, NetworkSpec
 from floats_edge.recipe import Recipe, load_recipe, override_recipe
 from floats_edge.training import loop
@@ -27,7 +27,7 @@ def train(
     out: str | Path,
     *,
     options: tuple[str, ...] = (),
-    data_dir: str | Path | None = None,
+    data: Place = None,
     device: str = "cpu",
     resume: bool = False,
     allow_code: bool = False,
@@ -42,7 +42,7 @@ def train(
         recipe: a recipe, a YAML file, or the name of a recipe that comes with the package.
         out: run folder; created if need be.
         options: ``section.key=value`` each, which change keys of the recipe.
-        data_dir: image folder, or where data sets are downloaded to.
+        data: image folder, or where data sets are downloaded to; or images in place of the recipe's.
         device: a torch device.
         resume: continue the run in ``out`` if there is one, bit for bit.
         allow_code: run what the network source ``python`` names.
@@ -61,8 +61,10 @@ def train(
     """
     recipe = override_recipe(recipe, options) if isinstance(recipe, Recipe) else load_recipe(recipe, options)
     code = Code(allow_code, module)
+    if isinstance(data, Datasets):
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dataset": "given", "root": None})})
     if module is not None:
         recipe = recipe.model_copy(update={"model": NetworkSpec(source="given", name=type(module).__qualname__)})
     with workers.first_leads():
-        splits = load_data(recipe.data, recipe.seed, None if data_dir is None else Path(data_dir), reading=reading)
+        splits = load_data(recipe.data, recipe.seed, data, reading=reading)
     return loop.train(recipe, splits, Path(out), observer or Unwatched(), device, resume, workers, code)

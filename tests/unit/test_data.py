@@ -133,7 +133,7 @@ class TestFolder:
     def test_reading_twice_and_from_another_place_gives_the_same(self, folder: Path, tmp_path: Path) -> None:
         first = read_all(in_folder(folder), seed=2)
         moved = folder.rename(tmp_path.with_name(tmp_path.name + "-moved"))
-        assert_same(first, load_data(in_folder(tmp_path), seed=2, data_dir=moved))
+        assert_same(first, load_data(in_folder(tmp_path), seed=2, place=moved))
 
     def test_shuffled_before_slicing(self, folder: Path) -> None:
         splits = load_data(in_folder(folder, train_images=8), seed=0)
@@ -346,7 +346,7 @@ class TestTorchvision:
             savemat(tmp_path / f"{split}_32x32.mat", {"X": pixels, "y": np.where(digits == 0, 10, digits)})
         monkeypatch.setattr(SVHN, "_check_integrity", lambda self: True)
         monkeypatch.setattr(SVHN, "download", lambda self: None)
-        splits = load_data(Data(dataset="svhn", preprocessing=Preprocessing(size=(16, 16))), seed=0, data_dir=tmp_path)
+        splits = load_data(Data(dataset="svhn", preprocessing=Preprocessing(size=(16, 16))), seed=0, place=tmp_path)
         assert splits.test.pixels.shape == (20, 3, 16, 16)
         assert sorted(splits.test.labels) == sorted(digits.reshape(-1))
         assert splits.labels == tuple("0123456789")
@@ -365,7 +365,7 @@ class TestTorchvision:
         names = [f"class {index}" for index in range(10)]
         (folder / CIFAR10.meta["filename"]).write_bytes(pickle.dumps({"label_names": names}))
         monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5=None: True)
-        splits = load_data(Data(dataset="cifar10"), seed=0, data_dir=tmp_path)
+        splits = load_data(Data(dataset="cifar10"), seed=0, place=tmp_path)
         assert splits.labels == tuple(names)
         np.testing.assert_array_equal(splits.test.pixels, pixels[splits.test.labels])
         assert len(splits.train) + len(splits.validation) == 50
@@ -375,7 +375,7 @@ class TestTorchvision:
             monkeypatch.setenv(proxy, "http://127.0.0.1:9")
         monkeypatch.setenv("no_proxy", "")
         with pytest.raises(DataError, match=f"cifar10 is not in {tmp_path} and could not be brought there") as error:
-            load_data(Data(dataset="cifar10"), seed=0, data_dir=tmp_path)
+            load_data(Data(dataset="cifar10"), seed=0, place=tmp_path)
         assert "--data-dir" in error.value.fix
 
     def test_downloads_lie_where_the_user_keeps_caches(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,110 @@
+"""Images that a user hands over in Python: map-style data sets, as those of torchvision are."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from floats_edge.data.decode import DamagedError, upright_rgb
+from floats_edge.data.reading import Half, Source
+from floats_edge.errors import DataError
+from floats_edge.images import Images, Indices, Labels
+from floats_edge.preprocessing import Pixels, Preprocessing, Shape, picture, preprocessed
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from floats_edge.images import Change
+
+_PLAIN = (
+    "let the data set give (image, label): images of Pillow or arrays of uint8 [height, width, 3], as torchvision's do "
+    "without a transform; scaling is data.preprocessing's, and augmentation the recipe's or Datasets(transform=...)"
+)
+
+
+class Dataset(Protocol):
+    """Labelled images by position."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int, /) -> tuple[Any, Any]:
+        """An image, of Pillow or uint8 ``[H, W, 3]`` or ``[H, W]``, and the number of its class."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Datasets:
+    """Images to train and to test on, in place of a folder.
+
+    Attributes:
+        train: part of which is held out for choices, as the recipe says.
+        test: to test on.
+        labels: names of the classes, by their numbers.
+        transform: augments a training image, uint8 ``[C, H, W]`` to the same; its random choices are to come from
+            torch, NumPy or ``random``, which are seeded for each image.
+    """
+
+    train: Dataset
+    test: Dataset
+    labels: Sequence[str]
+    transform: "Callable[[Tensor], Tensor] | None" = None
+
+    def source(self, preprocessing: Preprocessing) -> Source:
+        """The data set as a recipe's is."""
+        names = tuple(self.labels)
+        return Source(
+            names=names,
+            train=lambda: Half(_images(self.train, names, preprocessing, None)),
+            test=lambda shape: Half(_images(self.test, names, preprocessing, shape)),
+            transform=self.transform,
+        )
+
+
+def _images(dataset: Dataset, names: tuple[str, ...], preprocessing: Preprocessing, shape: Shape | None) -> Images:
+    """Read one after the other: who knows whether a data set of a user's bears threads."""
+
+    def stored(position: int) -> "Image":
+        image = dataset[position][0]
+        try:
+            return picture(image if isinstance(image, np.ndarray) else upright_rgb(image))
+        except (DamagedError, DataError, AttributeError) as error:
+            raise DataError(
+                f"image {position} of the data set is a {type(image).__name__} that cannot be used: {error}", fix=_PLAIN
+            ) from None
+
+    labels = _labels(dataset, len(names))
+    wanted = shape or preprocessed(stored(0), preprocessing).shape
+
+    def draw(position: int) -> Pixels:
+        pixels = preprocessed(stored(position), preprocessing)
+        if pixels.shape != wanted:
+            raise DataError(
+                f"image {position} of the data set is {pixels.shape[2]}x{pixels.shape[1]} pixels, others are "
+                f"{wanted[2]}x{wanted[1]}.",
+                fix="scale all of them while reading: options=('data.preprocessing.size=PIXELS',)",
+            )
+        return pixels
+
+    def read(indices: Indices) -> Pixels:
+        return np.stack([draw(int(position)) for position in indices])
+
+    def changed(position: int, change: "Change") -> Pixels:
+        return preprocessed(change(stored(position)), preprocessing)
+
+    return Images(labels, read, changed)
+
+
+def _labels(dataset: Dataset, classes: int) -> Labels:
+    """Of all images: those that the data set knows, or else each image is asked for once."""
+    known = next((values for name in ("targets", "labels") if (values := getattr(dataset, name, None)) is not None), ())
+    if len(known) != len(dataset):
+        known = [dataset[position][1] for position in range(len(dataset))]
+    labels = np.asarray(known)
+    if not len(labels) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= classes:
+        raise DataError(
+            f"the {len(labels)} labels of the data set are not the numbers of {classes} classes.",
+            fix="let each be a whole number from 0 on, a position in the names: Datasets(labels=[...])",
+        )
+    return labels.astype(np.int64)
