@@ -155,7 +155,7 @@ def export(
     Raises:
         ArtifactError: ``path`` is no valid run or bundle, or the bundle cannot become what is asked.
         DataError: the images to compare on, or for int8 those to calibrate on, cannot be read, or are not of the
-            network's classes and shape.
+            network's classes.
         ParityError: the exported network does not compute what the trained one does.
         BackendError: TensorRT is missing or cannot build the engine.
         OutputError: ``out`` cannot be written or holds something else.

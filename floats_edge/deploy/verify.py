@@ -65,7 +65,7 @@ def verify(
     Raises:
         ArtifactError: not a bundle, or a file of it is not what was exported; nothing is deserialised before that is
             known.
-        DataError: the test images cannot be read, or are not of the network's classes and shape.
+        DataError: the test images cannot be read, or are not of the network's classes.
         BackendError: the backend cannot run the bundle, or PyTorch, which the float twin needs, is missing.
     """
     try:

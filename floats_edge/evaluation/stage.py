@@ -96,7 +96,7 @@ def evaluate(
     Raises:
         ArtifactError: ``path`` is no valid run or bundle, or has no noise to resample.
         RecipeError: the attack is not valid, or does not go with fresh noise.
-        DataError: the images cannot be read, or are not of the network's classes and shape.
+        DataError: the images cannot be read, or are not of the network's classes.
         LambdaError: the network does not serve one of the lambdas.
         BackendError: the backend cannot run the bundle.
         NetworkError: the network of a run is of code that the user did not allow to run.

@@ -6,7 +6,10 @@ import sys
 HEAVY = ("torch", "tensorrt", "tensorrt_rtx", "onnxruntime")
 TRAIN_EXTRA = ("torch", "torchvision", "onnxscript", "sklearn")
 BOARD = ("artifacts", "cli", "deploy", "profiling", "report", "runtime")
-BOARD_MODULES = ("data", "errors", "evaluation.parity", "method.fold", "method.noise", "networks.spec", "recipe")
+BOARD_MODULES = (
+    *("data", "data.pictures", "errors", "evaluation.parity", "method.fold", "method.noise", "networks.spec"),
+    *("preprocessing", "recipe"),
+)
 NEEDS_TORCH = ("runtime.torch", "runtime.twin")
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from floats_edge.errors import RecipeError
+from floats_edge.preprocessing import Preprocessing
 from floats_edge.recipe import Recipe, dump_recipe, load_recipe, override_recipe, parse_recipe, recipe_folder
 
 NAMES = sorted(path.stem for path in recipe_folder().glob("*.yaml") if "\nvariants:" not in path.read_text())
@@ -150,6 +151,32 @@ def test_invalid_value_names_its_key(override: str, key: str) -> None:
 def test_8_bit_units_are_recognised() -> None:
     assert "8-bit units" in error_of("attack.epsilon=8").what
     assert "8/255" in error_of("attack.epsilon=8").what
+
+
+def test_preprocessing_is_written_short_and_kept_whole() -> None:
+    recipe = load_recipe("quickstart", ("data.preprocessing={size: 96, resize: pad, antialias: false}",))
+    assert recipe.data.preprocessing == Preprocessing(size=(96, 96), resize="pad", antialias=False)
+    assert parse_recipe(yaml.safe_load(dump_recipe(recipe)), "again") == recipe
+    sides = override_recipe(recipe, ("data.preprocessing.size=[96, 64]", "data.preprocessing.colours=bgr"))
+    assert sides.data.preprocessing == Preprocessing(size=(96, 64), resize="pad", antialias=False, colours="bgr")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("data.image_size=32", "there is no key 'data.image_size'"),
+        ("data.preprocessing.sise=32", "there is no key 'data.preprocessing.sise'"),
+        ("data.preprocessing.size=5000", "data.preprocessing.size: 5000 is outside of 1 to 4096 pixels"),
+        ("data.preprocessing.size=[8, 8, 8]", "data.preprocessing.size: [8, 8, 8] is neither a number of pixels nor"),
+        ("data.preprocessing.resize_size=8", "data.preprocessing: resize_size (8, 8) needs a size that is no larger"),
+        ("data={preprocessing: {colours: bgr}, statistics: pretrained}", "data: statistics: pretrained are those of"),
+    ],
+)
+def test_what_is_no_preprocessing(override: str, told: str) -> None:
+    error = error_of(override)
+    assert told in error.what
+    if "sise" in override:
+        assert error.fix == "did you mean 'size'?"
 
 
 PATTERNS = {

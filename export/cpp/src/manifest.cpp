@@ -117,6 +117,37 @@ InputSpec read_input(const json& input) {
   return {input["name"], shape[0], shape[1], shape[2], input["minimum"], input["maximum"]};
 }
 
+Resize read_resize(const std::string& resize) {
+  if (resize == "squash") return Resize::squash;
+  return resize == "pad" ? Resize::pad : Resize::short_side;
+}
+
+Colours read_colours(const std::string& colours) {
+  if (colours == "bgr") return Colours::bgr;
+  return colours == "grey" ? Colours::grey : Colours::rgb;
+}
+
+Preprocessing read_preprocessing(const json& values, const InputSpec& input) {
+  const std::vector<std::size_t> size = read_shape(values["size"], "input.preprocessing.size");
+  const bool is_apart = !values["resize_size"].is_null();  // from the size
+  const std::vector<std::size_t> covered =
+      is_apart ? read_shape(values["resize_size"], "input.preprocessing.resize_size") : size;
+  const Preprocessing read{size[0],
+                           size[1],
+                           read_resize(values["resize"].get_ref<const std::string&>()),
+                           covered[0],
+                           covered[1],
+                           values["antialias"],
+                           read_colours(values["colours"].get_ref<const std::string&>())};
+  if (is_apart && read.resize != Resize::short_side) invalid("input.preprocessing.resize_size: nothing reads it");
+  if (covered[0] < size[0] || covered[1] < size[1]) invalid("input.preprocessing.resize_size: smaller than the size");
+  const std::size_t channels = read.colours == Colours::grey ? 1 : 3;
+  if (input.channels != channels || input.height != read.height || input.width != read.width) {
+    invalid("input.preprocessing: gives images of another shape than input.shape");
+  }
+  return read;
+}
+
 LambdaRange read_lambdas(const json& lam) {
   LambdaRange range{0, 1, {}};
   if (lam["values"].is_null()) return range;
@@ -275,6 +306,7 @@ Manifest read_manifest(const json& document) {
   Manifest manifest{};
   const json& lam = document["lam"];
   manifest.input = read_input(document["input"]);
+  manifest.preprocessing = read_preprocessing(document["input"]["preprocessing"], manifest.input);
   manifest.output = {document["output"]["name"], document["output"]["labels"]};
   manifest.mode = read_mode(lam["mode"].get_ref<const std::string&>());
   manifest.precision = read_precision(document["precision"].get_ref<const std::string&>(), manifest.mode);

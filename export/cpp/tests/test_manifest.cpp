@@ -29,6 +29,11 @@ TEST_CASE("manifests that floats-edge wrote are read") {
   CHECK(bound.noise_seed == 12345678901234567u);
   CHECK(bound.lambdas.values.empty());
   CHECK(bound.input.size() == bound.input.channels * bound.input.height * bound.input.width);
+  CHECK(bound.preprocessing.height == 16);
+  CHECK(bound.preprocessing.covered_width == 16);
+  CHECK(bound.preprocessing.resize == Resize::short_side);
+  CHECK(bound.preprocessing.antialias);
+  CHECK(bound.preprocessing.colours == Colours::grey);
   CHECK(bound.output.labels.size() == 10);
   CHECK(bound.layers.size() == 10);
   CHECK(bound.layers[1].nonzeros < bound.layers[1].size);
@@ -57,8 +62,15 @@ TEST_CASE("every keyword of the schema is understood") { CHECK(unknown_keyword(m
 
 TEST_CASE("a value of another type is refused, and every field is needed that has no default") {
   const json manifest = manifest_of("bound"), values = manifest.flatten();
-  const std::set<std::string> optional = {"/input/name",    "/input/layout", "/input/dtype", "/input/minimum",
-                                          "/input/maximum", "/output/name",  "/output/dtype"};
+  const std::set<std::string> optional = {"/input/name",
+                                          "/input/layout",
+                                          "/input/dtype",
+                                          "/input/minimum",
+                                          "/input/maximum",
+                                          "/output/name",
+                                          "/output/dtype",
+                                          "/input/preprocessing/resize",
+                                          "/input/preprocessing/antialias"};
   for (const auto& each : values.items()) {
     const std::string pointer = each.key();
     if (pointer.rfind("/recipe", 0) == 0) continue;  // nothing to this library
@@ -146,6 +158,51 @@ TEST_CASE("a layer that lost channels says what its noise was drawn for") {
   }
   layer["drawn"] = {16, 1, 3, 3};
   layer["nonzeros"] = 134;
+  CHECK(code_of([&] { parse_manifest(manifest.dump()); }) == ErrorCode::bundle_invalid);
+}
+
+TEST_CASE("how an image becomes the input is read whole, and goes with its shape") {
+  json manifest = manifest_of("bound");
+  json& values = manifest["input"]["preprocessing"];
+  manifest["input"]["shape"] = {3, 16, 12};
+  values = {{"size", {16, 12}}, {"resize_size", {20, 13}}, {"antialias", false}, {"colours", "bgr"}};
+  const Preprocessing read = parse_manifest(manifest.dump()).preprocessing;
+  CHECK(read.height == 16);
+  CHECK(read.width == 12);
+  CHECK(read.covered_height == 20);
+  CHECK(read.covered_width == 13);
+  CHECK(read.resize == Resize::short_side);
+  CHECK(!read.antialias);
+  CHECK(read.colours == Colours::bgr);
+  values["resize_size"] = nullptr;
+  values["colours"] = "rgb";
+  for (const auto& [name, resize] : {std::pair{"squash", Resize::squash}, std::pair{"pad", Resize::pad}}) {
+    values["resize"] = name;
+    const Preprocessing without = parse_manifest(manifest.dump()).preprocessing;
+    CHECK(without.resize == resize);
+    CHECK(without.covered_height == 16);
+    CHECK(without.colours == Colours::rgb);
+  }
+  const json good = values;
+  const auto invalid = [&](const char* key, const json& value) {
+    CAPTURE(key);
+    CAPTURE(value.dump());
+    values = good;
+    values[key] = value;
+    CHECK(code_of([&] { parse_manifest(manifest.dump()); }) == ErrorCode::bundle_invalid);
+  };
+  invalid("size", {12, 16});
+  invalid("size", {16, 0});
+  invalid("size", {16, 4097});
+  invalid("size", {16, 12, 1});
+  invalid("size", nullptr);
+  invalid("colours", "grey");
+  invalid("colours", nullptr);
+  invalid("resize", "stretch");
+  invalid("resize_size", {20, 20});  // of pad
+  values = good;
+  values["resize"] = "short-side";
+  values["resize_size"] = {16, 11};
   CHECK(code_of([&] { parse_manifest(manifest.dump()); }) == ErrorCode::bundle_invalid);
 }
 
