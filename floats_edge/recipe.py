@@ -46,6 +46,7 @@ Pixels = Annotated[float, Field(gt=0), BeforeValidator(_fraction), AfterValidato
 """A distance between images in [0, 1]; a recipe may write ``8/255``."""
 
 Lambda = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 def _trained_or_number(value: Any) -> Any:
@@ -135,6 +136,15 @@ class Data(Section):
     )
     crop: int = Field(default=2, ge=0, description="random crop after zero-padding by this many pixels")
     flip: bool = Field(default=False, description="random horizontal flip")
+    resized_crop: tuple[Share, Share] | None = Field(
+        default=None,
+        description="in place of crop: a random part of this share of an image as it is stored, from 3:4 to 4:3, "
+        "scaled; [0.08, 1] is usual for training from scratch, [0.5, 1] for fine-tuning",
+    )
+    jitter: float = Field(default=0.0, ge=0, le=1, description="random change of brightness, contrast and saturation")
+    policy: Literal["none", "randaugment", "trivialaugment"] = Field(
+        default="none", description="random changes of shape and colour, as torchvision has them"
+    )
     sampling: Literal["natural", "balanced"] = Field(
         default="natural",
         description="balanced: images are drawn with replacement, every class as often; natural: each once an epoch",
@@ -149,6 +159,16 @@ class Data(Section):
     def _published_statistics_are_of_rgb(self) -> Self:
         if self.statistics == "pretrained" and self.preprocessing.colours not in (None, "rgb"):
             raise ValueError(f"statistics: pretrained are those of colours: rgb, not {self.preprocessing.colours}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> Self:
+        if self.resized_crop is None:
+            return self
+        if self.crop != 0:
+            raise ValueError("resized_crop stands in for crop: set data.crop=0")
+        if self.resized_crop[0] > self.resized_crop[1]:
+            raise ValueError(f"resized_crop goes from the smaller share to the larger, not {self.resized_crop}")
         return self
 
 

@@ -66,7 +66,7 @@ def _images(dataset: Dataset, names: tuple[str, ...], preprocessing: Preprocessi
     """Read one after the other: who knows whether a data set of a user's bears threads."""
 
     def stored(position: int) -> "Image":
-        image = dataset[position][0]
+        image = _item(dataset, position)[0]
         try:
             return picture(image if isinstance(image, np.ndarray) else upright_rgb(image))
         except (DamagedError, DataError, AttributeError) as error:
@@ -100,7 +100,7 @@ def _labels(dataset: Dataset, classes: int) -> Labels:
     """Of all images: those that the data set knows, or else each image is asked for once."""
     known = next((values for name in ("targets", "labels") if (values := getattr(dataset, name, None)) is not None), ())
     if len(known) != len(dataset):
-        known = [dataset[position][1] for position in range(len(dataset))]
+        known = [_item(dataset, position)[1] for position in range(len(dataset))]
     labels = np.asarray(known)
     if not len(labels) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= classes:
         raise DataError(
@@ -108,3 +108,13 @@ def _labels(dataset: Dataset, classes: int) -> Labels:
             fix="let each be a whole number from 0 on, a position in the names: Datasets(labels=[...])",
         )
     return labels.astype(np.int64)
+
+
+def _item(dataset: Dataset, position: int) -> tuple[Any, Any]:
+    try:
+        image, label = dataset[position]
+    except Exception as error:
+        raise DataError(
+            f"image {position} of the data set cannot be had: {type(error).__name__}: {error}", fix=_PLAIN
+        ) from error
+    return image, label

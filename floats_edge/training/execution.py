@@ -88,6 +88,17 @@ def torch_settings(train: Train) -> Iterator[None]:
 
 
 @contextmanager
+def layers_draw(seed: int, device: torch.device) -> Iterator[None]:
+    """Let what layers draw from torch's own generators, such as dropout, be a function of ``seed``.
+
+    Afterwards these generators are as they were.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def _deterministic_algorithms() -> Iterator[None]:
     """Algorithms that give the same bits in every run on one machine; an error where torch has none.
 

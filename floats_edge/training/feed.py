@@ -6,27 +6,28 @@ worker's share of it are those of a process that trains alone.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset
 
 from floats_edge.data.order import permutation
 from floats_edge.errors import DataError, FloatsError
-from floats_edge.images import Images, Indices
+from floats_edge.images import Images, Indices, Pixels
 from floats_edge.recipe import Data
+from floats_edge.training.augment import Transform, Variation, moved
 from floats_edge.training.distributed import ALONE, Workers
 
 Batch = tuple[Tensor, Tensor]
 """Images, float32 ``[N, C, H, W]`` in [0, 1], channels last, and labels, int64 ``[N]``."""
 
 _MOST_LOADERS = 8
-_ORDER, _AUGMENTATION = 1, 2
+_ORDER, _AUGMENTATION, LAYERS = 1, 2, 3
 """Streams of random numbers of an epoch, apart from that of the attacks."""
 
 
@@ -41,6 +42,7 @@ class Feed:
         seed: of the recipe.
         device: where batches are to be; images that fit in memory live and are augmented there.
         workers: who share every batch.
+        transform: of the user's, which augments an image, uint8 ``[C, H, W]``.
     """
 
     images: Images
@@ -49,6 +51,7 @@ class Feed:
     seed: int
     device: torch.device
     workers: Workers = ALONE
+    transform: Transform | None = None
 
     @property
     def steps(self) -> int:
@@ -63,9 +66,16 @@ class Feed:
         """
         shares = self._shares(epoch)
         choices = _choices(self.seed, epoch, len(self.images))
-        pixels = self._kept(shares) if self.images.fit else self._streamed(shares)
+        variation = Variation(self.images, self.data, self.transform)
+        if variation.any:
+            seeds = (choices[:, 3] * 2**53).long()
+            pixels = self._streamed([(indices, seeds[places].tolist()) for places, indices in shares], variation.varied)
+        elif self.images.fit:
+            pixels = self._kept(shares)
+        else:
+            pixels = self._streamed([(indices,) for _, indices in shares], self.images.read)
         for (places, indices), batch in zip(shares, pixels, strict=True):
-            augmented = augment(batch.to(self.device, non_blocking=True), choices[places], self.data)
+            augmented = moved(batch.to(self.device, non_blocking=True), choices[places], self.data)
             images = augmented.contiguous(memory_format=torch.channels_last).float().div_(255)
             yield images, torch.from_numpy(self.images.labels[indices]).to(self.device)
 
@@ -89,13 +99,17 @@ class Feed:
     def _kept(self, shares: Sequence[tuple[Indices, Indices]]) -> Iterator[Tensor]:
         return (self._memory[torch.from_numpy(indices).to(self.device)] for _, indices in shares)
 
-    def _streamed(self, shares: Sequence[tuple[Indices, Indices]]) -> Iterator[Tensor]:
+    def _streamed(self, wanted: Sequence[tuple[Any, ...]], read: Callable[..., Pixels]) -> Iterator[Tensor]:
+        """What ``read`` gives for each of ``wanted``, in processes of its own."""
+        if self.images.fit and not self.data.resized_crop:
+            self.images.pixels  # noqa: B018 - read before there are several processes, which then share them
         loaders = _spare_cpus(self.workers) if self.images.loaders is None else self.images.loaders
         loader = DataLoader(
-            _Read(self.images),
+            _Read(read),
             batch_size=None,
-            sampler=[indices for _, indices in shares],
+            sampler=wanted,
             num_workers=loaders,
+            generator=torch.Generator(),
             pin_memory=self.device.type == "cuda",
             multiprocessing_context="fork" if loaders else None,
         )
@@ -118,12 +132,12 @@ class Feed:
 class _Read(Dataset[Tensor | FloatsError]):
     """Images by the batch; an error is given back as a value, as a process cannot raise it here."""
 
-    def __init__(self, images: Images) -> None:
-        self.images = images
+    def __init__(self, read: Callable[..., Pixels]) -> None:
+        self.read = read
 
-    def __getitem__(self, indices: Indices) -> Tensor | FloatsError:
+    def __getitem__(self, wanted: tuple[Any, ...]) -> Tensor | FloatsError:
         try:
-            return torch.from_numpy(self.images.read(indices))
+            return torch.from_numpy(self.read(*wanted))
         except FloatsError as error:
             return error
 
@@ -143,25 +157,5 @@ def _generator(seed: int, epoch: int, stream: int) -> np.random.Generator:
 
 
 def _choices(seed: int, epoch: int, count: int) -> Tensor:
-    """Three random numbers in [0, 1) for each place in the order of an epoch: float64 ``[count, 3]``."""
-    return torch.from_numpy(_generator(seed, epoch, _AUGMENTATION).random((count, 3)))
-
-
-def augment(pixels: Tensor, choices: Tensor, data: Data) -> Tensor:
-    """Random crops after zero-padding, and random horizontal flips.
-
-    Args:
-        pixels: uint8 ``[N, C, H, W]``.
-        choices: three numbers in [0, 1) for each image: where its crop begins, from the top and from the left, and
-            whether it is mirrored.
-        data: says how far crops may move, and whether images are mirrored.
-    """
-    height, width = pixels.shape[2:]
-    choices = choices.to(pixels.device)
-    if data.crop:
-        top, left = (choices[:, :2] * (2 * data.crop + 1)).long().unbind(1)
-        windows = pad(pixels, [data.crop] * 4).unfold(2, height, 1).unfold(3, width, 1)
-        pixels = windows[torch.arange(len(pixels), device=pixels.device), :, top, left]
-    if data.flip:
-        pixels = torch.where((choices[:, 2] < 0.5).view(-1, 1, 1, 1), pixels.flip(3), pixels)
-    return pixels
+    """Four random numbers in [0, 1) for each place in the order of an epoch: float64 ``[count, 4]``."""
+    return torch.from_numpy(_generator(seed, epoch, _AUGMENTATION).random((count, 4)))

@@ -25,8 +25,8 @@ from floats_edge.prepare import example, prepare
 from floats_edge.recipe import Recipe
 from floats_edge.training import check
 from floats_edge.training.distributed import ALONE, Workers
-from floats_edge.training.execution import Precision, torch_settings
-from floats_edge.training.feed import Batch, Feed, epoch_seed
+from floats_edge.training.execution import Precision, layers_draw, torch_settings
+from floats_edge.training.feed import LAYERS, Batch, Feed, epoch_seed
 from floats_edge.training.optimizer import make_optimizer, remember, remembered, set_learning_rate
 from floats_edge.training.resume import check_same_images, previous_run
 from floats_edge.training.sparsity import make_masks
@@ -166,7 +166,9 @@ class Trainer:
         self.workers = workers
         self.kind = image_spec(recipe, splits)
         self.held_out = splits.validation.first(check.IMAGES)
-        self.feed = Feed(splits.train, recipe.data, recipe.train.batch_size, recipe.seed, device, workers)
+        self.feed = Feed(
+            splits.train, recipe.data, recipe.train.batch_size, recipe.seed, device, workers, splits.transform
+        )
         self.steps_per_epoch = self.feed.steps
         if self.steps_per_epoch == 0:
             raise RecipeError(
@@ -199,6 +201,10 @@ class Trainer:
         Raises:
             RecipeError: the loss, a parameter or a logit is no longer a number.
         """
+        with layers_draw(epoch_seed(self.recipe.seed, epoch, LAYERS, self.workers.rank), self.device):
+            return self._run_epoch(epoch, observer)
+
+    def _run_epoch(self, epoch: int, observer: Observer) -> Epoch:
         generator = torch.Generator(self.device).manual_seed(epoch_seed(self.recipe.seed, epoch))
         total = self.recipe.train.epochs * self.steps_per_epoch
         losses, swapped, learning_rate = _Losses(), 0, 0.0
@@ -242,7 +248,8 @@ class Trainer:
         """Estimate the adversarial statistics of a pretrained network anew, which are copies of the clean ones."""
         if isinstance(self.step, FloatStep):
             generator = torch.Generator(self.device).manual_seed(epoch_seed(self.recipe.seed, 0))
-            self.step.settle(self.feed.batches(0), self.attack, generator)
+            with layers_draw(epoch_seed(self.recipe.seed, 0, LAYERS, self.workers.rank), self.device):
+                self.step.settle(self.feed.batches(0), self.attack, generator)
 
     def check_alike(self) -> None:
         """Check that every worker has the same masks and parameters.

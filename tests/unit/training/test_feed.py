@@ -15,8 +15,9 @@ from floats_edge.data import Splits
 from floats_edge.errors import DataError
 from floats_edge.images import Images, Indices, Pixels
 from floats_edge.recipe import Data, Recipe, override_recipe
+from floats_edge.training.augment import moved
 from floats_edge.training.distributed import ALONE, Workers
-from floats_edge.training.feed import Batch, Feed, augment
+from floats_edge.training.feed import Batch, Feed
 from floats_edge.training.loop import Observer, train
 
 MOVING = Data(crop=1, flip=True)
@@ -110,8 +111,8 @@ def test_crops_and_flips(few: Splits) -> None:
     """Every augmented image is a window of the padded original or of its mirror image, and many windows occur."""
     pixels = torch.from_numpy(few.train.pixels[:40])
     seen = set()
-    choices = torch.rand(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    for image, augmented in zip(pixels.numpy(), augment(pixels, choices, MOVING).numpy(), strict=True):
+    choices = torch.rand(40, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for image, augmented in zip(pixels.numpy(), moved(pixels, choices, MOVING).numpy(), strict=True):
         padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
         windows = {
             (top, left, mirrored): padded[:, top : top + 8, left : left + 8][..., :: -1 if mirrored else 1]
@@ -123,15 +124,15 @@ def test_crops_and_flips(few: Splits) -> None:
         assert matches
         seen.update(matches[:1])
     assert len(seen) > 9
-    assert torch.equal(augment(pixels, choices, Data(crop=0)), pixels)
+    assert torch.equal(moved(pixels, choices, Data(crop=0)), pixels)
 
 
 @pytest.mark.parametrize(("choice", "window"), [(0.0, slice(0, 8)), (1 - 2**-53, slice(4, 12))])
 def test_crops_reach_both_edges(few: Splits, choice: float, window: slice) -> None:
     pixels = torch.from_numpy(few.train.pixels[:1])
-    choices = torch.full((1, 3), choice, dtype=torch.float64)
+    choices = torch.full((1, 4), choice, dtype=torch.float64)
     padded = torch.nn.functional.pad(pixels, [2] * 4)
-    assert torch.equal(augment(pixels, choices, Data(crop=2)), padded[:, :, window, window])
+    assert torch.equal(moved(pixels, choices, Data(crop=2)), padded[:, :, window, window])
 
 
 def test_balanced_sampling_draws_every_class_as_often() -> None:

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run
+from floats_edge.artifacts.files import Tensors
 from floats_edge.data import Splits
 from floats_edge.errors import ArtifactError, OutputError, RecipeError
 from floats_edge.method.condition import fold
 from floats_edge.method.fold import weights_at
+from floats_edge.networks.spec import Code
 from floats_edge.recipe import Recipe, load_recipe, override_recipe
 from floats_edge.training import steps
 from floats_edge.training.feed import Feed
@@ -294,6 +297,27 @@ class TestStep:
             assert clean[1:] == (0.0, True)
             assert torch.equal(robust[0], result)
             assert robust[1:] == (1.0, True)
+
+    def test_what_layers_draw_is_the_seeds(self, recipe: Recipe, few: Splits, silent: Observer) -> None:
+        """Dropout draws from torch's own generator, which is the caller's."""
+
+        def trained(seed: int, chance: int) -> Tensors:
+            torch.manual_seed(chance)
+            module = nn.Sequential(
+                nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.5), nn.Linear(144, 10)
+            )
+            module.load_state_dict({name: torch.full_like(t, 0.1) for name, t in module.state_dict().items()})
+            given = override_recipe(recipe, (f"seed={seed}", "model={source: given, name: Sequential}", "sparsity={}"))
+            subject = Trainer(given, few, torch.device("cpu"), code=Code(module=module))
+            torch.manual_seed(chance)
+            before = torch.get_rng_state()
+            subject.run_epoch(0, silent)
+            assert torch.equal(torch.get_rng_state(), before)
+            return subject.weights()
+
+        first, again, other = trained(0, 1), trained(0, 2), trained(1, 1)
+        assert all(first[name].tobytes() == again[name].tobytes() for name in first)
+        assert any(first[name].tobytes() != other[name].tobytes() for name in first)
 
     def test_learning_rate_warms_up_then_follows_a_cosine(self, recipe: Recipe, few: Splits) -> None:
         trainer = Trainer(recipe, few, torch.device("cpu"))
