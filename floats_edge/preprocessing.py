@@ -64,7 +64,8 @@ def _both(value: Any) -> Any:
 
 
 _Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
-Size = Annotated[tuple[_Side, _Side], BeforeValidator(_both)]
+_Sides = tuple[_Side, _Side]
+Size = Annotated[_Sides, BeforeValidator(_both)]
 """Height and width in pixels; one number stands for both."""
 
 
@@ -110,7 +111,10 @@ class Preprocessing(BaseModel, frozen=True, extra="forbid"):
 class ResolvedPreprocessing(Preprocessing, frozen=True):
     """:class:`Preprocessing` with nothing left open, as it stands with a trained network."""
 
-    size: Size = Field(description="height and width that the network takes")
+    size: _Sides = Field(description="height and width that the network takes")
+    resize_size: _Sides | None = Field(
+        default=None, description="short-side: what the scaled image covers before it is cropped; None: size"
+    )
     colours: Colours = Field(description="channels that the network takes, in their order")
 
     @property

@@ -184,7 +184,7 @@ TEST_CASE("how an image becomes the input is read whole, and goes with its shape
     CHECK(without.colours == Colours::rgb);
   }
   const json good = values;
-  const auto invalid = [&](const char* key, const json& value) {
+  const auto invalid = [&](const std::string& key, const json& value) {
     CAPTURE(key);
     CAPTURE(value.dump());
     values = good;
