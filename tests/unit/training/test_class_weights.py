@@ -1,6 +1,7 @@
 """Weights by class: what each method minimises on a skewed set, and that the attack takes no notice."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from floats_edge.data import Splits
-from floats_edge.recipe import Recipe
+from floats_edge.images import Images
+from floats_edge.recipe import Recipe, override_recipe
+from floats_edge.runtime.torch import run_predictor
 from floats_edge.training import steps
+from floats_edge.training.loop import Observer, train
 from floats_edge.training.steps import CrossEntropy, class_weights
 
 WEIGHTS = "train.balance=weights"
@@ -92,3 +96,32 @@ def test_the_attack_is_the_same(digits_recipe: Recipe, skewed: Splits) -> None:
         return step.attacked(*next(subject._batches(0)), subject.attack, torch.Generator().manual_seed(0))
 
     torch.testing.assert_close(attacked(), attacked(WEIGHTS), rtol=0, atol=0)
+
+
+def test_a_rare_class_is_learnt(digits_recipe: Recipe, digits: Splits, silent: Observer, tmp_path: Path) -> None:
+    """Nines, and a twentieth as many threes.
+
+    Without weights no rare digit was found, with them 59 to 100 % (3 seeds each of threes in nines, eights in ones).
+    """
+
+    def chosen(images: Images, most: int | None) -> Images:
+        of = [np.flatnonzero(images.labels == c)[:few] for c, few in ((9, None), (3, most))]
+        two = images.take(np.sort(np.concatenate(of)))
+        return replace(two, labels=(two.labels == 3).astype(np.int64))
+
+    splits = replace(
+        digits,
+        train=chosen(digits.train, len(digits.train.labels[digits.train.labels == 9]) // 20),
+        validation=chosen(digits.validation, None),
+        test=chosen(digits.test, None),
+        labels=("nine", "three"),
+    )
+
+    def found(balance: str) -> float:
+        options = (*DENSE, "train.batch_size=16", f"train.balance={balance}")
+        network = run_predictor(train(override_recipe(digits_recipe, options), splits, tmp_path / balance, silent))
+        network.set_lambda(0.0)
+        threes = splits.test.as_float(np.flatnonzero(splits.test.labels == 1))
+        return float((network.predict(threes).argmax(1) == 1).mean())
+
+    assert found("weights") > found("none") + 0.3
