@@ -22,7 +22,8 @@ def ends(record: Evaluation) -> tuple[LambdaAnswers, LambdaAnswers]:
 
 def class_tables(content: Content) -> list[Table]:
     """Accuracy by class and the most frequent confusions of every evaluation."""
-    return [make(label, record) for label, record in content.evaluations for make in (class_table, confusion_table)]
+    tables = (make(label, record) for label, record in content.evaluations for make in (class_table, confusion_table))
+    return [table for table in tables if table.rows]
 
 
 def class_table(label: str, record: Evaluation) -> Table:
