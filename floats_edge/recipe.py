@@ -284,6 +284,11 @@ class Train(Section):
     frozen: tuple[Word, ...] = Field(
         default=(), max_length=1024, description="modules that stay as they are, such as features.0"
     )
+    balance: Literal["none", "weights"] = Field(
+        default="none",
+        description="where classes have unequally many images; weights: the loss of an image counts inversely to the "
+        "training images of its class",
+    )
     overfitting: Literal["warn", "pgd"] = Field(
         default="warn", description="when a single-step attack overfits catastrophically: say so, or go on with PGD-7"
     )

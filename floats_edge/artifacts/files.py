@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from safetensors import SafetensorError
 
 from floats_edge import __version__
-from floats_edge.artifacts.json_text import checked_json
+from floats_edge.artifacts.json_text import MOST_COMMAS, checked_json
 from floats_edge.artifacts.memory import check_bytes
 from floats_edge.errors import ArtifactError, OutputError
 from floats_edge.recipe import Section
@@ -164,7 +164,9 @@ def _check_header(data: bytes) -> None:
     checked_json(data[8 : 8 + length])
 
 
-def read_json(path: Path, schema: type[Schema], remedy: str, largest: int = LARGEST_JSON) -> Schema:
+def read_json(
+    path: Path, schema: type[Schema], remedy: str, largest: int = LARGEST_JSON, most_commas: int = MOST_COMMAS
+) -> Schema:
     """A JSON file of at most ``largest`` bytes as a value of ``schema``, whose types are taken at their word.
 
     Raises:
@@ -173,12 +175,12 @@ def read_json(path: Path, schema: type[Schema], remedy: str, largest: int = LARG
     data = _read_small(path, remedy, largest)
     document: Any = None
     try:
-        document = checked_json(data)
+        document = checked_json(data, most_commas)
         return schema.model_validate_json(data, strict=True)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden" or where == "schema_version" or _is_newer(document):
+        if problem["type"] == "extra_forbidden" or where.endswith("schema_version") or _is_newer(document):
             remedy = f"use a newer floats-edge, or {remedy}"
         raise ArtifactError(f"{path} is not valid: {where or 'file'}: {problem['msg']}.", fix=remedy) from None
     except ValueError as error:  # not JSON

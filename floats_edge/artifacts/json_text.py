@@ -12,18 +12,18 @@ DEEPEST = 32
 LONGEST_KEY = 512
 """In characters."""
 MOST_COMMAS = 2**16
-"""In a text, which holds about as many values at most: reading costs time by value."""
+"""In a text, unless more is allowed, which holds about as many values at most: reading costs time by value."""
 
 
-def checked_json(data: bytes) -> Any:
+def checked_json(data: bytes, most_commas: int = MOST_COMMAS) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is none, it holds more than :data:`MOST_COMMAS`, it is nested more than :data:`DEEPEST` deep, or
+        ValueError: it is none, it holds more than ``most_commas``, it is nested more than :data:`DEEPEST` deep, or
             an object holds a key twice or one that is longer than :data:`LONGEST_KEY`.
     """
-    if data.count(b",") > MOST_COMMAS:
-        raise ValueError(f"it holds more than {MOST_COMMAS} values")
+    if data.count(b",") > most_commas:
+        raise ValueError(f"it holds more than {most_commas} values")
     try:
         value = json.loads(data.decode(), object_pairs_hook=_object)
     except RecursionError:

@@ -1,14 +1,15 @@
 """Schemas of evaluation.json, profile.json and comparison.json: figures with unit, sample size, conditions, source."""
 
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, RootModel, Tag, model_validator
 from typing_extensions import Self
 
+from floats_edge.artifacts.accuracy import OTHERS, LambdaAnswers
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
+from floats_edge.artifacts.examples import Examples, Pictures, read_pictures
 from floats_edge.artifacts.files import read_json, write_atomic
 from floats_edge.artifacts.manifest import Precision
 from floats_edge.preprocessing import ResolvedPreprocessing
@@ -16,6 +17,10 @@ from floats_edge.recipe import Attack, Lambda, Noise, Section
 
 EVALUATION = "evaluation.json"
 PROFILE = "profile.json"
+
+MOST_LISTED = 100_000
+"""Wrong answers that an evaluation lists, over all of its confusion matrices: it must be a file that can be read."""
+_LARGEST_RECORD, _MOST_COMMAS = 64 * 2**20, 2**19
 
 
 class Subject(Section):
@@ -32,45 +37,11 @@ class Subject(Section):
     preprocessing: ResolvedPreprocessing = Field(description="how an image becomes the network's input")
 
 
-class Share(Section):
-    """A share of images, with its Wilson 95 % interval (Wilson 1927)."""
-
-    count: int = Field(ge=0)
-    total: int = Field(gt=0)
-
-    @model_validator(mode="after")
-    def _part_of_total(self) -> Self:
-        if self.count > self.total:
-            raise ValueError(f"{self.count} of {self.total} is no share")
-        return self
-
-    @property
-    def percent(self) -> float:
-        return 100.0 * self.count / self.total
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Lower and upper bound, in percent."""
-        z, n, p = 1.959964, self.total, self.count / self.total
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return 100.0 * max(0.0, centre - half), 100.0 * min(1.0, centre + half)
-
-
-class LambdaResult(Section):
-    """Accuracy at one lambda."""
-
-    lam: Lambda
-    clean: Share
-    robust: Share
-    flags: tuple[str, ...] = Field(default=(), description="why AutoAttack doubts that it is reliable here")
-
-
 class Evaluation(Section):
-    """``evaluation.json``: clean and attacked accuracy over lambda."""
+    """``evaluation.json``: clean and attacked accuracy over lambda, by class."""
 
     kind: Literal["evaluation"] = "evaluation"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     subject: Subject
     backend: str
     dataset: str
@@ -87,8 +58,29 @@ class Evaluation(Section):
         default=True, description="PGD alone overstates robustness: read robust as 'at most'"
     )
     seed: int
-    results: tuple[LambdaResult, ...]
+    labels: tuple[str, ...] = Field(min_length=1, description="classes, in the order of the logits")
+    results: tuple[LambdaAnswers, ...] = Field(min_length=1)
+    examples: Examples | None = Field(default=None, description="images that the network got wrong; None: not kept")
     versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _of_these_classes(self) -> Self:
+        known = {*self.labels, OTHERS}
+        if len(known) <= len(self.labels):
+            raise ValueError("labels: a class has no name, or two have the same")
+        named = {name for result in self.results for name in result.images}
+        for result in self.results:
+            rows = (*result.clean_answers.values(), *result.attacked_answers.values())
+            named.update(answer for row in rows for answer in row)
+            if result.images != self.results[0].images:
+                raise ValueError("results: the lambdas are not evaluated on the same images")
+        shown = () if self.examples is None else self.examples.shown
+        named.update(name for example in shown for name in (example.truth, example.clean, example.attacked))
+        if unknown := sorted(named - known):
+            raise ValueError(f"{unknown[0]!r} is none of the labels")
+        if not {example.lam for example in shown} <= {result.lam for result in self.results}:
+            raise ValueError("examples: they are of a lambda that was not evaluated")
+        return self
 
 
 class Reading(Section):
@@ -341,5 +333,18 @@ def load_record(path: Path) -> Record:
     Raises:
         ArtifactError: no such file, or not a valid record.
     """
-    remedy = "give what floats-edge evaluate or floats-edge profile wrote; floats-edge inspect shows bundles and runs"
-    return read_json(path, _AnyRecord, remedy).root
+    remedy = (
+        "give what floats-edge evaluate or floats-edge profile wrote, or run it again if the file is an older one's; "
+        "floats-edge inspect shows bundles and runs"
+    )
+    return read_json(path, _AnyRecord, remedy, _LARGEST_RECORD, _MOST_COMMAS).root
+
+
+def load_pictures(record: Record, path: Path) -> Pictures | None:
+    """The pictures of a record's examples, which stand beside its file ``path``; None: there are none.
+
+    Raises:
+        ArtifactError: their file leads elsewhere, or is not what was written.
+    """
+    examples = record.examples if isinstance(record, Evaluation) else None
+    return None if examples is None else read_pictures(examples, path.parent)

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from floats_edge.artifacts.accuracy import LambdaResult
 from floats_edge.artifacts.files import read_json, write_atomic
-from floats_edge.artifacts.records import LambdaResult
 from floats_edge.recipe import Attack, Evaluate, Section
 
 STUDY = "study.json"

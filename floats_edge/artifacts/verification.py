@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from floats_edge.artifacts.accuracy import LambdaResult, Share
 from floats_edge.artifacts.manifest import Parity, Verdict, Withstood
-from floats_edge.artifacts.records import LambdaResult, Share, Subject
+from floats_edge.artifacts.records import Subject
 from floats_edge.recipe import Attack, Lambda, Section
 
 

@@ -66,7 +66,8 @@ def evaluate(
 
     PATH is the folder that train or export wrote. A bundle is evaluated as deployed: the attack takes its gradients
     from the float twin, made from its graphs, and the images are replayed on the engine. An attack by PGD alone
-    gives an upper bound on robust accuracy; --attack autoattack is far slower and nearer to it.
+    gives an upper bound on robust accuracy; --attack autoattack is far slower and nearer to it. Beside the output goes
+    a PNG with up to 24 images that the network got wrong, which floats-edge report shows in its page.
 
     With --noise resample the noise of a FLOAT run is drawn anew for every batch, attacked or not, as the literature of
     noise injection evaluates; PGD then averages each gradient over --eot draws. It is not what is deployed.
@@ -78,11 +79,12 @@ def evaluate(
     """
     from rich.console import Console
 
-    from floats_edge.artifacts.records import save_record
     from floats_edge.cli.console import progress_bar, status_console, tell_images
     from floats_edge.cli.devices import torch_device
     from floats_edge.data import Reading
-    from floats_edge.report.console import print_records
+    from floats_edge.report.classes import class_remark
+    from floats_edge.report.console import print_tables
+    from floats_edge.report.tables import evaluation_tables, label_records
 
     torch_name = torch_device(device)
     from floats_edge.evaluation import stage
@@ -111,10 +113,12 @@ def evaluate(
         def progress(done: int, total: int) -> None:
             bar.update(task, advance=done, total=total)
 
-        record = stage.evaluate(path, request, data_dir, progress)
-    save_record(record, out)
-    print_records([record], Console(highlight=False))
+        record = stage.evaluate(path, request, data_dir, progress, out)
+    print_tables(evaluation_tables(label_records([record])), Console(highlight=False))
+    if (remark := class_remark(record)) is not None:
+        click.echo(remark)
     for result in record.results:
         for flag in result.flags:
             click.echo(f"AutoAttack at lambda {result.lam:g}: {flag}", err=True)
-    click.echo(f"Written to {out}")
+    pictures = "" if record.examples is None else f", with pictures of wrong answers in {record.examples.file}"
+    click.echo(f"Written to {out}{pictures}")

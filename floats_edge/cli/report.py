@@ -29,7 +29,8 @@ def report(
     """Render evaluations and profiles.
 
     RECORD is what floats-edge evaluate or floats-edge profile wrote, any number of them. Without options the tables are
-    printed, as far as a console has room. Profiles and comparisons under different conditions are refused.
+    printed, as far as a console has room. Profiles and comparisons under different conditions are refused. The page
+    shows images that the network got wrong, if the PNG that evaluate wrote is still beside its record.
 
     \b
     Examples:
@@ -38,7 +39,7 @@ def report(
     """
     from rich.console import Console
 
-    from floats_edge.artifacts.records import load_record
+    from floats_edge.artifacts.records import load_pictures, load_record
     from floats_edge.report.comparability import check_comparable
     from floats_edge.report.console import print_records
     from floats_edge.report.csv import write_csv
@@ -49,10 +50,14 @@ def report(
     loaded = [load_record(path) for path in records]
     if not across_conditions:
         check_comparable(loaded)
-    outputs = ((write_html, html), (write_png, png), (write_markdown, markdown), (write_csv, csv))
+    if html is not None:
+        pictures = [load_pictures(record, path) for record, path in zip(loaded, records, strict=True)]
+        write_html(loaded, html, pictures)
+        click.echo(f"Written to {html}")
+    outputs = ((write_png, png), (write_markdown, markdown), (write_csv, csv))
     for write, path in outputs:
         if path is not None:
             write(loaded, path)
             click.echo(f"Written to {path}")
-    if all(path is None for _, path in outputs):
+    if html is None and all(path is None for _, path in outputs):
         print_records(loaded, Console(highlight=False))

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from floats_edge.artifacts.accuracy import LambdaResult, Share
 from floats_edge.artifacts.bundle import Bundle, open_bundle
 from floats_edge.artifacts.manifest import Parity
-from floats_edge.artifacts.records import LambdaResult, Share, bundle_subject
+from floats_edge.artifacts.records import bundle_subject
 from floats_edge.artifacts.verification import LambdaProof, Verification
 from floats_edge.data import Place, Reading, load_test
 from floats_edge.deploy.export import PARITY_IMAGES

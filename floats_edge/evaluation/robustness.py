@@ -6,12 +6,13 @@ replayed on the engine under evaluation; an image counts as robust if the engine
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from floats_edge.artifacts.records import LambdaResult, Share
+from floats_edge.artifacts.accuracy import LambdaResult, Share
 from floats_edge.attacks import Network, attack, square
 from floats_edge.errors import ArtifactError
 from floats_edge.evaluation.autoattack import autoattack
@@ -45,6 +46,70 @@ class Unsettled(Twin, Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A batch of images, clean and attacked, and what an engine took them for.
+
+    Attributes:
+        clean: float32 ``[n, C, H, W]`` in [0, 1], as ``attacked``.
+        truth: true classes, int64 ``[n]``.
+        clean_answers: classes by the engine, int64 ``[n]``, as ``attacked_answers``.
+        flags: why AutoAttack doubts that it is reliable here.
+    """
+
+    clean: np.ndarray
+    attacked: np.ndarray
+    truth: np.ndarray
+    clean_answers: np.ndarray
+    attacked_answers: np.ndarray
+    flags: tuple[str, ...]
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether each image is right clean: bool ``[n]``."""
+        return self.clean_answers == self.truth
+
+    @property
+    def withstood(self) -> np.ndarray:
+        """Whether each image is right clean and attacked: bool ``[n]``."""
+        return self.right & (self.attacked_answers == self.truth)
+
+
+def judge(
+    engine: Predictor,
+    twin: Twin,
+    images: Images,
+    lam: float,
+    config: Attack,
+    seed: int,
+    eot: int = 1,
+    batch: int = LARGEST_BATCH,
+) -> Iterator[Judged]:
+    """Show ``engine`` all images at ``lam``, clean and attacked; at every lambda with the same random starts.
+
+    Args:
+        engine: what is evaluated.
+        twin: where the attack's gradients come from; may be the engine itself.
+        images: labelled images.
+        lam: the lambda.
+        config: the attack.
+        seed: of the attack's random starts.
+        eot: calls of a twin that draws noise at every call, over which each gradient of PGD is averaged; at lambda 0,
+            where there is no noise, one call gives the same.
+        batch: images at a time.
+
+    Raises:
+        LambdaError: the engine does not serve ``lam``.
+        ArtifactError: its logits are no numbers.
+    """
+    engine.set_lambda(lam)
+    twin.set_lambda(lam)
+    generator = torch.Generator(twin.device).manual_seed(seed)
+    for pixels, labels in images.batches(batch):
+        attacked, flags = _attack(twin, pixels, labels, generator, config, draws=eot if lam > 0 else 1)
+        yield Judged(pixels, attacked, labels, _classes(engine, pixels), _classes(engine, attacked), flags)
+
+
 def evaluate(
     engine: Predictor,
     twin: Twin,
@@ -56,19 +121,18 @@ def evaluate(
     eot: int = 1,
     batch: int = LARGEST_BATCH,
 ) -> tuple[LambdaResult, ...]:
-    """Measure ``engine`` at each lambda on the same images, with the same random starts of the attack.
+    """Accuracy at each of ``lambdas``.
 
     Args:
-        engine: what is evaluated.
-        twin: where the attack's gradients come from; may be the engine itself.
-        images: labelled images.
+        engine: as the other arguments, see :func:`judge`.
+        twin: likewise.
+        images: likewise.
         lambdas: the lambdas to evaluate.
-        config: the attack.
-        seed: of the attack's random starts.
+        config: likewise.
+        seed: likewise.
         progress: told how many (image, lambda) pairs the last batch finished.
-        eot: calls of a twin that draws noise at every call, over which each gradient of PGD is averaged; at lambda 0,
-            where there is no noise, one call gives the same.
-        batch: images at a time.
+        eot: likewise.
+        batch: likewise.
 
     Raises:
         LambdaError: the engine does not serve one of the lambdas.
@@ -76,18 +140,13 @@ def evaluate(
     """
     results: list[LambdaResult] = []
     for lam in lambdas:
-        engine.set_lambda(lam)
-        twin.set_lambda(lam)
-        generator = torch.Generator(twin.device).manual_seed(seed)
         clean = robust = 0
         flags: dict[str, None] = {}
-        for pixels, labels in images.batches(batch):
-            attacked, raised = _attack(twin, pixels, labels, generator, config, draws=eot if lam > 0 else 1)
-            right = _classes(engine, pixels) == labels
-            clean += int(right.sum())
-            robust += int((right & (_classes(engine, attacked) == labels)).sum())
-            flags |= dict.fromkeys(raised)
-            progress(len(labels))
+        for part in judge(engine, twin, images, lam, config, seed, eot, batch):
+            clean += int(part.right.sum())
+            robust += int(part.withstood.sum())
+            flags |= dict.fromkeys(part.flags)
+            progress(len(part.truth))
         total = len(images)
         shares = Share(count=clean, total=total), Share(count=robust, total=total)
         results.append(LambdaResult(lam=lam, clean=shares[0], robust=shares[1], flags=tuple(flags)))

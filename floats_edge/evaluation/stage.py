@@ -1,19 +1,22 @@
 """The evaluation stage: a run or a bundle becomes a record of its clean and attacked accuracy per lambda."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from floats_edge.artifacts.bundle import is_bundle, open_bundle
 from floats_edge.artifacts.checkpoint import open_run
-from floats_edge.artifacts.records import Evaluation, Subject, bundle_subject, run_subject
+from floats_edge.artifacts.examples import picture_name
+from floats_edge.artifacts.files import check_writable, write_atomic, writing
+from floats_edge.artifacts.records import Evaluation, Subject, bundle_subject, run_subject, save_record
 from floats_edge.data import Place, Reading, load_data, load_test
 from floats_edge.errors import ArtifactError, RecipeError
 from floats_edge.evaluation import robustness
 from floats_edge.evaluation.batch import evaluation_batch
+from floats_edge.evaluation.by_class import count_by_class
+from floats_edge.evaluation.examples import Gallery
 from floats_edge.images import ImageKind, Images
 from floats_edge.networks.spec import Code
 from floats_edge.recipe import Attack, Noise, Recipe, override_recipe
@@ -84,6 +87,7 @@ def evaluate(
     request: EvaluateRequest | None = None,
     data: Place = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    out: str | Path | None = None,
 ) -> Evaluation:
     """Measure a run folder or a bundle; a bundle as deployed, attacked by gradients of its float twin.
 
@@ -92,48 +96,87 @@ def evaluate(
         request: what to measure; None: what the recipe says, on ONNX Runtime's CPU.
         data: where the recipe's images are, if not where the recipe says; or images in their place.
         progress: told how many (image, lambda) pairs the last batch finished, and of how many in all.
+        out: where to write the evaluation; beside it go pictures of images that the network got wrong. None: nothing
+            is written, and no pictures are kept.
 
     Raises:
         ArtifactError: ``path`` is no valid run or bundle, or has no noise to resample.
-        RecipeError: the attack is not valid, or does not go with fresh noise.
+        RecipeError: the attack is not valid, or does not go with fresh noise; too many classes at too many lambdas.
         DataError: the images cannot be read, or are not of the network's classes.
         LambdaError: the network does not serve one of the lambdas.
         BackendError: the backend cannot run the bundle.
         NetworkError: the network of a run is of code that the user did not allow to run.
+        OutputError: ``out`` cannot be written.
     """
     request = request or EvaluateRequest()
     opened = _open(Path(path), request)
-    recipe, engine, twin = opened.recipe, opened.engine, opened.twin
+    recipe, engine, labels = opened.recipe, opened.engine, opened.kind.labels
     attack = _attack(recipe, request.attack)
     if request.noise == "resample" and attack.kind != "pgd":
         raise RecipeError(f"fresh noise goes with PGD, not with {attack.kind}.", fix="add --attack pgd")
-    batch, draws = evaluation_batch(recipe), 1 if request.noise == "frozen" else request.eot
+    if out is not None:
+        check_writable(Path(out))
     if isinstance(engine, ResampledPredictor):
-        reading = Reading(request.reading.skip_damaged)
-        splits = load_data(recipe.data, recipe.seed, data, opened.kind, reading)
-        robustness.settle(engine, splits.train, recipe.attack, request.seed, batch)
+        _settle(opened, engine, request, data)
     images = _images(opened, request, data)
     lambdas = request.lambdas or engine.lambdas or recipe.evaluate.lambdas
+    gallery = Gallery(() if out is None else lambdas, labels)
+
+    def judged(lam: float) -> Iterator[robustness.Judged]:
+        for part in _judged(opened, request, images, attack, lam):
+            gallery.add(lam, part)
+            progress(len(part.truth), len(images) * len(lambdas))
+            yield part
+
     with engine:
-        told = partial(_told, progress, total=len(images) * len(lambdas))
-        results = robustness.evaluate(engine, twin, images, lambdas, attack, request.seed, told, draws, batch)
-    return Evaluation(
+        results = count_by_class(judged, lambdas, labels)
+    record = Evaluation(
         subject=opened.subject,
         backend=engine.backend,
         dataset=recipe.data.dataset,
         split=request.split,
         attack=attack,
-        attacked="itself" if engine is twin else f"float twin on {twin.backend}",
+        attacked="itself" if engine is opened.twin else f"float twin on {opened.twin.backend}",
         noise=request.noise if recipe.method == "float" else None,
-        eot=draws,
+        eot=_draws(request),
         seed=request.seed,
+        labels=labels,
         results=results,
         versions={name: version(name) for name in ("floats-edge", "torch", "onnxruntime", "numpy")},
     )
+    return record if out is None else _written(record, gallery, Path(out))
 
 
-def _told(progress: Callable[[int, int], None], done: int, total: int) -> None:
-    progress(done, total)
+def _judged(
+    opened: _Opened, request: EvaluateRequest, images: Images, attack: Attack, lam: float
+) -> Iterator[robustness.Judged]:
+    batch, draws = evaluation_batch(opened.recipe), _draws(request)
+    return robustness.judge(opened.engine, opened.twin, images, lam, attack, request.seed, draws, batch)
+
+
+def _draws(request: EvaluateRequest) -> int:
+    return 1 if request.noise == "frozen" else request.eot
+
+
+def _settle(opened: _Opened, network: ResampledPredictor, request: EvaluateRequest, data: Place) -> None:
+    recipe, reading = opened.recipe, Reading(request.reading.skip_damaged)
+    splits = load_data(recipe.data, recipe.seed, data, opened.kind, reading)
+    robustness.settle(network, splits.train, recipe.attack, request.seed, evaluation_batch(recipe))
+
+
+def _written(record: Evaluation, gallery: Gallery, out: Path) -> Evaluation:
+    """Write the pictures first, and then the record that states what they are."""
+    picture = out.with_name(picture_name(out))
+    packed = gallery.packed(picture.name)
+    if packed is None:
+        with writing(picture):
+            picture.unlink(missing_ok=True)  # of an earlier evaluation
+    else:
+        examples, data = packed
+        write_atomic(picture, data)
+        record = record.model_copy(update={"examples": examples})
+    save_record(record, out)
+    return record
 
 
 def _images(opened: _Opened, request: EvaluateRequest, data: Place) -> Images:

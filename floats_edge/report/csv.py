@@ -5,11 +5,14 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from floats_edge.artifacts.accuracy import ClassShares, confusions
 from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.records import Comparison, Evaluation, Profile, Reading, Record, Run, Sampled, Trace
 from floats_edge.report.tables import Content, clean, label_records
 
 COLUMNS = ("subject", "backend", "batch", "streams", "lambda", "part", "quantity", "value", "unit", "n", "source")
+
+_ACCURACIES = ("clean accuracy", "robust accuracy, upper bound")
 
 Row = tuple[str, ...]
 
@@ -39,9 +42,23 @@ def rows(content: Content) -> Iterator[Row]:
 
 def _evaluation(label: str, record: Evaluation) -> Iterator[Row]:
     for result in record.results:
-        for name, share in (("clean accuracy", result.clean), ("robust accuracy, upper bound", result.robust)):
-            place = (label, record.backend, "", "", f"{result.lam:g}", record.split)
-            yield (*place, name, repr(share.percent), "%", str(share.total), record.dataset)
+        place = (label, record.backend, "", "", f"{result.lam:g}")
+        of_all = ClassShares(result.clean, result.robust)
+        parts = {record.split: of_all} | {_class(record, name): both for name, both in result.by_class.items()}
+        for part, both in parts.items():
+            for name, share in zip(_ACCURACIES, both, strict=True):
+                yield (*place, part, name, repr(share.percent), "%", str(share.total), record.dataset)
+        for name, mean in zip(_ACCURACIES, result.macro, strict=True):
+            part = f"{record.split}, mean of classes"
+            yield (*place, part, name, repr(mean), "%", str(result.clean.total), record.dataset)
+        for kind, answers in (("clean", result.clean_answers), ("attacked", result.attacked_answers)):
+            for name, answer, count in confusions(answers):
+                total, taken = str(result.images[name]), f"{kind}, taken for {answer}"
+                yield (*place, _class(record, name), taken, str(count), "images", total, record.dataset)
+
+
+def _class(record: Evaluation, name: str) -> str:
+    return f"{record.split}, class {name}"
 
 
 def _profile(label: str, record: Profile) -> Iterator[Row]:

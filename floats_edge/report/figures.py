@@ -1,62 +1,25 @@
 """Plots of records: the trade-off over lambda and the spread of latencies, as SVG to inline or as one PNG."""
 
 import io
-import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from floats_edge.artifacts.accuracy import Share
 from floats_edge.artifacts.files import write_atomic
-from floats_edge.artifacts.records import Evaluation, Reading, Record, Run, Share
+from floats_edge.artifacts.records import Evaluation, Reading, Record, Run
+from floats_edge.report.confusion import confusion_height, draw_confusions, is_drawable
+from floats_edge.report.style import CLEAN, INK, LATENCY, PAPER, ROBUST, STYLE, WIDTH, Draw, as_svg
 from floats_edge.report.tables import Content, clean, evaluation_attack, label_records, layer_label, number
 
-Draw = Callable[[Axes, Content], None]
-
-INK, MUTED, GRID = "#1c2430", "#66707d", "#dde1e6"
-CLEAN, ROBUST, LATENCY, PAPER = "#0a6cb8", "#c44f00", "#0f766e", "#fefefe"
-_CSS_VARIABLES = {
-    INK: "ink",
-    MUTED: "muted",
-    GRID: "line",
-    CLEAN: "clean",
-    ROBUST: "robust",
-    LATENCY: "latency",
-    PAPER: "card",
-}
-"""Colours of the plots and the variables that replace them in a page, where they follow the reader's theme."""
-
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "text.color": INK,
-    "text.parse_math": False,  # labels come from records
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.titlesize": 10,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-}
-_WIDTH = 7.6  # inches
 _STROKES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D")
 _LABEL_LENGTH = 44
@@ -65,12 +28,12 @@ _TOP_LAYERS = 12
 
 def trade_off_svg(content: Content) -> str:
     """Clean and robust accuracy over lambda, as an ``<svg>`` element."""
-    return _svg(content, draw_trade_off, _trade_off_height(content), "tradeoff")
+    return as_svg(partial(_alone, draw_trade_off, content), _trade_off_height(content), "tradeoff")
 
 
 def latency_svg(content: Content) -> str:
     """Latency of every run, as an ``<svg>`` element."""
-    return _svg(content, draw_latency, _latency_height(content), "latency")
+    return as_svg(partial(_alone, draw_latency, content), _latency_height(content), "latency")
 
 
 def memory_svg(content: Content) -> str:
@@ -106,16 +69,20 @@ def write_png(records: Sequence[Record], path: Path) -> None:
     content = label_records(records)
     plots: list[tuple[Draw, float, str]] = []
     if content.evaluations:
-        plots.append((draw_trade_off, _trade_off_height(content), "Accuracy over lambda"))
+        plots.append((partial(_alone, draw_trade_off, content), _trade_off_height(content), "Accuracy over lambda"))
+    for label, record in content.evaluations:
+        if is_drawable(record):
+            height, title = confusion_height(record), f"Confusions, in percent of each class · {label}"
+            plots.append((partial(draw_confusions, record=record), height, title))
     if content.profiles:
-        plots.append((draw_latency, _latency_height(content), "Latency"))
-    heights = [height for _, height, _ in plots]
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, sum(heights) + 0.3 * len(plots)), layout="constrained")
-        axes = figure.subplots(len(plots), 1, squeeze=False, height_ratios=heights)[:, 0]
-        for axis, (draw, _, title) in zip(axes, plots, strict=True):
-            draw(axis, content)
-            axis.set_title(title, pad=12)
+        plots.append((partial(_alone, draw_latency, content), _latency_height(content), "Latency"))
+    heights = [height + 0.3 for _, height, _ in plots]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+        parts = figure.subfigures(len(plots), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for part, (draw, _, title) in zip(parts, plots, strict=True):
+            draw(part)
+            part.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=200)
     write_atomic(path, image.getvalue())
@@ -187,8 +154,8 @@ def _readings(
 def _bars_svg(bars: Sequence[tuple[str, float]], unit: str, prefix: str, limits: Sequence[float | None] = ()) -> str:
     """One bar per figure, with its value at the end and a line at its limit; empty without figures."""
 
-    def draw(axes: Axes, content: Content) -> None:
-        del content
+    def draw(figure: FigureBase) -> None:
+        axes = figure.subplots()
         axes.barh(range(len(bars)), [value for _, value in bars], height=0.55, color=LATENCY, alpha=0.75)
         axes.set_yticks(range(len(bars)), [_short(label) for label, _ in bars])
         axes.set_ylim(len(bars) - 0.4, -0.6)
@@ -204,23 +171,12 @@ def _bars_svg(bars: Sequence[tuple[str, float]], unit: str, prefix: str, limits:
         axes.set_xlabel(clean(unit))
 
     lines = sum(label.count("\n") + 1 for label, _ in bars)
-    return _svg(Content((), ()), draw, 0.75 + 0.12 * len(bars) + 0.17 * lines, prefix) if bars else ""
+    return as_svg(draw, 0.75 + 0.12 * len(bars) + 0.17 * lines, prefix) if bars else ""
 
 
-def _svg(content: Content, draw: Draw, height: float, prefix: str) -> str:
-    """Draw alone; ids get a prefix, so that several plots share a page, and colours become CSS variables."""
-    text = io.StringIO()
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": prefix}):
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        draw(figure.subplots(), content)
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{prefix}-", svg)
-    for colour, name in _CSS_VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{name})")
-    return svg
+def _alone(draw: Callable[[Axes, Content], None], content: Content, figure: FigureBase) -> None:
+    """Draw one plot on the whole of ``figure``."""
+    draw(figure.subplots(), content)
 
 
 def _trade_off_height(content: Content) -> float:

@@ -3,13 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import zip_longest
 from pathlib import Path
 
 import jinja2
 
 from floats_edge import __version__
+from floats_edge.artifacts.examples import Pictures
 from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.records import Evaluation, Profile, Record
+from floats_edge.report.classes import class_table, confusion_table
+from floats_edge.report.confusion import confusion_svg
+from floats_edge.report.examples import Group, example_groups, example_words
 from floats_edge.report.figures import energy_svg, latency_svg, layers_svg, memory_svg, trade_off_svg
 from floats_edge.report.profile_tables import (
     comparison_tables,
@@ -45,26 +50,34 @@ class Highlight:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page; ``svg`` is ours, all other text is escaped."""
+    """A part of the page; ``svg`` and the pictures of ``groups`` are ours, all other text is escaped."""
 
     title: str
-    tables: tuple[Table, ...]
+    tables: tuple[Table, ...] = ()
     svg: str = ""
     description: str = ""
+    words: tuple[str, ...] = ()
+    groups: tuple[Group, ...] = ()
 
 
-def write_html(records: Sequence[Record], path: Path) -> None:
+def write_html(records: Sequence[Record], path: Path, pictures: Sequence[Pictures | None] = ()) -> None:
     """Write a report as one page.
+
+    Args:
+        records: what it shows.
+        path: the page.
+        pictures: of each record's examples; None, or fewer than records: there are none.
 
     Raises:
         OutputError: the file system refuses.
     """
-    write_atomic(path, render_html(records).encode())
+    write_atomic(path, render_html(records, pictures).encode())
 
 
-def render_html(records: Sequence[Record]) -> str:
+def render_html(records: Sequence[Record], pictures: Sequence[Pictures | None] = ()) -> str:
     """The page as text; what comes from the records is escaped."""
     content = label_records(records)
+    beside = [there for record, there in zip_longest(records, pictures) if isinstance(record, Evaluation)]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(
         resources.files("floats_edge.report").joinpath("report.html.jinja").read_text(encoding="utf-8")
@@ -73,14 +86,14 @@ def render_html(records: Sequence[Record]) -> str:
         names=", ".join(dict.fromkeys(clean(subject.name) for subject in content.subjects.values())),
         models="; ".join(dict.fromkeys(clean(subject.model) for subject in content.subjects.values())),
         highlights=highlights(content),
-        sections=sections(content),
+        sections=sections(content, beside),
         unknown=UNKNOWN,
         version=__version__,
     )
 
 
-def sections(content: Content) -> list[Section]:
-    """The parts of the page, of what there is."""
+def sections(content: Content, pictures: Sequence[Pictures | None]) -> list[Section]:
+    """The parts of the page, of what there is; ``pictures`` are those of the evaluations."""
     parts = []
     if content.evaluations:
         parts.append(
@@ -91,6 +104,8 @@ def sections(content: Content) -> list[Section]:
                 "Clean and robust accuracy in percent over lambda, with 95 % intervals",
             )
         )
+    for index, ((label, record), there) in enumerate(zip(content.evaluations, pictures, strict=True)):
+        parts += [_class_section(label, record, f"confusion{index}"), *_example_sections(label, record, there)]
     if content.profiles:
         parts += _profile_sections(content)
     if content.comparisons:
@@ -102,6 +117,32 @@ def sections(content: Content) -> list[Section]:
         *(condition_tables(content) if content.profiles or content.comparisons else ()),
     ]
     return [*parts, Section("What was measured, and under which conditions", tuple(conditions))]
+
+
+def _class_section(label: str, record: Evaluation, prefix: str) -> Section:
+    svg = confusion_svg(record, prefix)
+    words = (
+        f"Clean: the share of a class's images that the network names rightly. Robust: the share that it still names "
+        f"rightly after the attack, which may change every pixel by up to {record.attack.epsilon:.3g} (black is 0, "
+        "white is 1) to mislead it. λ is the knob between the two, from 0 (clean) to 1 (robust).",
+        "In the picture a row is what the images show and a column what the network said, in percent of the row: blue "
+        "is right, orange is taken for another class."
+        if svg
+        else f"The {len(record.labels):,} classes are too many for a picture of what is taken for what.",
+    )
+    tables = (class_table(label, record),) if svg else (class_table(label, record), confusion_table(label, record))
+    description = "confusion matrices in percent of the true class, clean and attacked"
+    return Section(f"Classes · {label}", tables, svg, description, words)
+
+
+def _example_sections(label: str, record: Evaluation, pictures: Pictures | None) -> list[Section]:
+    if record.examples is None:
+        return []
+    title = f"Images that it got wrong · {label}"
+    if pictures is None:
+        missing = f"They are not shown: {record.examples.file} is not beside the evaluation."
+        return [Section(title, words=(missing,))]
+    return [Section(title, words=(example_words(record),), groups=example_groups(record, pictures))]
 
 
 def _profile_sections(content: Content) -> list[Section]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from floats_edge.artifacts.accuracy import LambdaResult
 from floats_edge.artifacts.files import write_atomic
-from floats_edge.artifacts.records import LambdaResult
 from floats_edge.artifacts.study import Study, Trial
 from floats_edge.report.figures import plain_logarithmic
 from floats_edge.report.tables import Table, attack_name, clean, number

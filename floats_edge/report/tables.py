@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from floats_edge.artifacts.records import Comparison, Evaluation, Layer, Profile, Reading, Record, Share, Subject
+from floats_edge.artifacts.accuracy import Share
+from floats_edge.artifacts.records import Comparison, Evaluation, Layer, Profile, Reading, Record, Subject
 from floats_edge.recipe import Attack
 
 UNKNOWN = "unknown"
@@ -108,14 +109,28 @@ def subject_table(content: Content) -> Table:
 def accuracy_table(content: Content) -> Table:
     """Clean and robust accuracy over lambda."""
     rows = (
-        (label, f"{result.lam:g}", share(result.clean), f"≤ {share(result.robust)}", f"{result.clean.total:,}")
+        (
+            label,
+            f"{result.lam:g}",
+            share(result.clean),
+            f"≤ {share(result.robust)}",
+            f"{result.macro[0]:.1f}",
+            f"≤ {result.macro[1]:.1f}",
+            f"{result.clean.total:,}",
+        )
         for label, record in content.evaluations
         for result in record.results
     )
-    columns = ("subject", "λ", "clean %", "robust %", "images")
+    means = ("clean %, mean of classes", "robust %, mean of classes")
+    columns = ("subject", "λ", "clean %", "robust %", *means, "images")
     notes = ["In brackets: Wilson 95 % interval of the share of images; it does not cover the choice of seed."]
     notes += [f"{label}: {evaluation_note(record)}" for label, record in content.evaluations]
-    return make_table("Accuracy", columns, rows, figures=columns[1:], notes=notes)
+    return make_table("Accuracy", columns, rows, columns[1:], means, notes)
+
+
+def evaluation_tables(content: Content) -> list[Table]:
+    """What was measured, and its accuracy."""
+    return [subject_table(content), accuracy_table(content)]
 
 
 def number(value: float) -> str:

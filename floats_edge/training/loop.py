@@ -30,7 +30,7 @@ from floats_edge.training.feed import LAYERS, Batch, Feed, epoch_seed
 from floats_edge.training.optimizer import make_optimizer, remember, remembered, set_learning_rate
 from floats_edge.training.resume import check_same_images, previous_run
 from floats_edge.training.sparsity import make_masks
-from floats_edge.training.steps import FloatStep, Losses, ResampledFloatStep, make_step
+from floats_edge.training.steps import FloatStep, Losses, ResampledFloatStep, make_loss, make_step
 from floats_edge.training.sync_batchnorm import synchronize_batchnorm
 
 
@@ -186,7 +186,8 @@ class Trainer:
             self.steps_per_epoch,
             pretrained=self.pretrained is not None,
         )
-        self.step = make_step(prepared, recipe, workers)  # what folds is found by its kind: before that changes
+        loss = make_loss(recipe.train, splits.train.labels, len(splits.labels), device)
+        self.step = make_step(prepared, recipe, workers, loss)  # what folds is found by its kind: before that changes
         synchronize_batchnorm(self.network, workers)
         self.optimizer = make_optimizer(self._parameters(), recipe.train)
         self.precision = Precision(recipe.train.amp, device)

@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from floats_edge.attacks import Network, attack
 from floats_edge.baselines.oat import OatNetwork
+from floats_edge.images import Labels
 from floats_edge.method.batchnorm import SETTLING, reestimate
 from floats_edge.method.condition import draw_noise, fold, load_weights, unfilled
 from floats_edge.method.conditioning import resample_noise
 from floats_edge.method.fold import Rule, weights_at
 from floats_edge.prepare import Prepared
-from floats_edge.recipe import Attack, Method, Recipe
+from floats_edge.recipe import Attack, Method, Recipe, Train
 from floats_edge.training.distributed import Workers
 from floats_edge.training.feed import Batch
 
@@ -39,6 +41,45 @@ class Losses:
         """Their means over the workers, detached."""
         clean, robust = (None if loss is None else workers.mean(loss) for loss in (self.clean, self.robust))
         return Losses(workers.mean(self.total), clean, robust)
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """The loss that every method minimises.
+
+    An attack does not see the weights: it seeks the worst change of each image by itself, by the sign of that image's
+    gradient, and a positive factor alters neither.
+
+    Attributes:
+        weights: of an image by its class, float32 ``[classes]``, 1 in the mean over training images; None: all 1. The
+            loss of a batch is divided by the number of its images, not by the sum of their weights, so that the means
+            over workers and batches are those over images.
+    """
+
+    weights: Tensor | None = None
+
+    def each(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Of every image: ``[N]``."""
+        return cross_entropy(logits, labels, self.weights, reduction="none")
+
+    def mean(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Over the images."""
+        return cross_entropy(logits, labels, self.weights, reduction="sum") / len(labels)
+
+
+def class_weights(labels: Labels, classes: int) -> Tensor:
+    """Weights by class, inverse to how many of ``labels`` are of it; 1 in the mean over ``labels``.
+
+    Every class that has images then adds the same to a sum over all of them; a class without any weighs nothing.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return torch.from_numpy(np.where(counts, weights, 0).astype(np.float32))
+
+
+def make_loss(config: Train, labels: Labels, classes: int, device: torch.device) -> CrossEntropy:
+    """The loss for training images with these ``labels``."""
+    return CrossEntropy(class_weights(labels, classes).to(device) if config.balance == "weights" else None)
 
 
 class Step(Protocol):
@@ -60,10 +101,12 @@ class Folded:
         prepared: the network, in training.
         recipe: whose rule says how a lambda is served.
         workers: who share every batch.
+        loss: what is minimised.
     """
 
-    def __init__(self, prepared: Prepared, recipe: Recipe, workers: Workers) -> None:
+    def __init__(self, prepared: Prepared, recipe: Recipe, workers: Workers, loss: CrossEntropy) -> None:
         self.prepared = prepared
+        self.loss = loss
         self.network, self.layers, self.knob = prepared.network, prepared.layers, prepared.knob
         self.workers = workers
         self.rule: Rule = recipe.condition.rule
@@ -99,9 +142,9 @@ class FloatStep(Folded):
         adversarial = self.attacked(images[half:], labels[half:], attack_config, generator)
         self.prepared.learn()
         with self.knob.at(0.0):
-            clean = cross_entropy(self.network(images[:half]), labels[:half])
+            clean = self.loss.mean(self.network(images[:half]), labels[:half])
         with self.knob.at(1.0):
-            robust = cross_entropy(self.network(adversarial), labels[half:])
+            robust = self.loss.mean(self.network(adversarial), labels[half:])
         return Losses((clean + robust) / 2, clean, robust)
 
 
@@ -124,7 +167,7 @@ class AdversarialStep(Folded):
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
         adversarial = self.attacked(images, labels, attack_config, generator)
         self.prepared.learn()
-        robust = cross_entropy(self.network(adversarial), labels)
+        robust = self.loss.mean(self.network(adversarial), labels)
         return Losses(robust, None, robust)
 
 
@@ -134,7 +177,7 @@ class StandardStep(Folded):
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
         del attack_config, generator  # nothing is attacked
         self.prepared.learn()
-        clean = cross_entropy(self.network(images), labels)
+        clean = self.loss.mean(self.network(images), labels)
         return Losses(clean, clean, None)
 
 
@@ -146,8 +189,11 @@ class OatStep:
     loss of an image is ``(1 - lambda) * clean + lambda * attacked``.
     """
 
-    def __init__(self, prepared: Prepared, network: OatNetwork, recipe: Recipe, workers: Workers) -> None:
+    def __init__(
+        self, prepared: Prepared, network: OatNetwork, recipe: Recipe, workers: Workers, loss: CrossEntropy
+    ) -> None:
         self.prepared = prepared
+        self.loss = loss
         self.network = network
         self.workers = workers
         if recipe.train.compile:
@@ -162,12 +208,12 @@ class OatStep:
         zeros = len(self.workers.positions(zeros_of_batch))
         positions = self.workers.positions(batch - zeros_of_batch, zeros_of_batch)
         self.prepared.learn()
-        clean = cross_entropy(self.network.mixed(images, choice, zeros), labels, reduction="none")
+        clean = self.loss.each(self.network.mixed(images, choice, zeros), labels)
         victims, truths, chosen = images[zeros:], labels[zeros:], choice[zeros:]
         served = _served(self.network, lambda batch: self.network.mixed(batch, chosen, 0))
         adversarial = attack(served, victims, truths, generator, positions, **attack_config.model_dump())
         self.prepared.learn()
-        robust = cross_entropy(self.network.mixed(adversarial, chosen, 0), truths, reduction="none")
+        robust = self.loss.each(self.network.mixed(adversarial, chosen, 0), truths)
         lam = self.lambdas[choice]
         total = ((1 - lam) * clean).mean() + (lam[zeros:] * robust).sum() / len(images)
         return Losses(total, clean.mean(), robust.sum() / (positions.stop / self.workers.size))
@@ -205,16 +251,16 @@ def _inference(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_()
 
 
-def make_step(prepared: Prepared, recipe: Recipe, workers: Workers) -> Step:
+def make_step(prepared: Prepared, recipe: Recipe, workers: Workers, loss: CrossEntropy) -> Step:
     """The step of the recipe's method."""
     if isinstance(prepared.network, OatNetwork):
-        return OatStep(prepared, prepared.network, recipe, workers)
+        return OatStep(prepared, prepared.network, recipe, workers, loss)
     if recipe.method == "float" and recipe.condition.noise == "resample":
-        return ResampledFloatStep(prepared, recipe, workers)
-    return FOLDED_STEPS[recipe.method](prepared, recipe, workers)
+        return ResampledFloatStep(prepared, recipe, workers, loss)
+    return FOLDED_STEPS[recipe.method](prepared, recipe, workers, loss)
 
 
-FOLDED_STEPS: dict[Method, Callable[[Prepared, Recipe, Workers], Step]] = {
+FOLDED_STEPS: dict[Method, Callable[[Prepared, Recipe, Workers, CrossEntropy], Step]] = {
     "float": FloatStep,
     "pgd-at": AdversarialStep,
     "standard": StandardStep,

@@ -3,13 +3,15 @@ import math
 from pathlib import Path
 
 import pytest
-from fixtures.records import bundle_evaluation, profile, run_evaluation
+from fixtures.records import DIGITS, answers, bundle_evaluation, profile, run_evaluation
 from fixtures.tiny_bundle import write_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from floats_edge.artifacts.records import Reading, Share, bundle_subject, load_record, save_record
+from floats_edge.artifacts.accuracy import LambdaAnswers, Share, count_answers
+from floats_edge.artifacts.files import file_entry
+from floats_edge.artifacts.records import MOST_LISTED, Reading, bundle_subject, load_record, save_record
 from floats_edge.errors import ArtifactError, OutputError
 
 
@@ -71,6 +73,51 @@ def test_what_is_no_record_is_refused(text: str, what: str, tmp_path: Path) -> N
     with pytest.raises(ArtifactError, match=what) as refusal:
         load_record(path)
     assert "floats-edge profile" in refusal.value.fix
+
+
+def test_an_evaluation_of_an_older_version_is_to_be_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "evaluation.json"
+    path.write_text(bundle_evaluation().model_dump_json().replace('"schema_version":2', '"schema_version":1'))
+    with pytest.raises(ArtifactError, match="schema_version") as refusal:
+        load_record(path)
+    assert "run it again" in refusal.value.fix
+    assert "newer floats-edge" in refusal.value.fix
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"labels": (*DIGITS[:9], "")}, "no name"),
+        ({"labels": (*DIGITS, "3")}, "the same"),
+        ({"labels": DIGITS[:9]}, "'9' is none of the labels"),
+        ({"results": ()}, "results"),
+        ({"results": (answers(0, 400, 10), answers(1, 90, 40, each=49))}, "not evaluated on the same images"),
+        ({"examples": {"truth": "3", "clean": "11"}}, "'11' is none of the labels"),
+        ({"examples": {"lam": 0.7}}, "a lambda that was not evaluated"),
+    ],
+)
+def test_an_evaluation_agrees_with_itself(changes: dict, what: str) -> None:
+    if "examples" in changes:
+        example = {"lam": 0.5, "image": 3, "truth": "1", "clean": "2", "attacked": "2"} | changes["examples"]
+        picture = {"file": "e.png", "entry": file_entry(b"png"), "channels": 1, "height": 8, "width": 8}
+        changes = {"examples": picture | {"shown": (example,)}}
+    with pytest.raises(ValidationError, match=what):
+        bundle_evaluation(**changes)
+
+
+def test_as_much_as_an_evaluation_may_list_can_be_read(tmp_path: Path) -> None:
+    """A thousand classes of which everything was taken for everything, at more lambdas than anyone evaluates."""
+    labels, lambdas = tuple(f"a class with a name, number {index}" for index in range(1000)), 10
+    pairs = {(name, answer): 1 for name in labels for answer in labels[:60]}
+    listed = count_answers(pairs, MOST_LISTED // (2 * lambdas))
+    withstood = {name: row.get(name, 0) for name, row in listed.items()}
+    results = tuple(
+        LambdaAnswers(lam=index / 10, clean_answers=listed, attacked_answers=listed, withstood=withstood)
+        for index in range(lambdas)
+    )
+    record = bundle_evaluation(labels=labels, results=results)
+    save_record(record, tmp_path / "evaluation.json")
+    assert load_record(tmp_path / "evaluation.json") == record
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:

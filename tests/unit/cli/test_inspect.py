@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from fixtures.records import DIGITS, answers
 from fixtures.tiny_bundle import IMAGE_SHAPE, add_engine, engine_entry, write_bundle
 
 from floats_edge.artifacts.bundle import Bundle, keep_verdict
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, save_run
 from floats_edge.artifacts.manifest import Engine, SparseTactics, Verdict, Withstood
-from floats_edge.artifacts.records import Evaluation, LambdaResult, Share, bundle_subject, save_record
+from floats_edge.artifacts.records import Evaluation, bundle_subject, save_record
 from floats_edge.cli.main import cli
 from floats_edge.networks.spec import ImageSpec
 from floats_edge.preprocessing import Preprocessing
@@ -210,7 +211,8 @@ class TestRecord:
             attack=recipe.evaluate.attack,
             attacked="float twin",
             seed=0,
-            results=(LambdaResult(lam=0.5, clean=Share(count=90, total=100), robust=Share(count=40, total=100)),),
+            labels=DIGITS,
+            results=(answers(0.5, 90, 40, each=10),),
             versions={},
         )
         save_record(evaluation, bundle.path.parent / "evaluation.json")

@@ -1,6 +1,7 @@
 import csv
 from pathlib import Path
 
+import pytest
 from fixtures.records import bundle_evaluation, comparison, profile, run
 
 from floats_edge.report.csv import COLUMNS, write_csv
@@ -17,7 +18,7 @@ def test_every_figure_is_a_row_with_its_unit_and_size(tmp_path: Path) -> None:
     assert tuple(rows[0]) == COLUMNS
     (p95,) = (r for r in rows if (r["part"], r["quantity"], r["batch"]) == ("latency", "p95", "1"))
     assert (float(p95["value"]), p95["unit"], p95["n"], p95["backend"]) == (0.57, "ms", "1200", "ort-cpu")
-    (robust,) = (r for r in rows if r["quantity"].startswith("robust") and r["lambda"] == "1")
+    (robust,) = (r for r in rows if r["quantity"].startswith("robust") and (r["lambda"], r["part"]) == ("1", "test"))
     assert (float(robust["value"]), robust["unit"], robust["n"]) == (42.0, "%", "500")
     (ratio,) = (r for r in rows if r["part"].startswith("ratio") and r["quantity"] == "median")
     assert float(ratio["value"]) == 0.8
@@ -25,6 +26,19 @@ def test_every_figure_is_a_row_with_its_unit_and_size(tmp_path: Path) -> None:
     assert (clock["quantity"], float(clock["value"]), clock["n"]) == ("GPU clock, mean", 1020, "30")
     assert any(r["part"] == "layer blocks.0.conv1" for r in rows)
     assert all("paper" in r["quantity"] for r in rows if r["part"] == "estimate")
+
+
+def test_every_class_has_its_rows(tmp_path: Path) -> None:
+    rows = [r for r in written([bundle_evaluation()], tmp_path / "report.csv") if r["lambda"] == "1"]
+    shares = [r for r in rows if r["part"] == "test, class 4"]
+    assert [(r["quantity"], float(r["value"]), r["n"]) for r in shares if r["unit"] == "%"] == [
+        ("clean accuracy", 100, "50"),
+        ("robust accuracy, upper bound", 20, "50"),
+    ]
+    taken = [(r["quantity"], r["value"], r["n"]) for r in shares if r["unit"] == "images"]
+    assert taken == [("attacked, taken for 5", "40", "50")]
+    means = [r for r in rows if r["part"] == "test, mean of classes"]
+    assert [float(r["value"]) for r in means] == pytest.approx([96.6, 42])
 
 
 def test_unknown_has_no_value_and_its_reason(tmp_path: Path) -> None:

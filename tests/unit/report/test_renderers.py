@@ -4,10 +4,9 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
-from fixtures.records import bundle_evaluation, latency, profile, run, run_evaluation, subject, trace
+from fixtures.records import answers, bundle_evaluation, latency, profile, run, run_evaluation, subject, trace
 from rich.console import Console
 
-from floats_edge.artifacts.records import LambdaResult, Share
 from floats_edge.errors import OutputError
 from floats_edge.report.console import print_records
 from floats_edge.report.figures import latency_svg, layers_svg, trade_off_svg, write_png
@@ -49,8 +48,8 @@ def hostile_records() -> list:
 
 def test_page_shows_the_plots_and_the_figures() -> None:
     page = Page(render_html(ALL))
-    assert page.tags.count("svg") == 5
-    assert page.tags.count("table") == 12
+    assert page.tags.count("svg") == 7
+    assert page.tags.count("table") == 14
     for shown in (
         "≤ 42.0 %",
         "98.6 %",
@@ -106,15 +105,15 @@ def test_same_records_give_the_same_page() -> None:
 
 @pytest.mark.parametrize("records", [[run_evaluation()], [profile()]], ids=["evaluation", "profile"])
 def test_either_kind_alone_makes_a_page_and_an_image(records: list, tmp_path: Path) -> None:
-    assert Page(render_html(records)).tags.count("svg") == (1 if records[0].kind == "evaluation" else 4)
+    assert Page(render_html(records)).tags.count("svg") == (2 if records[0].kind == "evaluation" else 4)
     write_png(records, tmp_path / "report.png")
     assert matplotlib.image.imread(tmp_path / "report.png").shape[1] == 1520
 
 
 def test_accuracy_of_none_and_of_all_can_be_drawn() -> None:
     ends = (
-        LambdaResult(lam=0.3, clean=Share(count=500, total=500), robust=Share(count=0, total=500)),
-        LambdaResult(lam=0.6, clean=Share(count=7, total=7), robust=Share(count=0, total=7)),
+        answers(0.3, 500, 0),
+        answers(0.6, 500, 500),
     )
     assert "<svg" in trade_off_svg(label_records([bundle_evaluation(results=ends)]))
 
@@ -156,7 +155,7 @@ def test_markdown_tables_are_whole(tmp_path: Path) -> None:
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "<script" not in text
     blocks = [block for block in text.split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 14
+    assert len(blocks) == 22
     for block in blocks:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.strip().splitlines()}
         assert len(widths) == 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from floats_edge.artifacts.records import LambdaResult, Share
+from floats_edge.artifacts.accuracy import LambdaResult, Share
 from floats_edge.artifacts.study import Complexity, Study, Trial, hypervolume
 from floats_edge.recipe import Attack
 from floats_edge.report.study import interval, study_tables, write_study_png
