@@ -244,11 +244,22 @@ class Calibration(Section):
     attack: Attack
     kept: LayerNames = Field(default=(), description="layers whose convolution is not quantised")
     kept_precision: KeptPrecision = Field(default="fp32", description="of these convolutions, weights and biases")
+    reasons: dict[Name, Remark] = Field(
+        default={}, max_length=MOST_LAYERS, description="why, by layer that is kept; what reports show"
+    )
 
     @property
     def kept_in_fp16(self) -> tuple[str, ...]:
         """Layers that take their weights and biases in fp16."""
         return self.kept if self.kept_precision == "fp16" else ()
+
+    @property
+    def kept_by_reason(self) -> dict[str, list[str]]:
+        """The layers that are kept, by why."""
+        found: dict[str, list[str]] = {}
+        for layer in self.kept:
+            found.setdefault(self.reasons.get(layer, "not said"), []).append(layer)
+        return found
 
 
 class Golden(Section):
@@ -328,7 +339,9 @@ class Manifest(Section):
             raise ValueError("an int8 engine cannot be refitted")
         if (self.precision == "int8") != (self.calibration is not None):
             raise ValueError(f"precision {self.precision} does not go with calibration {self.calibration}")
-        unknown = set(self.calibration.kept if self.calibration else ()) - {layer.name for layer in self.layers}
+        if self.calibration is None:
+            return self
+        unknown = set(self.calibration.kept) - {layer.name for layer in self.layers}
         if unknown:
             raise ValueError(f"{', '.join(sorted(unknown))} is kept out of int8 and is no layer")
         return self

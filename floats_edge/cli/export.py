@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     "--keep",
     multiple=True,
     metavar="LAYER",
-    help="int8: do not quantise this layer; may be repeated. See --sensitivity.",
+    help="int8: do not quantise this layer either; may be repeated. See --sensitivity.",
 )
 @click.option(
     "--keep-worst",
@@ -135,10 +135,10 @@ def export(
 
     if "runtime" in lambdas and len(lambdas) > 1:
         raise click.UsageError("--lambda runtime serves every lambda: give no other value with it.")
-    if precision != "int8" and (calibration or keep or keep_worst or sensitivity):
-        raise click.UsageError("--calibration, --keep, --keep-worst and --sensitivity go with --precision int8.")
-    if keep_precision and not (keep or keep_worst):
-        raise click.UsageError("--keep-precision is that of the layers that --keep and --keep-worst name: add one.")
+    if precision != "int8" and (calibration or keep or keep_worst or keep_precision or sensitivity):
+        raise click.UsageError(
+            "--calibration, --keep, --keep-worst, --keep-precision and --sensitivity go with --precision int8."
+        )
     values = tuple(sorted({value for value in lambdas if value != "runtime"}))
     if switch and values:
         raise click.UsageError("--switch goes with --lambda runtime: a bundle for fixed lambdas switches by itself.")
@@ -185,6 +185,10 @@ def _print(bundle: "Bundle", measured: "tuple[Parity, ...]") -> None:
             f"lambda {parity.lam:<4g}  top-1 agreement {100 * parity.top1_agreement:.2f} % on {parity.images} images, "
             f"logit error max {parity.max_error:.1e}, p99 {parity.p99_error:.1e} of their range ({parity.backend})"
         )
+    if measured and manifest.calibration is not None:
+        for reason, layers in manifest.calibration.kept_by_reason.items():
+            more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
+            click.echo(f"kept in {manifest.calibration.kept_precision}: {layers[0]}{more}: {reason}")
     for engine in manifest.engines[: len(manifest.graphs)]:
         click.echo(f"{engine.file}  {engine.flavour} {engine.version}  {', '.join(engine.targets)}")
     for mismatch in manifest.let_pass:

@@ -10,7 +10,7 @@ from typing import Any
 from floats_edge.artifacts.bundle import MANIFEST, Bundle, is_bundle, open_bundle
 from floats_edge.artifacts.checkpoint import CHECKPOINT, TrainingRun, is_run, open_run
 from floats_edge.artifacts.files import FileEntry, read_json
-from floats_edge.artifacts.manifest import Engine, Manifest, Parity, SparseTactics, Verdict
+from floats_edge.artifacts.manifest import Calibration, Engine, Manifest, Parity, SparseTactics, Verdict
 from floats_edge.artifacts.records import load_record
 from floats_edge.artifacts.sensitivity import SENSITIVITY, Sensitivity
 from floats_edge.errors import ArtifactError
@@ -98,7 +98,7 @@ def _bundle_facts(manifest: Manifest) -> Iterable[tuple[str, str]]:
     yield "lambda mode", f"{manifest.lam.mode}, rule {rule}, noise seed {manifest.lam.noise_seed}"
     yield "precision", manifest.precision
     if manifest.calibration is not None:
-        yield f"kept in {manifest.calibration.kept_precision}", ", ".join(manifest.calibration.kept) or "no convolution"
+        yield from _kept(manifest.calibration)
     yield "density", f"{manifest.density:.2%}"
     yield "sparsity", manifest.recipe.sparsity.title
     for mismatch in manifest.let_pass:
@@ -106,6 +106,14 @@ def _bundle_facts(manifest: Manifest) -> Iterable[tuple[str, str]]:
     yield "recipe", manifest.recipe.name
     yield "trained weights", f"sha256 begins {manifest.checkpoint_sha256[:16]}"
     yield "written by", f"floats-edge {manifest.floats_edge_version}"
+
+
+def _kept(calibration: Calibration) -> Iterable[tuple[str, str]]:
+    title = f"kept in {calibration.kept_precision}"
+    for reason, layers in calibration.kept_by_reason.items():
+        yield title, f"{', '.join(layers)}: {reason}"
+    if not calibration.kept:
+        yield title, "no convolution"
 
 
 def _run(run: TrainingRun) -> Summary:

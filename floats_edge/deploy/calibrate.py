@@ -1,4 +1,4 @@
-"""How an export becomes int8: activation ranges from attacked training images, and the layers that are kept out of it.
+"""How an export becomes int8: activation ranges from attacked training images, and which layers are kept out, and why.
 
 Ranges are expensive and depend on nothing but what goes into them, so they are kept in the user's cache under a hash of
 all of it. A cached file is a stranger's: it counts only if it is valid and states the key that is looked for.
@@ -7,7 +7,7 @@ all of it. A cached file is a stranger's: it counts only if it is valid and stat
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +20,7 @@ from floats_edge.artifacts.manifest import Calibration, CalibrationMethod, KeptP
 from floats_edge.artifacts.sensitivity import Sensitivity
 from floats_edge.data import Splits
 from floats_edge.deploy.lambda_graph import Network
-from floats_edge.deploy.quantize import Array, calibrate, conv_inputs
+from floats_edge.deploy.quantize import Array, calibrate
 from floats_edge.deploy.sensitivity import measure_sensitivity
 from floats_edge.errors import ArtifactError
 from floats_edge.evaluation.batch import LARGEST_BATCH, evaluation_batch
@@ -46,9 +46,9 @@ class Int8Request:
 
     Attributes:
         method: how the ranges of the activations are found.
-        keep: layers that are not quantised.
+        keep: layers that are not quantised, besides those that the rule keeps.
         keep_worst: so many of the others, those that cost most, are not quantised either.
-        keep_precision: what these layers compute in.
+        keep_precision: what all these layers compute in.
         sensitivity: measure what each layer costs, also if no choice depends on it.
     """
 
@@ -96,7 +96,8 @@ def quantisation(
         say: told what is being done.
 
     Raises:
-        ArtifactError: a layer to be kept is no convolution of the network, or none would be left to quantise.
+        ArtifactError: a layer to be kept is none that would be quantised, none would be left to quantise, or
+            none is kept that could compute in another precision.
         DataError: too few images, or of another shape than the network takes.
     """
     _check_kept(request.keep, request.keep_worst, network.quantisable)
@@ -106,22 +107,21 @@ def quantisation(
         images=len(images),
         lambdas=lambdas or LAMBDAS,
         attack=recipe.attack,
-        kept=tuple(layer for layer in network.quantisable if layer in request.keep),
         kept_precision=request.keep_precision,
     )
     batch = evaluation_batch(recipe)
     ranges = activation_ranges(network, twin, images, record, recipe.seed, say, batch)
-    if not (request.sensitivity or request.keep_worst):
-        return Quantisation(ranges, record, None)
-    held_out = splits.validation.first(IMAGES).as_float()
-    say(f"quantising each layer alone, on {len(held_out)} validation images")
-    report = measure_sensitivity(
-        network, ranges, lambda lam: network.scales(lam if lambdas else None), held_out, record.lambdas, batch
-    )
-    others = [cost.layer for cost in report.layers if cost.layer not in request.keep]
-    kept = {*request.keep, *others[: request.keep_worst]}
-    record = record.model_copy(update={"kept": tuple(layer for layer in network.quantisable if layer in kept)})
-    return Quantisation(ranges, record, report)
+    report = None
+    reasons = {**network.int8.kept, **dict.fromkeys(request.keep, "asked for with --keep")}
+    if request.sensitivity or request.keep_worst:
+        held_out = splits.validation.first(IMAGES).as_float()
+        say(f"quantising each layer alone, on {len(held_out)} validation images")
+        report = measure_sensitivity(
+            network, ranges, lambda lam: network.scales(lam if lambdas else None), held_out, record.lambdas, batch
+        )
+        others = [cost.layer for cost in report.layers if cost.layer not in request.keep]
+        reasons |= dict.fromkeys(others[: request.keep_worst], "it costs most, for --keep-worst")
+    return Quantisation(ranges, _with_kept(record, reasons, network), report)
 
 
 def activation_ranges(
@@ -133,7 +133,7 @@ def activation_ranges(
     say: Say,
     batch: int = LARGEST_BATCH,
 ) -> dict[str, float]:
-    """Ranges of the convolutions' inputs over ``images``, clean and attacked at each lambda: remembered or measured.
+    """Ranges of what int8 quantises over ``images``, clean and attacked at each lambda: remembered or measured.
 
     Measuring takes ``batch`` images at a time.
 
@@ -142,7 +142,7 @@ def activation_ranges(
     """
     key = _key(network, images, record, seed, batch)
     file = cache_file("calibration", key)
-    ranges = _remembered(file, key, conv_inputs(network.template))
+    ranges = _remembered(file, key, network.int8.tensors)
     if ranges is not None:
         say("taking the ranges of the activations from the cache")
         return ranges
@@ -167,6 +167,17 @@ def _check_kept(keep: Sequence[str], keep_worst: int, quantisable: Sequence[str]
         )
 
 
+def _with_kept(record: Calibration, reasons: Mapping[str, str], network: Network) -> Calibration:
+    """The record with the layers that are kept, in the network's order, and why."""
+    if record.kept_precision != "fp32" and not reasons:
+        raise ArtifactError(
+            f"no layer is kept out of int8 that could compute in {record.kept_precision}.",
+            fix="add --keep LAYER or --keep-worst N, or leave --keep-precision out",
+        )
+    ordered = {layer: reasons[layer] for layer in network.layers if layer in reasons}
+    return record.model_copy(update={"kept": tuple(ordered), "reasons": ordered})
+
+
 @dataclass(frozen=True, eq=False)
 class _CleanAndAttacked:
     """Batches of images, clean and then attacked at a lambda; made anew whenever they are iterated over."""
@@ -189,14 +200,15 @@ def _measured(
     network: Network, twin: "Twin", images: Images, record: Calibration, seed: int, batch: int
 ) -> dict[str, float]:
     by_lambda = {lam: _CleanAndAttacked(twin, images, lam, record.attack, seed, batch) for lam in record.lambdas}
-    return calibrate(network.constant, by_lambda, record.method)
+    return calibrate(network.constant, network.int8.tensors, by_lambda, record.method)
 
 
 def _key(network: Network, images: Images, record: Calibration, seed: int, batch: int) -> str:
     """A hash of all that the ranges depend on: graphs with their weights, images, and what is done with them."""
     facts = {
         "floats_edge": __version__,
-        "calibration": record.model_dump(mode="json", exclude={"kept", "kept_precision"}),
+        "calibration": record.model_dump(mode="json", exclude={"kept", "kept_precision", "reasons"}),
+        "tensors": network.int8.tensors,
         "seed": seed,
         "batch": batch,
         "shape": images.pixels.shape,

@@ -1,10 +1,10 @@
-"""INT8 by explicit quantisation (Q/DQ): the inputs and weights of convolutions, with scales valid at every lambda.
+"""INT8 by explicit quantisation (Q/DQ), with scales valid at every lambda; ``int8_rule`` says what is quantised.
 
 ONNX Runtime's own ``quantize_static`` cannot be used: it wants constant weights, and one set of them. The graphs are
 those it would write with per-channel symmetric int8 and float biases. Zero points are 0, as TensorRT demands.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from floats_edge.artifacts.manifest import CalibrationMethod
+from floats_edge.deploy.int8_rule import Shortcut
 from floats_edge.errors import DataError
 from floats_edge.method.fold import Weights
 from floats_edge.runtime.base import Images
@@ -43,23 +44,14 @@ def weight_scales(ends: Iterable[Weights], names: Iterable[str]) -> dict[str, Ar
     return scales
 
 
-def conv_weights(model: onnx.ModelProto) -> list[str]:
-    """Names of the weights that can be quantised: those of the convolutions. The classifier stays float."""
-    return [node.input[1] for node in model.graph.node if node.op_type == "Conv"]
-
-
-def conv_inputs(model: onnx.ModelProto) -> list[str]:
-    """Names of the tensors that the convolutions read, each once: those that have a range."""
-    return list(dict.fromkeys(node.input[0] for node in model.graph.node if node.op_type == "Conv"))
-
-
 def calibrate(
-    model_at: ModelAt, images: Mapping[float, Iterable[Images]], method: CalibrationMethod
+    model_at: ModelAt, tensors: Sequence[str], images: Mapping[float, Iterable[Images]], method: CalibrationMethod
 ) -> dict[str, float]:
-    """Largest magnitude that the input of each convolution is to represent, by tensor name.
+    """Largest magnitude that each activation is to represent, by tensor name.
 
     Args:
         model_at: the float32 network at each lambda of ``images``.
+        tensors: the activations; the first is what the stem reads.
         images: by lambda, batches of float32 ``[n, C, H, W]`` in [0, 1], which are iterated over once or twice: at
             least :data:`MIN_IMAGES`, from the evaluation's loader but never its test images, clean and attacked at
             that lambda.
@@ -70,43 +62,52 @@ def calibrate(
         DataError: too few images, or of another shape than the network takes.
     """
     largest: dict[str, float] = {}
-    for name, values in _conv_input_values(model_at, images):
+    for name, values in _values(model_at, tensors, images):
         largest[name] = max(largest.get(name, 0.0), float(np.abs(values).max()))
     if method == "minmax":
         return largest
     counts = {name: np.zeros(_BINS, dtype=np.int64) for name in largest}
-    for name, values in _conv_input_values(model_at, images):
+    for name, values in _values(model_at, tensors, images):
         counts[name] += np.histogram(np.abs(values), _BINS, range=(0, largest[name] or 1))[0]
     edge_of = _percentile_edge if method == "percentile" else _entropy_edge
     edges = {name: edge_of(count) for name, count in counts.items()}
-    edges[next(iter(edges))] = _BINS  # the stem's: pixels fill their range, and clipping black or white ruins an image
+    edges[tensors[0]] = _BINS  # the stem's: pixels fill their range, and clipping black or white ruins an image
     return {name: largest[name] * edge / _BINS for name, edge in edges.items()}
 
 
-def quantize(model: onnx.ModelProto, ranges: Mapping[str, float], scales: Mapping[str, Array]) -> onnx.ModelProto:
-    """Quantise the inputs and weights of those convolutions of a float32 graph whose weights have scales.
+def quantize(
+    model: onnx.ModelProto, shortcuts: Sequence[Shortcut], ranges: Mapping[str, float], scales: Mapping[str, Array]
+) -> onnx.ModelProto:
+    """Quantise the convolutions of a float32 graph whose weights have scales, and the additions that go with them.
 
-    Constant weights become int8 constants; weights computed in the graph are quantised there. The others stay as they
-    are.
+    A tensor is quantised once, for all that read it in int8. Constant weights become int8 constants; weights computed
+    in the graph are quantised there. The rest stays as it is.
 
     Args:
         model: the graph.
-        ranges: of the convolutions' inputs, from :func:`calibrate`.
+        shortcuts: of the additions, from :func:`floats_edge.deploy.int8_rule.int8_rule`.
+        ranges: of the activations, from :func:`calibrate`.
         scales: of the weights to be quantised, from :func:`weight_scales`.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
+    added = {shortcut.result: shortcut.tensor for shortcut in shortcuts if f"{shortcut.layer}.weight" in scales}
     nodes: list[onnx.NodeProto] = []
     done: set[str] = set()
-    for node in model.graph.node:
-        if node.op_type == "Conv" and node.input[1] in scales:
-            source, weight = node.input[:2]
+    for original in model.graph.node:
+        node = onnx.NodeProto.FromString(original.SerializeToString())
+        is_quantised = node.op_type == "Conv" and node.input[1] in scales
+        source = node.input[0] if is_quantised else added.get(node.output[0])
+        if source is not None:
             if source not in done:
                 scale = np.float32(max(ranges[source], np.finfo(np.float32).tiny * _LEVELS) / _LEVELS)
                 nodes += _quantizer(graph, source, scale), _dequantizer(f"{source}.int8", source)
                 done.add(source)
+            node.input[list(node.input).index(source)] = f"{source}.dequantized"
+        if is_quantised:
+            weight = node.input[1]
             if weight in constants:
                 array = quantized(numpy_helper.to_array(constants[weight]), scales[weight])
                 constants[weight].CopyFrom(numpy_helper.from_array(array, weight))
@@ -114,8 +115,7 @@ def quantize(model: onnx.ModelProto, ranges: Mapping[str, float], scales: Mappin
                 nodes.append(_dequantizer(weight, weight))
             else:
                 nodes += _quantizer(graph, weight, scales[weight]), _dequantizer(f"{weight}.int8", weight)
-            node = onnx.NodeProto.FromString(node.SerializeToString())
-            node.input[0], node.input[1] = f"{source}.dequantized", f"{weight}.dequantized"
+            node.input[1] = f"{weight}.dequantized"
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
@@ -162,21 +162,22 @@ def _check_shape(model: onnx.ModelProto, images: Images) -> None:
         )
 
 
-def _conv_input_values(model_at: ModelAt, images: Mapping[float, Iterable[Images]]) -> Iterator[tuple[str, Array]]:
-    """Name and values of the input of every convolution, batch by batch."""
+def _values(
+    model_at: ModelAt, tensors: Sequence[str], images: Mapping[float, Iterable[Images]]
+) -> Iterator[tuple[str, Array]]:
+    """Name and values of every activation, batch by batch."""
     import onnxruntime as ort
 
     for lam, batches in images.items():
         model = onnx.ModelProto()
         model.CopyFrom(model_at(lam))
         image_name = model.graph.input[0].name
-        names = conv_inputs(model)
         del model.graph.output[:]
-        model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+        model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in tensors)
         session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         for batch in _checked(model, batches):
-            outputs = session.run(names, {image_name: batch})
-            yield from zip(names, map(np.asarray, outputs), strict=True)
+            outputs = session.run(list(tensors), {image_name: batch})
+            yield from zip(tensors, map(np.asarray, outputs), strict=True)
 
 
 def _percentile_edge(counts: NDArray[np.int64]) -> int:

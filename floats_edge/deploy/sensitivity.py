@@ -7,7 +7,7 @@ import onnx
 
 from floats_edge.artifacts.sensitivity import Cost, LayerCost, Sensitivity
 from floats_edge.deploy.lambda_graph import Network
-from floats_edge.deploy.quantize import Array, quantize
+from floats_edge.deploy.quantize import Array
 from floats_edge.evaluation.batch import LARGEST_BATCH
 from floats_edge.evaluation.parity import logit_errors, top1_agreement
 from floats_edge.runtime.base import Images, Logits
@@ -26,11 +26,12 @@ def measure_sensitivity(
 ) -> Sensitivity:
     """Compare the network with one layer in int8, for each layer, with the float32 network on ONNX Runtime's CPU.
 
-    The graphs are those of mode ``fixed``. With scales for every lambda they compute what the other modes do.
+    An addition is quantised with the convolution that takes it along. The graphs are those of mode ``fixed``. With
+    scales for every lambda they compute what the other modes do.
 
     Args:
         network: the float32 network.
-        ranges: of the convolutions' inputs, from :func:`floats_edge.deploy.quantize.calibrate`.
+        ranges: of the activations, from :func:`floats_edge.deploy.quantize.calibrate`.
         scales_at: of the weights.
         images: float32 ``[N, C, H, W]`` in [0, 1], neither calibrated on nor test images.
         lambdas: at which to compare.
@@ -43,9 +44,9 @@ def measure_sensitivity(
         wanted = _logits(model, images, batch)
         for layer, costs in alone.items():
             weight = f"{layer}.weight"
-            quantised = quantize(model, ranges, {weight: scales[weight]})
+            quantised = network.quantised(model, ranges, {weight: scales[weight]})
             costs.append(_cost(lam, _logits(quantised, images, batch), wanted))
-        together.append(_cost(lam, _logits(quantize(model, ranges, scales), images, batch), wanted))
+        together.append(_cost(lam, _logits(network.quantised(model, ranges, scales), images, batch), wanted))
     layers = [LayerCost(layer=layer, costs=tuple(costs)) for layer, costs in alone.items()]
     layers.sort(key=lambda cost: cost.p99_error, reverse=True)
     return Sensitivity(images=len(images), layers=tuple(layers), together=tuple(together))

@@ -43,9 +43,9 @@ def measured(monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[str]:
     calls: list[str] = []
     right = calibrate.calibrate
 
-    def counted(model_at, images, method):
+    def counted(model_at, tensors, images, method):
         calls.append(method)
-        return right(model_at, images, method)
+        return right(model_at, tensors, images, method)
 
     monkeypatch.setattr(calibrate, "calibrate", counted)
     return calls
@@ -256,7 +256,13 @@ def test_the_command_reports_what_each_layer_costs_and_keeps_the_worst(
     for text in (result.stdout, shown):
         assert "What int8 costs in one layer alone" in text
         assert text.index(report.layers[0].layer) < text.index("all of these together")
-    assert ", ".join(kept) in shown
+    assert calibration["reasons"] == {
+        worst: "it costs most, for --keep-worst",
+        "blocks.0.conv1": "asked for with --keep",
+    }
+    for layer in kept:
+        assert f"kept in fp16: {layer}: {calibration['reasons'][layer]}" in result.stdout
+        assert f"{layer}: {calibration['reasons'][layer]}" in " ".join(shown.split())
     assert "kept in fp16" in shown
 
 
@@ -265,6 +271,7 @@ def test_the_options_of_int8_go_with_int8(bundles: Callable[..., Bundle], tmp_pa
         ["--calibration", "entropy"],
         ["--keep", "stem"],
         ["--keep-worst", "1"],
+        ["--keep-precision", "fp16"],
         ["--sensitivity", "--precision", "fp16"],
     ):
         result = CliRunner().invoke(cli, ["export", str(bundles("bound").path), "-o", str(tmp_path / "out"), *words])
@@ -275,8 +282,9 @@ def test_the_options_of_int8_go_with_int8(bundles: Callable[..., Bundle], tmp_pa
 def test_a_precision_for_kept_layers_needs_some(bundles: Callable[..., Bundle], tmp_path: Path) -> None:
     words = ["export", str(bundles("bound").path), "-o", str(tmp_path / "out"), "--precision", "int8"]
     result = CliRunner().invoke(cli, [*words, "--keep-precision", "fp16"])
-    assert result.exit_code == 2
-    assert "--keep and --keep-worst" in result.stderr
+    assert result.exit_code == 1
+    assert "no layer is kept out of int8 that could compute in fp16" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_test_image_is_looked_at(float_network, digits, digits_run, digits_recipe) -> None:

@@ -79,7 +79,7 @@ def tenth(template: onnx.ModelProto) -> Network:
 
 
 def graph_of(network: Network, mode: Mode, precision: Precision, lam: float = 0.3) -> onnx.ModelProto:
-    ranges = dict.fromkeys((node.input[0] for node in network.template.graph.node), 1.0)
+    ranges = dict.fromkeys(network.int8.tensors, 1.0)
     return network.graph(mode, lam if mode in ("fixed", "bank") else None, precision, ranges)
 
 

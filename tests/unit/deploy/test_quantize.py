@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from floats_edge.deploy.quantize import MIN_IMAGES, calibrate, conv_weights, weight_scales
+from floats_edge.deploy.quantize import MIN_IMAGES, calibrate, weight_scales
 from floats_edge.errors import DataError
 from floats_edge.method.fold import AffineLayer, Ends, Rule, affine, end_weights, weights_at
 from floats_edge.runtime.lambda_weights import quantized
@@ -68,7 +68,7 @@ def test_masked_weights_stay_zero_at_every_lambda():
 
 
 def test_the_classifier_stays_float():
-    assert conv_weights(network().template) == ["stem.weight"]
+    assert network().quantisable == ("stem",)
     graph = network().graph("bound", None, "int8", ranges()).graph
     types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
     assert types["stem.weight"] == onnx.TensorProto.INT8
@@ -81,7 +81,10 @@ def test_the_classifier_stays_float():
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
 def test_the_range_of_the_images_is_kept_whole(method):
     batch = images(MIN_IMAGES)
-    assert calibrate(network().constant, {0.0: [batch]}, method) == {"images": pytest.approx(batch.max())}
+    assert calibrate(network().constant, ("images",), {0.0: [batch]}, method) == {"images": pytest.approx(batch.max())}
+
+
+TWO = ("images", "between")
 
 
 def two_convolutions() -> onnx.ModelProto:
@@ -114,14 +117,14 @@ def with_outlier():
 
 @pytest.mark.parametrize("method", ["entropy", "percentile"])
 def test_entropy_and_percentile_do_not_follow_an_outlier(method, with_outlier):
-    found = calibrate(lambda lam: two_convolutions(), {0.0: [with_outlier]}, method)
+    found = calibrate(lambda lam: two_convolutions(), TWO, {0.0: [with_outlier]}, method)
     assert 0.5 < found["between"] < 5
     assert found["images"] == 40
 
 
 def test_minmax_covers_every_lambda(with_outlier):
     by_lambda = {0.0: [images(MIN_IMAGES)], 1.0: [with_outlier[:100], with_outlier[100:]]}
-    assert calibrate(lambda lam: two_convolutions(), by_lambda, "minmax") == {"images": 40, "between": 40}
+    assert calibrate(lambda lam: two_convolutions(), TWO, by_lambda, "minmax") == {"images": 40, "between": 40}
 
 
 def test_the_network_at_each_lambda_is_what_sees_its_images():
@@ -131,13 +134,13 @@ def test_the_network_at_each_lambda_is_what_sees_its_images():
         asked.append(lam)
         return two_convolutions()
 
-    calibrate(model_at, {0.0: [images(MIN_IMAGES)], 0.5: [images(MIN_IMAGES)]}, "minmax")
+    calibrate(model_at, TWO, {0.0: [images(MIN_IMAGES)], 0.5: [images(MIN_IMAGES)]}, "minmax")
     assert set(asked) == {0.0, 0.5}
 
 
 def test_too_few_images():
     with pytest.raises(DataError, match="499 images are too few") as caught:
-        calibrate(network().constant, {0.0: [images(MIN_IMAGES - 1)]}, "minmax")
+        calibrate(network().constant, ("images",), {0.0: [images(MIN_IMAGES - 1)]}, "minmax")
     assert "500" in caught.value.fix
 
 
@@ -148,4 +151,4 @@ def test_too_few_images():
 )
 def test_images_of_another_shape(batch):
     with pytest.raises(DataError, match=r"takes float32 images of shape \[3, 8, 8\]"):
-        calibrate(network().constant, {0.0: [batch]}, "minmax")
+        calibrate(network().constant, ("images",), {0.0: [batch]}, "minmax")

@@ -44,7 +44,7 @@ def chain(spread: float) -> Network:
 @pytest.mark.parametrize("rule", ["any lambda", "one lambda"])
 def test_the_layer_that_rounds_badly_comes_first(rule: str) -> None:
     net, lambdas = chain(spread=300), (0.0, 0.5, 1.0)
-    ranges = calibrate(net.constant, {lam: [images(MIN_IMAGES)] for lam in lambdas}, "minmax")
+    ranges = calibrate(net.constant, net.int8.tensors, {lam: [images(MIN_IMAGES)] for lam in lambdas}, "minmax")
     scales_at = (lambda lam: net.scales(None)) if rule == "any lambda" else net.scales
     report = measure_sensitivity(net, ranges, scales_at, images(200), lambdas)
     assert [cost.layer for cost in report.layers] == ["second", "stem"]
@@ -59,7 +59,7 @@ def test_the_layer_that_rounds_badly_comes_first(rule: str) -> None:
 def test_the_others_stay_float() -> None:
     """With a range of the other layer that would ruin everything, the cost of the stem alone does not change."""
     net = chain(spread=1)
-    ranges = calibrate(net.constant, {0.5: [images(MIN_IMAGES)]}, "minmax")
+    ranges = calibrate(net.constant, net.int8.tensors, {0.5: [images(MIN_IMAGES)]}, "minmax")
     costs = []
     for range_of_second in (ranges["relu"], 1e-6):
         report = measure_sensitivity(net, {**ranges, "relu": range_of_second}, net.scales, images(64), (0.5,))
