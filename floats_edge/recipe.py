@@ -145,10 +145,6 @@ class Data(Section):
     policy: Literal["none", "randaugment", "trivialaugment"] = Field(
         default="none", description="random changes of shape and colour, as torchvision has them"
     )
-    sampling: Literal["natural", "balanced"] = Field(
-        default="natural",
-        description="balanced: images are drawn with replacement, every class as often; natural: each once an epoch",
-    )
     statistics: Literal["images", "pretrained"] = Field(
         default="images",
         description="mean and deviation that images are normalised by: of the training images, or those that the "
@@ -284,10 +280,10 @@ class Train(Section):
     frozen: tuple[Word, ...] = Field(
         default=(), max_length=1024, description="modules that stay as they are, such as features.0"
     )
-    balance: Literal["none", "weights"] = Field(
+    balance: Literal["none", "weights", "sampler"] = Field(
         default="none",
         description="where classes have unequally many images; weights: the loss of an image counts inversely to the "
-        "training images of its class",
+        "training images of its class; sampler: images are drawn with replacement, every class as often",
     )
     overfitting: Literal["warn", "pgd"] = Field(
         default="warn", description="when a single-step attack overfits catastrophically: say so, or go on with PGD-7"

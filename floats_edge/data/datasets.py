@@ -68,7 +68,9 @@ def _images(dataset: Dataset, names: tuple[str, ...], preprocessing: Preprocessi
     def stored(position: int) -> "Image":
         image = _item(dataset, position)[0]
         try:
-            return picture(image if isinstance(image, np.ndarray) else upright_rgb(image))
+            if isinstance(image, np.ndarray) or image.mode == "L":
+                return picture(image)
+            return picture(upright_rgb(image))
         except (DamagedError, DataError, AttributeError) as error:
             raise DataError(
                 f"image {position} of the data set is a {type(image).__name__} that cannot be used: {error}", fix=_PLAIN

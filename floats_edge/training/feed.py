@@ -43,6 +43,7 @@ class Feed:
         device: where batches are to be; images that fit in memory live and are augmented there.
         workers: who share every batch.
         transform: of the user's, which augments an image, uint8 ``[C, H, W]``.
+        balanced: draw images with replacement, every class as often; else each is drawn once an epoch.
     """
 
     images: Images
@@ -52,6 +53,7 @@ class Feed:
     device: torch.device
     workers: Workers = ALONE
     transform: Transform | None = None
+    balanced: bool = False
 
     @property
     def steps(self) -> int:
@@ -87,7 +89,7 @@ class Feed:
 
     def _order(self, epoch: int) -> Indices:
         count, labels = len(self.images), self.images.labels
-        if self.data.sampling == "natural":
+        if not self.balanced:
             return permutation(count, epoch_seed(self.seed, epoch, _ORDER))
         shares = 1 / np.bincount(labels)[labels]
         return _generator(self.seed, epoch, _ORDER).choice(count, count, p=shares / shares.sum())

@@ -167,7 +167,14 @@ class Trainer:
         self.kind = image_spec(recipe, splits)
         self.held_out = splits.validation.first(check.IMAGES)
         self.feed = Feed(
-            splits.train, recipe.data, recipe.train.batch_size, recipe.seed, device, workers, splits.transform
+            splits.train,
+            recipe.data,
+            recipe.train.batch_size,
+            recipe.seed,
+            device,
+            workers,
+            splits.transform,
+            recipe.train.balance == "sampler",
         )
         self.steps_per_epoch = self.feed.steps
         if self.steps_per_epoch == 0:

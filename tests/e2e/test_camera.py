@@ -61,8 +61,8 @@ def exported(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
                 f"data={{dataset: folder, crop: 0, preprocessing: {json.dumps(RULES[rule])}}}",
                 *("train.epochs=2", "train.batch_size=8", "model.arguments.width=4", "evaluate.images=24"),
             )
-            run = fe.train(load_recipe("quickstart", options), folder / "run", data_dir=photographs)
-            made[rule] = fe.export(run.path, folder / "bundle", data_dir=photographs)
+            run = fe.train(load_recipe("quickstart", options), folder / "run", data=photographs)
+            made[rule] = fe.export(run.path, folder / "bundle", data=photographs)
         return made[rule]
 
     return export

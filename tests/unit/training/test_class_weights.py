@@ -72,7 +72,7 @@ def test_every_loss_of_every_method_is_weighted(
 
     def losses(*options: str) -> steps.Losses:
         subject = trainer(digits_recipe, skewed, *OPTIONS[name], *options)
-        images, labels = next(subject._batches(0))
+        images, labels = next(subject.feed.batches(0))
         return subject.step.losses(images, torch.full_like(labels, 3), subject.attack, torch.Generator().manual_seed(0))
 
     plain, weighted = losses(), losses(WEIGHTS)
@@ -93,7 +93,7 @@ def test_the_attack_is_the_same(digits_recipe: Recipe, skewed: Splits) -> None:
         subject = trainer(digits_recipe, skewed, *DENSE, *options)
         step = subject.step
         assert isinstance(step, steps.FloatStep)
-        return step.attacked(*next(subject._batches(0)), subject.attack, torch.Generator().manual_seed(0))
+        return step.attacked(*next(subject.feed.batches(0)), subject.attack, torch.Generator().manual_seed(0))
 
     torch.testing.assert_close(attacked(), attacked(WEIGHTS), rtol=0, atol=0)
 

@@ -139,22 +139,19 @@ def test_balanced_sampling_draws_every_class_as_often() -> None:
     labels = np.repeat([0, 1], [950, 50])
     images = Images(labels, lambda indices: np.zeros((len(indices), 1, 4, 4), dtype=np.uint8))
 
-    def rare(data: Data) -> float:
-        return float(torch.cat([labels for _, labels in feed(images, data, size=100).batches(0)]).double().mean())
+    def rare(balanced: bool) -> float:
+        subject = replace(feed(images, size=100), balanced=balanced)
+        return float(torch.cat([labels for _, labels in subject.batches(0)]).double().mean())
 
-    assert rare(Data(sampling="natural")) == 0.05
-    assert 0.45 < rare(Data(sampling="balanced")) < 0.55
+    assert rare(balanced=False) == 0.05
+    assert 0.45 < rare(balanced=True) < 0.55
 
 
 def test_an_image_that_is_drawn_twice_is_augmented_in_several_ways(few: Splits) -> None:
     one = few.train.first(1)
     images = replace(few.train, labels=np.zeros(80, np.int64), read=lambda indices: one.read(np.zeros_like(indices)))
-    seen = torch.cat([images for images, _ in feed(images, replaced_sampling()).batches(0)])
+    seen = torch.cat([images for images, _ in replace(feed(images), balanced=True).batches(0)])
     assert len({image.numpy().tobytes() for image in seen}) > 10
-
-
-def replaced_sampling() -> Data:
-    return Data(crop=1, flip=True, sampling="balanced")
 
 
 def broken(images: Images, act: Callable[[], None], loaders: int) -> Images:
