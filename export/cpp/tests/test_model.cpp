@@ -43,17 +43,17 @@ void rehash(BundleCopy& copy, const std::string& file) {
   });
 }
 
-// The expected logits were computed on x86-64, where ONNX Runtime widens halves; on Arm it adds in half precision, and
-// what differs by a little is then, in int8, sometimes rounded to the next of its 255 steps.
+// The expected logits were computed on x86-64. On Arm, ONNX Runtime adds halves in half precision, and sums of floats
+// in another order; what differs by a little is then, in int8, sometimes rounded to the next of its 255 steps.
 #ifdef __x86_64__
-constexpr float kHalfTolerance = 1e-5f, kHalfToInt8Tolerance = 1e-5f;
+constexpr float kHalfTolerance = 1e-5f, kInt8Tolerance = 1e-5f;
 #else
-constexpr float kHalfTolerance = 2e-3f, kHalfToInt8Tolerance = 1e-2f;
+constexpr float kHalfTolerance = 2e-3f, kInt8Tolerance = 1e-2f;
 #endif
 
 float tolerance_of(const std::string& bundle) {
-  if (bundle.find("fp16") == std::string::npos) return 1e-5f;
-  return bundle.find("int8") == std::string::npos ? kHalfTolerance : kHalfToInt8Tolerance;
+  if (bundle.find("int8") != std::string::npos) return kInt8Tolerance;
+  return bundle.find("fp16") == std::string::npos ? 1e-5f : kHalfTolerance;
 }
 
 }  // namespace
