@@ -22,16 +22,12 @@ class FloatsError(Exception):
         self.fix = printable(fix)
         super().__init__(self.what, self.fix)
 
-    def __reduce__(self) -> "tuple[Callable[..., FloatsError], tuple[str, str]]":
+    def __reduce__(self) -> "tuple[Callable[[str], FloatsError], tuple[str]]":
         """Let a process that reads images hand the error on."""
-        return partial(_told_again, type(self)), self.args
+        return partial(type(self), fix=self.fix), (self.what,)
 
     def __str__(self) -> str:
         return f"{self.what}\n  Remedy: {self.fix}"
-
-
-def _told_again(kind: type[FloatsError], what: str, fix: str) -> FloatsError:
-    return kind(what, fix=fix)
 
 
 class RecipeError(FloatsError):

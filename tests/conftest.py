@@ -119,7 +119,7 @@ class Silent:
 @pytest.fixture(scope="session")
 def digits_recipe() -> "Recipe":
     """The recipe of ``digits_run``."""
-    from floats_edge.recipe import load_recipe
+    from floats_edge.recipe_file import load_recipe
 
     return load_recipe("quickstart", QUICK)
 

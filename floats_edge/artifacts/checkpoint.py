@@ -30,7 +30,8 @@ from floats_edge.artifacts.files import (
 from floats_edge.data_report import DataReport
 from floats_edge.errors import ArtifactError
 from floats_edge.networks.spec import ImageSpec
-from floats_edge.recipe import Recipe, Section, dump_recipe
+from floats_edge.recipe import Recipe, Section
+from floats_edge.recipe_file import dump_recipe
 
 CHECKPOINT = "checkpoint.json"
 _REMEDY = "train it again: floats-edge train RECIPE --out DIR"

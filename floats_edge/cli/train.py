@@ -67,7 +67,7 @@ def train(
     from floats_edge.cli.console import TrainingProgress, status_console, tell_images
     from floats_edge.cli.devices import torch_device
     from floats_edge.data import Reading
-    from floats_edge.recipe import load_recipe
+    from floats_edge.recipe_file import load_recipe
 
     settings = load_recipe(recipe, options)
     torch_name = torch_device(device)

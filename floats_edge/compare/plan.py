@@ -5,16 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from floats_edge.errors import RecipeError
-from floats_edge.recipe import (
-    READ_BY_METHOD,
-    READ_BY_PATTERN,
-    VARIANTS,
-    Recipe,
-    base_60,
-    parse_recipe,
-    read_values,
-    unread,
-)
+from floats_edge.recipe import READ_BY_METHOD, READ_BY_PATTERN, Recipe, base_60, unread
+from floats_edge.recipe_file import VARIANTS, parse_recipe, read_values
 
 _EQUAL = ("data", "model", "train", "evaluate.attack", "evaluate.images", "attack.epsilon")
 """What all variants share; method, condition, sparsity and the kind of attack in training are what they differ in."""

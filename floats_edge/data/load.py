@@ -71,8 +71,7 @@ def load_data(
     held_out = round(len(order) * data.validation)
     validation, left = half.take(order[:held_out]), half.take(order[held_out:])
     _check_sizes(len(half), validation, left, data)
-    if source.layout is not None:
-        _check_classes(source.names, validation, left)
+    _check_classes(source.names, validation, left)
     train = left.first(data.train_images)
     test_half = source.test(half.all().shape)
     test = _shuffled(test_half)

@@ -19,7 +19,8 @@ from floats_edge.evaluation.by_class import count_by_class
 from floats_edge.evaluation.examples import Gallery
 from floats_edge.images import ImageKind, Images
 from floats_edge.networks.spec import Code
-from floats_edge.recipe import Attack, Noise, Recipe, override_recipe
+from floats_edge.recipe import Attack, Noise, Recipe
+from floats_edge.recipe_file import override_recipe
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.base import Predictor
 from floats_edge.runtime.torch import (

@@ -16,6 +16,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from floats_edge.artifacts.accuracy import Share
 from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.records import Evaluation, Reading, Record, Run
+from floats_edge.errors import OutputError
 from floats_edge.report.confusion import confusion_height, draw_confusions, is_drawable
 from floats_edge.report.style import CLEAN, INK, LATENCY, PAPER, ROBUST, STYLE, WIDTH, Draw, as_svg
 from floats_edge.report.tables import Content, clean, evaluation_attack, label_records, layer_label, number
@@ -64,7 +65,7 @@ def write_png(records: Sequence[Record], path: Path) -> None:
     """Write the plots of a report as one image.
 
     Raises:
-        OutputError: the file system refuses.
+        OutputError: there is nothing to plot, or the file system refuses.
     """
     content = label_records(records)
     plots: list[tuple[Draw, float, str]] = []
@@ -76,6 +77,11 @@ def write_png(records: Sequence[Record], path: Path) -> None:
             plots.append((partial(draw_confusions, record=record), height, title))
     if content.profiles:
         plots.append((partial(_alone, draw_latency, content), _latency_height(content), "Latency"))
+    if not plots:
+        raise OutputError(
+            "there is nothing to plot in these records.",
+            fix="name an evaluation or a profile, or write --html, --markdown or --csv",
+        )
     heights = [height + 0.3 for _, height, _ in plots]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,7 +62,8 @@ class Variation:
     @property
     def any(self) -> bool:
         """Whether there are such changes at all."""
-        return bool(self.data.resized_crop or self._transforms())
+        data = self.data
+        return bool(data.resized_crop or data.jitter or data.policy != "none" or self.transform)
 
     def varied(self, indices: Indices, seeds: list[int]) -> Pixels:
         """The images at ``indices``, each changed by its seed: uint8 ``[n, C, H, W]``.
@@ -69,12 +71,30 @@ class Variation:
         Raises:
             DataError: an image cannot be read, or a transform gives something else.
         """
+        stored = None if self.data.resized_crop else self.images.at(indices)
+        drawn: list[Pixels] = []
         with _own_chance():
-            drawn = self._cropped(indices, seeds) if self.data.resized_crop else self.images.at(indices)
-            for transform in self._transforms():
-                drawn = np.stack([_changed(pixels, transform, seed) for pixels, seed in zip(drawn, seeds, strict=True)])
-        return drawn
+            for at, (position, seed) in enumerate(zip(indices, seeds, strict=True)):
+                _seed(seed)
+                pixels = self._cropped(int(position)) if stored is None else stored[at]
+                for transform in self._transforms:
+                    pixels = _changed(pixels, transform)
+                drawn.append(pixels)
+        return np.stack(drawn)
 
+    def _cropped(self, position: int) -> Pixels:
+        changed = self.images.changed
+        assert changed is not None, "images that are read are stored somewhere"
+        return changed(position, self._crop)
+
+    @cached_property
+    def _crop(self) -> "Callable[[Image], Image]":
+        from torchvision.transforms import v2
+
+        assert self.data.resized_crop is not None
+        return v2.RandomResizedCrop(self.images.shape[1:], self.data.resized_crop)
+
+    @cached_property
     def _transforms(self) -> list[Transform]:
         from torchvision.transforms import v2
 
@@ -84,26 +104,8 @@ class Variation:
         transforms += [policies[self.data.policy]()] if self.data.policy != "none" else []
         return [*transforms, self.transform] if self.transform is not None else transforms
 
-    def _cropped(self, indices: Indices, seeds: list[int]) -> Pixels:
-        from torchvision.transforms import v2
 
-        assert self.data.resized_crop is not None
-        changed = self.images.changed
-        assert changed is not None, "images that are read are stored somewhere"
-        crop = v2.RandomResizedCrop(self.images.shape[1:], self.data.resized_crop)
-        drawn: list[Pixels] = []
-        for position, seed in zip(indices, seeds, strict=True):
-
-            def change(image: "Image", seed: int = seed) -> "Image":
-                _seed(seed)
-                return crop(image)
-
-            drawn.append(changed(int(position), change))
-        return np.stack(drawn)
-
-
-def _changed(pixels: Pixels, transform: Transform, seed: int) -> Pixels:
-    _seed(seed)
+def _changed(pixels: Pixels, transform: Transform) -> Pixels:
     image = torch.from_numpy(pixels)
     try:
         made = transform(image)

@@ -7,7 +7,8 @@ from torch import nn
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun
 from floats_edge.data import Datasets, Place, Reading, load_data
 from floats_edge.networks.spec import Code, NetworkSpec
-from floats_edge.recipe import Recipe, load_recipe, override_recipe
+from floats_edge.recipe import Recipe
+from floats_edge.recipe_file import load_recipe, override_recipe
 from floats_edge.training import loop
 from floats_edge.training.distributed import ALONE, Workers
 

@@ -20,7 +20,8 @@ from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun, open_run, save_run
 from floats_edge.cli.main import cli
 from floats_edge.data import load_data
-from floats_edge.recipe import Recipe, dump_recipe, override_recipe
+from floats_edge.recipe import Recipe
+from floats_edge.recipe_file import dump_recipe, override_recipe
 from floats_edge.training.loop import Observer, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

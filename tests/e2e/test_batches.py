@@ -18,7 +18,8 @@ from floats_edge.cli.main import cli
 from floats_edge.compare.run import compare
 from floats_edge.data import Splits
 from floats_edge.evaluation.batch import evaluation_batch
-from floats_edge.recipe import Recipe, override_recipe
+from floats_edge.recipe import Recipe
+from floats_edge.recipe_file import override_recipe
 from floats_edge.runtime.base import Predictor
 from floats_edge.training.distributed import Workers
 from floats_edge.training.loop import Observer, Trainer, train

@@ -22,7 +22,7 @@ from floats_edge.errors import ArtifactError
 from floats_edge.evaluation.batch import evaluation_batch
 from floats_edge.images import ImageKind
 from floats_edge.preprocessing import Preprocessing, preprocessed
-from floats_edge.recipe import load_recipe
+from floats_edge.recipe_file import load_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

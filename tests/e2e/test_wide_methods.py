@@ -19,7 +19,8 @@ from floats_edge.deploy.export import ExportRequest, export
 from floats_edge.evaluation.parity import GATES
 from floats_edge.evaluation.robustness import evaluate
 from floats_edge.method.layers import ConditionedNorm
-from floats_edge.recipe import Recipe, override_recipe
+from floats_edge.recipe import Recipe
+from floats_edge.recipe_file import override_recipe
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.torch import run_predictor, trained_network, trained_predictor

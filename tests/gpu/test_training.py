@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from floats_edge.artifacts.checkpoint import open_run
-from floats_edge.recipe import override_recipe
+from floats_edge.recipe_file import override_recipe
 from floats_edge.training.loop import train
 
 pytestmark = [

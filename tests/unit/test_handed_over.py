@@ -13,7 +13,8 @@ from floats_edge.artifacts.checkpoint import TrainingRun, open_run
 from floats_edge.data import Splits, load_data, load_test
 from floats_edge.errors import ArtifactError, DataError, NetworkError
 from floats_edge.images import ImageKind
-from floats_edge.recipe import Data, Recipe, override_recipe
+from floats_edge.recipe import Data, Recipe
+from floats_edge.recipe_file import override_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = [str(digit) for digit in range(10)]

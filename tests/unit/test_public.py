@@ -10,7 +10,8 @@ import floats_edge as fe
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.data import Splits
 from floats_edge.profiling.bench import Timing
-from floats_edge.recipe import Recipe, override_recipe
+from floats_edge.recipe import Recipe
+from floats_edge.recipe_file import override_recipe
 
 
 @pytest.mark.parametrize("name", fe.__all__)

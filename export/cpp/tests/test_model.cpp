@@ -43,17 +43,18 @@ void rehash(BundleCopy& copy, const std::string& file) {
   });
 }
 
-// The expected logits were computed on x86-64. On Arm, ONNX Runtime adds halves in half precision, and sums of floats
-// in another order; what differs by a little is then, in int8, sometimes rounded to the next of its 255 steps.
-#ifdef __x86_64__
-constexpr float kHalfTolerance = 1e-5f, kInt8Tolerance = 1e-5f;
-#else
-constexpr float kHalfTolerance = 2e-3f, kInt8Tolerance = 1e-2f;
+// The expected logits were computed on x86-64. On Arm, ONNX Runtime adds halves in half precision, and, where weights
+// are constants, floats in another order; what differs by a little is then, in int8, sometimes rounded to the next of
+// its 255 steps. There the limits are shares of the range of the logits.
+float tolerance_of(const std::string& bundle, [[maybe_unused]] const std::vector<float>& logits) {
+#ifndef __x86_64__
+  const auto [least, most] = std::minmax_element(logits.begin(), logits.end());
+  const float range = *most - *least;
+  const bool in_int8 = bundle.find("int8") != std::string::npos;
+  if (bundle.find("fp16") != std::string::npos) return range * (in_int8 ? 2e-2f : 4e-3f);
+  if (in_int8 && (bundle.find("fixed") == 0 || bundle.find("bank") == 0)) return range * 5e-3f;
 #endif
-
-float tolerance_of(const std::string& bundle) {
-  if (bundle.find("int8") != std::string::npos) return kInt8Tolerance;
-  return bundle.find("fp16") == std::string::npos ? 1e-5f : kHalfTolerance;
+  return 1e-5f;
 }
 
 }  // namespace
@@ -64,7 +65,6 @@ TEST_CASE("logits are Python's to 1e-5 in every mode, precision and at every lam
     CAPTURE(name);
     const Expected expected(name);
     Model model = load(name);
-    const float tolerance = tolerance_of(name);
     const std::vector<float> images = expected.floats("images"), lambdas = expected.floats("lambdas");
     std::vector<std::vector<float>> all;
     for (std::size_t i = 0; i < lambdas.size(); ++i) {
@@ -72,7 +72,8 @@ TEST_CASE("logits are Python's to 1e-5 in every mode, precision and at every lam
       CHECK(model.set_lambda(lambdas[i]) == lambdas[i]);
       CHECK(model.lambda() == lambdas[i]);
       all.push_back(logits_of(model, images));
-      CHECK(largest_difference(all.back(), expected.floats("logits_" + std::to_string(i))) <= tolerance);
+      const std::vector<float> wanted = expected.floats("logits_" + std::to_string(i));
+      CHECK(largest_difference(all.back(), wanted) <= tolerance_of(name, wanted));
       if (i > 0) CHECK(largest_difference(all[i], all[i - 1]) > 1e-3f);  // the knob turns something
     }
     model.set_lambda(lambdas[0]);  // and turns back

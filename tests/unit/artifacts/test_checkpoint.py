@@ -12,7 +12,7 @@ import pytest
 
 from floats_edge.artifacts.checkpoint import Checkpoint, TrainingRun, is_run, open_run, save_run
 from floats_edge.errors import ArtifactError, OutputError
-from floats_edge.recipe import load_recipe
+from floats_edge.recipe_file import load_recipe
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from floats_edge.artifacts.records import Evaluation, bundle_subject, save_recor
 from floats_edge.cli.main import cli
 from floats_edge.networks.spec import ImageSpec
 from floats_edge.preprocessing import Preprocessing
-from floats_edge.recipe import load_recipe
+from floats_edge.recipe_file import load_recipe
 
 
 def inspect(*arguments: object) -> Result:

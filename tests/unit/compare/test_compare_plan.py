@@ -10,7 +10,8 @@ from floats_edge.cli.main import cli
 from floats_edge.compare.plan import load_plan, with_seed
 from floats_edge.errors import RecipeError
 from floats_edge.method.conditioning import INITIAL_ALPHA
-from floats_edge.recipe import Condition, Sparsity, load_recipe
+from floats_edge.recipe import Condition, Sparsity
+from floats_edge.recipe_file import load_recipe
 
 BASE = """
 name: base

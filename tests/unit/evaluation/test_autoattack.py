@@ -10,7 +10,8 @@ from floats_edge.data import Splits
 from floats_edge.errors import RecipeError
 from floats_edge.evaluation.autoattack import autoattack
 from floats_edge.evaluation.robustness import evaluate
-from floats_edge.recipe import Attack, Recipe, override_recipe
+from floats_edge.recipe import Attack, Recipe
+from floats_edge.recipe_file import override_recipe
 from floats_edge.runtime.torch import TorchPredictor, run_predictor
 
 pytest.importorskip("pyautoattack")

@@ -18,7 +18,8 @@ from floats_edge.cli.main import cli
 from floats_edge.data import Splits
 from floats_edge.errors import ArtifactError
 from floats_edge.evaluation.robustness import evaluate, settle
-from floats_edge.recipe import Attack, Recipe, override_recipe
+from floats_edge.recipe import Attack, Recipe
+from floats_edge.recipe_file import override_recipe
 from floats_edge.runtime.torch import ResampledPredictor, resampled_predictor, run_predictor
 from floats_edge.training.loop import Observer, train
 

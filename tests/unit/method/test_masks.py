@@ -19,7 +19,8 @@ from floats_edge.artifacts.weights import unpack_weights
 from floats_edge.data import Splits
 from floats_edge.method.conditioning import ConditionedWeight
 from floats_edge.method.masks import MaskUpdater, layer_counts, random_mask, swap_fraction
-from floats_edge.recipe import Recipe, override_recipe
+from floats_edge.recipe import Recipe
+from floats_edge.recipe_file import override_recipe
 from floats_edge.training.loop import Trainer
 
 DENSITY = 0.3

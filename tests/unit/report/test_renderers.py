@@ -4,7 +4,17 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
-from fixtures.records import answers, bundle_evaluation, latency, profile, run, run_evaluation, subject, trace
+from fixtures.records import (
+    answers,
+    bundle_evaluation,
+    comparison,
+    latency,
+    profile,
+    run,
+    run_evaluation,
+    subject,
+    trace,
+)
 from rich.console import Console
 
 from floats_edge.errors import OutputError
@@ -176,3 +186,10 @@ def test_unwritable_page_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         write_html(ALL, tmp_path / "folder.html")
     assert [path.name for path in tmp_path.iterdir()] == ["folder.html"]
+
+
+def test_a_record_without_anything_to_plot_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="nothing to plot") as error:
+        write_png([comparison()], tmp_path / "report.png")
+    assert "--html" in error.value.fix
+    assert not (tmp_path / "report.png").exists()

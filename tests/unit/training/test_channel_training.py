@@ -10,7 +10,8 @@ from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run
 from floats_edge.data import Splits
 from floats_edge.errors import RecipeError
 from floats_edge.method.fold import VECTORS
-from floats_edge.recipe import Recipe, override_recipe
+from floats_edge.recipe import Recipe
+from floats_edge.recipe_file import override_recipe
 from floats_edge.runtime.torch import deployed_network, folded_network
 from floats_edge.training.loop import Observer, Trainer, train
 

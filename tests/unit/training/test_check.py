@@ -9,7 +9,8 @@ import torch
 from fixtures.training import StopAfterAnEpoch, trainer
 
 from floats_edge.data import Splits
-from floats_edge.recipe import Attack, Recipe, override_recipe
+from floats_edge.recipe import Attack, Recipe
+from floats_edge.recipe_file import override_recipe
 from floats_edge.training import check, steps
 from floats_edge.training.check import Check
 from floats_edge.training.check import check as run_check

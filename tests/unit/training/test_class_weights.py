@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from floats_edge.data import Splits
 from floats_edge.images import Images
-from floats_edge.recipe import Recipe, override_recipe
+from floats_edge.recipe import Recipe
+from floats_edge.recipe_file import override_recipe
 from floats_edge.runtime.torch import run_predictor
 from floats_edge.training import steps
 from floats_edge.training.loop import Observer, train

@@ -19,7 +19,8 @@ from floats_edge.artifacts.checkpoint import open_run
 from floats_edge.attacks import attack
 from floats_edge.data import Splits, load_data
 from floats_edge.errors import BackendError, RecipeError
-from floats_edge.recipe import Recipe, dump_recipe, load_recipe, override_recipe
+from floats_edge.recipe import Recipe
+from floats_edge.recipe_file import dump_recipe, load_recipe, override_recipe
 from floats_edge.training import distributed
 from floats_edge.training.distributed import ALONE, Workers, join
 from floats_edge.training.loop import Observer, Trainer, train

@@ -11,7 +11,8 @@ from floats_edge.artifacts.checkpoint import Epoch
 from floats_edge.attacks import n_fgsm
 from floats_edge.data import Splits
 from floats_edge.errors import BackendError
-from floats_edge.recipe import Recipe, Train, override_recipe
+from floats_edge.recipe import Recipe, Train
+from floats_edge.recipe_file import override_recipe
 from floats_edge.training.execution import torch_settings
 from floats_edge.training.loop import Observer, Trainer, train
 from floats_edge.training.optimizer import set_learning_rate

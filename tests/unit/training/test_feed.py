@@ -14,7 +14,8 @@ from fixtures.training import StopAfterAnEpoch, streamed
 from floats_edge.data import Splits
 from floats_edge.errors import DataError
 from floats_edge.images import Images, Indices, Pixels
-from floats_edge.recipe import Data, Recipe, override_recipe
+from floats_edge.recipe import Data, Recipe
+from floats_edge.recipe_file import override_recipe
 from floats_edge.training.augment import moved
 from floats_edge.training.distributed import ALONE, Workers
 from floats_edge.training.feed import Batch, Feed

@@ -14,7 +14,8 @@ from floats_edge.data import Splits
 from floats_edge.errors import NetworkError, RecipeError
 from floats_edge.method.conditioning import ConditionedWeight
 from floats_edge.networks.build import build
-from floats_edge.recipe import Recipe, Sparsity, override_recipe
+from floats_edge.recipe import Recipe, Sparsity
+from floats_edge.recipe_file import override_recipe
 from floats_edge.training.loop import Observer, Trainer, train
 from floats_edge.training.sparsity import keep_largest
 

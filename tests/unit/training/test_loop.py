@@ -17,7 +17,8 @@ from floats_edge.errors import ArtifactError, OutputError, RecipeError
 from floats_edge.method.condition import fold
 from floats_edge.method.fold import weights_at
 from floats_edge.networks.spec import Code
-from floats_edge.recipe import Recipe, load_recipe, override_recipe
+from floats_edge.recipe import Recipe
+from floats_edge.recipe_file import load_recipe, override_recipe
 from floats_edge.training import steps
 from floats_edge.training.feed import Feed
 from floats_edge.training.loop import Observer, Trainer, train

@@ -21,7 +21,8 @@ from floats_edge.method.semi_structured import is_eligible, is_two_of_four
 from floats_edge.networks.spec import ImageSpec, NetworkSpec
 from floats_edge.prepare import prepare
 from floats_edge.preprocessing import Preprocessing
-from floats_edge.recipe import Method, Recipe, load_recipe, override_recipe
+from floats_edge.recipe import Method, Recipe
+from floats_edge.recipe_file import load_recipe, override_recipe
 from floats_edge.runtime.lambda_weights import LambdaWeights
 from floats_edge.runtime.torch import folded_network, run_predictor, trained_predictor
 from floats_edge.training import steps

@@ -13,7 +13,8 @@ from floats_edge.data import Splits
 from floats_edge.deploy.export import ExportRequest, export
 from floats_edge.errors import ArtifactError, LambdaError
 from floats_edge.evaluation.robustness import evaluate
-from floats_edge.recipe import Recipe, override_recipe
+from floats_edge.recipe import Recipe
+from floats_edge.recipe_file import override_recipe
 from floats_edge.runtime.torch import trained_predictor
 from floats_edge.training import steps
 from floats_edge.training.loop import Observer, Trainer, train
