@@ -46,7 +46,7 @@ void rehash(BundleCopy& copy, const std::string& file) {
 // The expected logits were computed on x86-64. On Arm, ONNX Runtime adds halves in half precision, and, where weights
 // are constants, floats in another order; what differs by a little is then, in int8, sometimes rounded to the next of
 // its 255 steps. There the limits are shares of the range of the logits.
-float tolerance_of(const std::string& bundle, [[maybe_unused]] const std::vector<float>& logits) {
+float tolerance_of([[maybe_unused]] const std::string& bundle, [[maybe_unused]] const std::vector<float>& logits) {
 #ifndef __x86_64__
   const auto [least, most] = std::minmax_element(logits.begin(), logits.end());
   const float range = *most - *least;
