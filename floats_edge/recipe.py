@@ -108,6 +108,35 @@ class Section(BaseModel):
                 raise ValueError(f"{kind} {reader} does not read {key}: leave {key} out{at}, or choose {kind} {others}")
 
 
+def _statistics(value: Any) -> Any:
+    """Let words pass, and numbers that can be mean and deviation; an error names the whole."""
+    if value in ("images", "pretrained") or isinstance(value, Statistics):
+        return value
+    if not isinstance(value, dict) or set(value) != {"mean", "std"}:
+        raise ValueError(f"{value!r} is neither images nor pretrained nor {{mean: [...], std: [...]}}")
+    mean, std = value["mean"], value["std"]
+    for numbers in (mean, std):
+        if not isinstance(numbers, list | tuple) or any(type(number) not in (int, float) for number in numbers):
+            raise ValueError(f"{numbers!r} is no list of numbers")
+    if len(mean) != len(std) or len(mean) not in (1, 3):
+        raise ValueError(
+            f"mean and std have a number for each channel, of which images have 1 or 3, not {len(mean)} and {len(std)}"
+        )
+    if not all(0 <= number <= 1 for number in mean) or not all(0 < number <= 1 for number in std):
+        raise ValueError(
+            f"pixels are in [0, 1], so a mean is from 0 to 1 and a deviation above 0 and up to 1, not {list(mean)} and "
+            f"{list(std)}: divide 8-bit units by 255"
+        )
+    return value
+
+
+class Statistics(Section):
+    """Mean and standard deviation that images are normalised by, per channel in their order, of pixels in [0, 1]."""
+
+    mean: tuple[Lambda, ...] = Field(min_length=1, max_length=3)
+    std: tuple[Share, ...] = Field(min_length=1, max_length=3)
+
+
 class Data(Section):
     """Which images, and how they are split and augmented."""
 
@@ -133,16 +162,23 @@ class Data(Section):
     policy: Literal["none", "randaugment", "trivialaugment"] = Field(
         default="none", description="random changes of shape and colour, as torchvision has them"
     )
-    statistics: Literal["images", "pretrained"] = Field(
+    statistics: Annotated[Literal["images", "pretrained"] | Statistics, BeforeValidator(_statistics)] = Field(
         default="images",
         description="mean and deviation that images are normalised by: of the training images, or those that the "
-        "published weights of a network of torchvision or timm expect",
+        "published weights of a network of torchvision or timm expect, or numbers",
     )
 
     @model_validator(mode="after")
-    def _published_statistics_are_of_rgb(self) -> Self:
+    def _statistics_fit_the_colours(self) -> Self:
         if self.statistics == "pretrained" and self.preprocessing.colours not in (None, "rgb"):
             raise ValueError(f"statistics: pretrained are those of colours: rgb, not {self.preprocessing.colours}")
+        if isinstance(self.statistics, Statistics) and self.preprocessing.colours is not None:
+            channels = 1 if self.preprocessing.colours == "grey" else 3
+            if len(self.statistics.mean) != channels:
+                raise ValueError(
+                    f"statistics of {len(self.statistics.mean)} channels are not those of colours: "
+                    f"{self.preprocessing.colours}, which has {channels}"
+                )
         return self
 
     @model_validator(mode="after")

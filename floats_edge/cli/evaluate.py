@@ -107,8 +107,8 @@ def evaluate(
         reading=Reading(skip_damaged, tell_images(status_console())),
         allow_code=allow_code,
     )
-    with progress_bar("images") as bar:
-        task = bar.add_task(f"evaluate {path}", total=None)
+    with progress_bar() as bar:
+        task = bar.add_task(f"evaluate {path}", total=None, unit="images")
 
         def progress(done: int, total: int) -> None:
             bar.update(task, advance=done, total=total)

@@ -101,7 +101,7 @@ def file_images(listing: Listing, preprocessing: Preprocessing, shape: Shape | N
         except DamagedError:
             raise damage(files, find_damaged(files, preprocessing)) from None
 
-    return Images(listing.labels, read, changed)
+    return Images(listing.labels, read, changed, files=files)
 
 
 def file_pixels(file: Path, preprocessing: Preprocessing) -> Pixels:
