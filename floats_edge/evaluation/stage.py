@@ -151,7 +151,7 @@ def evaluate(
 def _judged(
     opened: _Opened, request: EvaluateRequest, images: Images, attack: Attack, lam: float
 ) -> Iterator[robustness.Judged]:
-    batch, draws = evaluation_batch(opened.recipe), _draws(request)
+    batch, draws = evaluation_batch(opened.recipe.train.batch_size), _draws(request)
     return robustness.judge(opened.engine, opened.twin, images, lam, attack, request.seed, draws, batch)
 
 
@@ -162,7 +162,7 @@ def _draws(request: EvaluateRequest) -> int:
 def _settle(opened: _Opened, network: ResampledPredictor, request: EvaluateRequest, data: Place) -> None:
     recipe, reading = opened.recipe, Reading(request.reading.skip_damaged)
     splits = load_data(recipe.data, recipe.seed, data, opened.kind, reading)
-    robustness.settle(network, splits.train, recipe.attack, request.seed, evaluation_batch(recipe))
+    robustness.settle(network, splits.train, recipe.attack, request.seed, evaluation_batch(recipe.train.batch_size))
 
 
 def _written(record: Evaluation, gallery: Gallery, out: Path) -> Evaluation:
