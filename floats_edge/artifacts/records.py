@@ -38,10 +38,10 @@ class Subject(Section):
 
 
 class Evaluation(Section):
-    """``evaluation.json``: clean and attacked accuracy over lambda, by class."""
+    """``evaluation.json``: clean and attacked accuracy over lambda by class, and how sure the network was."""
 
     kind: Literal["evaluation"] = "evaluation"
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     subject: Subject
     backend: str
     dataset: str

@@ -54,6 +54,7 @@ class Judged:
         clean: float32 ``[n, C, H, W]`` in [0, 1], as ``attacked``.
         truth: true classes, int64 ``[n]``.
         clean_answers: classes by the engine, int64 ``[n]``, as ``attacked_answers``.
+        clean_confidence: how sure it was, the largest softmax probability, float64 ``[n]``, as ``attacked_confidence``.
         flags: why AutoAttack doubts that it is reliable here.
     """
 
@@ -62,6 +63,8 @@ class Judged:
     truth: np.ndarray
     clean_answers: np.ndarray
     attacked_answers: np.ndarray
+    clean_confidence: np.ndarray
+    attacked_confidence: np.ndarray
     flags: tuple[str, ...]
 
     @property
@@ -107,7 +110,17 @@ def judge(
     generator = torch.Generator(twin.device).manual_seed(seed)
     for pixels, labels in images.batches(batch):
         attacked, flags = _attack(twin, pixels, labels, generator, config, draws=eot if lam > 0 else 1)
-        yield Judged(pixels, attacked, labels, _classes(engine, pixels), _classes(engine, attacked), flags)
+        clean_logits, attacked_logits = _logits(engine, pixels), _logits(engine, attacked)
+        yield Judged(
+            clean=pixels,
+            attacked=attacked,
+            truth=labels,
+            clean_answers=clean_logits.argmax(1),
+            attacked_answers=attacked_logits.argmax(1),
+            clean_confidence=confidence(clean_logits),
+            attacked_confidence=confidence(attacked_logits),
+            flags=flags,
+        )
 
 
 def evaluate(
@@ -183,7 +196,8 @@ def withstands_square(
     for pixels, labels in images.batches(batch):
         victims, truths = torch.from_numpy(pixels), torch.from_numpy(labels)
         attacked = square(_logits_of(engine), victims, truths, generator, epsilon, queries).numpy()
-        right += int(((_classes(engine, attacked) == labels) & (_classes(engine, pixels) == labels)).sum())
+        answers = _logits(engine, attacked).argmax(1), _logits(engine, pixels).argmax(1)
+        right += int(((answers[0] == labels) & (answers[1] == labels)).sum())
     return Share(count=right, total=len(images))
 
 
@@ -191,8 +205,14 @@ def _logits_of(engine: Predictor) -> Network:
     return lambda images: torch.from_numpy(engine.predict(images.numpy()))
 
 
-def _classes(engine: Predictor, images: np.ndarray) -> np.ndarray:
-    """What ``engine`` takes the images for: int64 ``[N]``."""
+def confidence(logits: np.ndarray) -> np.ndarray:
+    """The largest softmax probability of every row of ``[N, classes]``: float64 ``[N]``."""
+    exact = logits.astype(np.float64)
+    return 1 / np.exp(exact - exact.max(1, keepdims=True)).sum(1)
+
+
+def _logits(engine: Predictor, images: np.ndarray) -> np.ndarray:
+    """Those of ``engine``: float32 ``[N, classes]``."""
     logits = engine.predict(images)
     if not np.isfinite(logits).all():
         raise ArtifactError(
@@ -200,7 +220,7 @@ def _classes(engine: Predictor, images: np.ndarray) -> np.ndarray:
             "accuracy to state.",
             fix="train it again with a lower train.lr; if it is a bundle in another precision, export it in fp32",
         )
-    return logits.argmax(1)
+    return logits
 
 
 def attacked_images(

@@ -51,6 +51,11 @@ def _evaluation(label: str, record: Evaluation) -> Iterator[Row]:
         for name, mean in zip(_ACCURACIES, result.macro, strict=True):
             part = f"{record.split}, mean of classes"
             yield (*place, part, name, repr(mean), "%", str(result.clean.total), record.dataset)
+        for kind, found in (("clean", result.clean_reliability), ("attacked", result.attacked_reliability)):
+            part = f"{record.split}, {kind}"
+            errors = {"overconfidence": found.overconfidence, "underconfidence": found.underconfidence}
+            for name, figure in {"calibration error": found.error, **errors}.items():
+                yield (*place, part, name, repr(figure), "%", str(found.images), record.dataset)
         for kind, answers in (("clean", result.clean_answers), ("attacked", result.attacked_answers)):
             for name, answer, count in confusions(answers):
                 total, taken = str(result.images[name]), f"{kind}, taken for {answer}"

@@ -26,6 +26,7 @@ from floats_edge.report.profile_tables import (
     size_table,
     speed_tables,
 )
+from floats_edge.report.reliability import reliability_table
 from floats_edge.report.tables import (
     UNKNOWN,
     Content,
@@ -99,7 +100,7 @@ def sections(content: Content, pictures: Sequence[Pictures | None]) -> list[Sect
         parts.append(
             Section(
                 "Accuracy over lambda",
-                (accuracy_table(content),),
+                (accuracy_table(content), reliability_table(content)),
                 trade_off_svg(content),
                 "Clean and robust accuracy in percent over lambda, with 95 % intervals",
             )
