@@ -23,15 +23,22 @@ from floats_edge.recipe import Attack
 from floats_edge.runtime.base import Predictor
 
 
-class Twin(Protocol):
-    """A network that gradients can be taken from, at a selectable lambda."""
+class Attackable(Protocol):
+    """A network that gradients can be taken from."""
 
-    device: torch.device
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
 
     @property
     def network(self) -> Network:
         """Logits of images, differentiable in the images."""
         ...
+
+
+class Twin(Attackable, Protocol):
+    """One at a selectable lambda."""
 
     def set_lambda(self, lam: float) -> float:
         """Switch to ``lam``."""
@@ -109,7 +116,7 @@ def judge(
     twin.set_lambda(lam)
     generator = torch.Generator(twin.device).manual_seed(seed)
     for pixels, labels in images.batches(batch):
-        attacked, flags = _attack(twin, pixels, labels, generator, config, draws=eot if lam > 0 else 1)
+        attacked, flags = attacked_batch(twin, pixels, labels, generator, config, draws=eot if lam > 0 else 1)
         clean_logits, attacked_logits = _logits(engine, pixels), _logits(engine, attacked)
         yield Judged(
             clean=pixels,
@@ -196,13 +203,21 @@ def withstands_square(
     for pixels, labels in images.batches(batch):
         victims, truths = torch.from_numpy(pixels), torch.from_numpy(labels)
         attacked = square(_logits_of(engine), victims, truths, generator, epsilon, queries).numpy()
-        answers = _logits(engine, attacked).argmax(1), _logits(engine, pixels).argmax(1)
-        right += int(((answers[0] == labels) & (answers[1] == labels)).sum())
+        right += int(((answers(engine, attacked) == labels) & (answers(engine, pixels) == labels)).sum())
     return Share(count=right, total=len(images))
 
 
 def _logits_of(engine: Predictor) -> Network:
     return lambda images: torch.from_numpy(engine.predict(images.numpy()))
+
+
+def answers(engine: Predictor, images: np.ndarray) -> np.ndarray:
+    """The classes that ``engine`` takes images for: int64 ``[N]``.
+
+    Raises:
+        ArtifactError: its logits are no numbers.
+    """
+    return _logits(engine, images).argmax(1)
 
 
 def confidence(logits: np.ndarray) -> np.ndarray:
@@ -230,7 +245,7 @@ def attacked_images(
     twin.set_lambda(lam)
     generator = torch.Generator(twin.device).manual_seed(seed)
     for pixels, labels in images.batches(batch):
-        yield _attack(twin, pixels, labels, generator, config)[0]
+        yield attacked_batch(twin, pixels, labels, generator, config)[0]
 
 
 def settle(network: Unsettled, images: Images, config: Attack, seed: int, batch: int = LARGEST_BATCH) -> None:
@@ -246,8 +261,8 @@ def settle(network: Unsettled, images: Images, config: Attack, seed: int, batch:
     network.settle(list(attacked_images(network, images.first(SETTLING * batch), 1.0, config, seed, batch)))
 
 
-def _attack(
-    twin: Twin, pixels: np.ndarray, labels: np.ndarray, generator: torch.Generator, config: Attack, draws: int = 1
+def attacked_batch(
+    twin: Attackable, pixels: np.ndarray, labels: np.ndarray, generator: torch.Generator, config: Attack, draws: int = 1
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Attacked images, and the reliability flags that the attack raised."""
     images = torch.from_numpy(pixels).to(twin.device).contiguous(memory_format=torch.channels_last)
