@@ -111,7 +111,7 @@ class Section(BaseModel):
 class Data(Section):
     """Which images, and how they are split and augmented."""
 
-    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "stl10", "folder", "given"] = Field(
+    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "stl10", "imagenette", "folder", "given"] = Field(
         default="digits", description="given: images that are handed over in Python"
     )
     root: Path | None = Field(default=None, description="image folder, or where a data set is downloaded to")
