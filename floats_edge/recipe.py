@@ -111,7 +111,7 @@ class Section(BaseModel):
 class Data(Section):
     """Which images, and how they are split and augmented."""
 
-    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "stl10", "folder", "given"] = Field(
+    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "stl10", "imagenette", "folder", "given"] = Field(
         default="digits", description="given: images that are handed over in Python"
     )
     root: Path | None = Field(default=None, description="image folder, or where a data set is downloaded to")
@@ -133,11 +133,27 @@ class Data(Section):
     policy: Literal["none", "randaugment", "trivialaugment"] = Field(
         default="none", description="random changes of shape and colour, as torchvision has them"
     )
+    mixup: float = Field(
+        default=0.0,
+        ge=0,
+        description="blend pairs of images, and their classes, by a share of Beta(mixup, mixup); usual: 0.2; 0: off",
+    )
+    cutmix: float = Field(
+        default=0.0,
+        ge=0,
+        description="paste a box of one image into another, its area drawn likewise; usual: 1; 0: off; if both are on, "
+        "chance takes one of them for each batch",
+    )
     statistics: Literal["images", "pretrained"] = Field(
         default="images",
         description="mean and deviation that images are normalised by: of the training images, or those that the "
         "published weights of a network of torchvision or timm expect",
     )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with others."""
+        return self.mixup > 0 or self.cutmix > 0
 
     @model_validator(mode="after")
     def _published_statistics_are_of_rgb(self) -> Self:
