@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from floats_edge.baselines.spec import Oat
 from floats_edge.method.fold import MOST_LAMBDAS, Rule
-from floats_edge.networks.spec import NetworkSpec, Word
+from floats_edge.networks.spec import NetworkSpec, NormalizedBy, Statistics, Word
 from floats_edge.preprocessing import Preprocessing
 
 
@@ -108,39 +108,10 @@ class Section(BaseModel):
                 raise ValueError(f"{kind} {reader} does not read {key}: leave {key} out{at}, or choose {kind} {others}")
 
 
-def _statistics(value: Any) -> Any:
-    """Let words pass, and numbers that can be mean and deviation; an error names the whole."""
-    if value in ("images", "pretrained") or isinstance(value, Statistics):
-        return value
-    if not isinstance(value, dict) or set(value) != {"mean", "std"}:
-        raise ValueError(f"{value!r} is neither images nor pretrained nor {{mean: [...], std: [...]}}")
-    mean, std = value["mean"], value["std"]
-    for numbers in (mean, std):
-        if not isinstance(numbers, list | tuple) or any(type(number) not in (int, float) for number in numbers):
-            raise ValueError(f"{numbers!r} is no list of numbers")
-    if len(mean) != len(std) or len(mean) not in (1, 3):
-        raise ValueError(
-            f"mean and std have a number for each channel, of which images have 1 or 3, not {len(mean)} and {len(std)}"
-        )
-    if not all(0 <= number <= 1 for number in mean) or not all(0 < number <= 1 for number in std):
-        raise ValueError(
-            f"pixels are in [0, 1], so a mean is from 0 to 1 and a deviation above 0 and up to 1, not {list(mean)} and "
-            f"{list(std)}: divide 8-bit units by 255"
-        )
-    return value
-
-
-class Statistics(Section):
-    """Mean and standard deviation that images are normalised by, per channel in their order, of pixels in [0, 1]."""
-
-    mean: tuple[Lambda, ...] = Field(min_length=1, max_length=3)
-    std: tuple[Share, ...] = Field(min_length=1, max_length=3)
-
-
 class Data(Section):
     """Which images, and how they are split and augmented."""
 
-    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "stl10", "folder", "given"] = Field(
+    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "stl10", "imagenette", "folder", "given"] = Field(
         default="digits", description="given: images that are handed over in Python"
     )
     root: Path | None = Field(default=None, description="image folder, or where a data set is downloaded to")
@@ -162,11 +133,27 @@ class Data(Section):
     policy: Literal["none", "randaugment", "trivialaugment"] = Field(
         default="none", description="random changes of shape and colour, as torchvision has them"
     )
-    statistics: Annotated[Literal["images", "pretrained"] | Statistics, BeforeValidator(_statistics)] = Field(
+    mixup: float = Field(
+        default=0.0,
+        ge=0,
+        description="blend pairs of images, and their classes, by a share of Beta(mixup, mixup); usual: 0.2; 0: off",
+    )
+    cutmix: float = Field(
+        default=0.0,
+        ge=0,
+        description="paste a box of one image into another, its area drawn likewise; usual: 1; 0: off; if both are on, "
+        "chance takes one of them for each batch",
+    )
+    statistics: NormalizedBy = Field(
         default="images",
         description="mean and deviation that images are normalised by: of the training images, or those that the "
         "published weights of a network of torchvision or timm expect, or numbers",
     )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with others."""
+        return self.mixup > 0 or self.cutmix > 0
 
     @model_validator(mode="after")
     def _statistics_fit_the_colours(self) -> Self:

@@ -64,9 +64,10 @@ class Workers:
         Raises:
             RecipeError: they cannot.
         """
-        alike = recipe.train.batch_size // 2 if recipe.method == "float" else recipe.train.batch_size
-        if alike % self.size:
-            part = "half of " if recipe.method == "float" else ""
+        parts, part = (2, "half of ") if recipe.method == "float" else (1, "")
+        if recipe.data.mixes:  # the two in an image are a quarter of the batch apart
+            parts, part = 4, "each quarter of "
+        if self.size > 1 and recipe.train.batch_size % (parts * self.size):
             raise RecipeError(
                 f"{self.size} workers cannot share {part}a batch of {recipe.train.batch_size} images equally.",
                 fix="choose another train.batch_size, or another --nproc-per-node of torchrun",

@@ -26,6 +26,7 @@ from floats_edge.training import check
 from floats_edge.training.distributed import ALONE, Workers
 from floats_edge.training.execution import Precision, layers_draw, torch_settings
 from floats_edge.training.feed import LAYERS, Batch, Feed, epoch_seed
+from floats_edge.training.mixing import make_mixing
 from floats_edge.training.optimizer import make_optimizer, remember, remembered, set_learning_rate
 from floats_edge.training.resume import check_same_images, previous_run
 from floats_edge.training.sparsity import make_masks
@@ -183,6 +184,7 @@ class Trainer:
             workers,
             splits.transform,
             recipe.train.balance == "sampler",
+            make_mixing(recipe.data, len(splits.labels)),
         )
         self.steps_per_epoch = self.feed.steps
         if self.steps_per_epoch == 0:

@@ -15,9 +15,9 @@ from floats_edge.data.statistics import Histograms, Watch
 from floats_edge.errors import RecipeError
 from floats_edge.images import Images
 from floats_edge.networks.normalize import pretrained_statistics
-from floats_edge.networks.spec import ImageSpec
+from floats_edge.networks.spec import ImageSpec, Statistics
 from floats_edge.preprocessing import Preprocessing
-from floats_edge.recipe import Recipe, Statistics
+from floats_edge.recipe import Recipe
 from floats_edge.training.distributed import ALONE, Workers
 
 MeanAndStd = tuple[tuple[float, ...], tuple[float, ...]]

@@ -112,4 +112,4 @@ def test_compare(recipe: Recipe, seen: set[int], silent: Observer, tmp_path: Pat
 
 
 def test_large_batches_of_training_are_not_needed_to_evaluate(recipe: Recipe) -> None:
-    assert evaluation_batch(override_recipe(recipe, ("train.batch_size=4096",))) == 128
+    assert evaluation_batch(4096) == 128

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from floats_edge.errors import RecipeError
+from floats_edge.networks.spec import Statistics
 from floats_edge.preprocessing import Preprocessing
-from floats_edge.recipe import Recipe, Statistics
+from floats_edge.recipe import Recipe
 from floats_edge.recipe_file import dump_recipe, load_recipe, override_recipe, parse_recipe, recipe_folder
 
 NAMES = sorted(path.stem for path in recipe_folder().glob("*.yaml") if "\nvariants:" not in path.read_text())
