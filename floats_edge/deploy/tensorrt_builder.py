@@ -17,7 +17,14 @@ from floats_edge.deploy.dla import log_dla_layers
 from floats_edge.deploy.engine_request import BuildRequest, BuiltEngine, EngineOptions
 from floats_edge.errors import BackendError
 from floats_edge.runtime.cuda import cuda_unavailable_reason, open_cuda
-from floats_edge.runtime.tensorrt_library import TENSORRT_LOG, host_platform, preferred_tensorrt, tensorrt_logger
+from floats_edge.runtime.tensorrt_library import (
+    TENSORRT_LOG,
+    host_platform,
+    make_builder,
+    make_parser,
+    make_runtime,
+    preferred_tensorrt,
+)
 
 if TYPE_CHECKING:
     import tensorrt
@@ -57,10 +64,9 @@ def build(request: BuildRequest) -> BuiltEngine:
     """
     flavour, trt = preferred_tensorrt()
     host = _check_rtx(trt, request) if flavour == "tensorrt_rtx" else _check_full(flavour, request.options)
-    logger = tensorrt_logger(trt)
-    builder: tensorrt.Builder = trt.Builder(logger)
+    builder: tensorrt.Builder = make_builder(trt)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser: tensorrt.OnnxParser = trt.OnnxParser(network, logger)
+    parser: tensorrt.OnnxParser = make_parser(trt, network)
     if not parser.parse_from_file(str(request.onnx)):
         raise BackendError(
             f"{flavour} {trt.__version__} does not accept {request.onnx}.",
@@ -212,7 +218,7 @@ def _bytes(memory: Any) -> bytes | None:
 
 def _inspect(trt: Any, plan: bytes, options: EngineOptions) -> str | None:
     """What TensorRT tells of the layers of a plan just built, as JSON; None if it cannot load it, which it logs."""
-    runtime: tensorrt.Runtime = trt.Runtime(tensorrt_logger(trt))
+    runtime: tensorrt.Runtime = make_runtime(trt)
     runtime.engine_host_code_allowed = "version" in options.compatibility
     if options.dla is not None:
         runtime.DLA_core = options.dla

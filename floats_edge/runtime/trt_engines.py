@@ -14,7 +14,7 @@ from floats_edge.errors import BackendError
 from floats_edge.runtime.base import Host
 from floats_edge.runtime.cuda import Cuda
 from floats_edge.runtime.rtx_kernels import CompiledKernels
-from floats_edge.runtime.tensorrt_library import host_platform, load_tensorrt, tensorrt_logger
+from floats_edge.runtime.tensorrt_library import host_platform, load_tensorrt, make_runtime
 
 if TYPE_CHECKING:
     import tensorrt
@@ -72,7 +72,10 @@ def _misfit(engine: Engine, target: str) -> str | None:
         wider = ", and runs on Ampere or newer" if "ampere+" in engine.compatibility else ""
         return f"built for {', '.join(engine.targets)}{wider}; this GPU is {target}."
     if engine.dla is not None:
-        cores = trt.Runtime(tensorrt_logger(trt)).num_DLA_cores
+        try:
+            cores = make_runtime(trt).num_DLA_cores
+        except BackendError as error:
+            return error.what
         if engine.dla >= cores:
             return f"built for DLA {engine.dla}; TensorRT finds {cores} here."
     return None
@@ -134,7 +137,7 @@ def load_engine(bundle: Bundle, engine: Engine, plan: bytes, cuda: Cuda, host: H
     """
     _warn_of_another_gpu(bundle, engine, cuda)
     trt = load_tensorrt(engine.flavour)
-    runtime: tensorrt.Runtime = trt.Runtime(tensorrt_logger(trt))
+    runtime: tensorrt.Runtime = make_runtime(trt)
     # An engine for newer versions brings the runtime of its own version, a library that is run as it is.
     runtime.engine_host_code_allowed = "version" in engine.compatibility
     if engine.dla is not None:
