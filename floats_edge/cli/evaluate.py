@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     help="Draws that a gradient is averaged over.  [default: 10, of --noise resample]",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random starts and fresh noise.")
-@click.option("--backend", default="ort-cpu", show_default=True, help="Runs a bundle: ort-cpu, ort-cuda, ort-trt, trt.")
+@click.option("--backend", default="ort-cpu", show_default=True, help="Runs a bundle: ort-cpu, ort-cuda, trt.")
 @click.option("--device", default="auto", show_default=True, help="Where PyTorch computes the attack.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
 @click.option("--skip-damaged", is_flag=True, help="Leave out images that cannot be read, and say which.")
