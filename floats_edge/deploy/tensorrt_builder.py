@@ -20,11 +20,13 @@ from floats_edge.runtime.cuda import cuda_unavailable_reason, open_cuda
 from floats_edge.runtime.tensorrt_library import (
     TENSORRT_LOG,
     host_platform,
+    known_gpus,
     make_builder,
     make_parser,
     make_runtime,
     preferred_tensorrt,
 )
+from floats_edge.runtime.trt import trt_unavailable_reason
 
 if TYPE_CHECKING:
     import tensorrt
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("floats_edge.deploy")
 
 IMAGES = "images"
-_NO_TARGETS = ("NONE", "CURRENT")
-"""RTX compute capabilities that name no GPU."""
 _NO_DEFAULT_TARGETS = ("sm_75",)
 """For Turing TensorRT-RTX has no FP32 matrix product, and its support matrix advises against engines that serve Turing
 and others: they are slower on the others. Whoever wants one names it."""
@@ -118,10 +118,10 @@ def _check_rtx(trt: Any, request: BuildRequest) -> _Host:
         BackendError: it cannot build what is asked.
     """
     options, known = request.options, known_gpus(trt)
-    no_gpu = cuda_unavailable_reason() if request.refittable else None
+    no_gpu = trt_unavailable_reason() if request.refittable else None
     if no_gpu is not None:
         raise BackendError(
-            f"TensorRT-RTX builds a refittable engine only where there is a GPU, and here is none: {no_gpu}.",
+            f"TensorRT-RTX builds a refittable engine only where there is a GPU that it knows: {no_gpu}.",
             fix="copy the bundle to a machine with a GPU and run there: floats-edge export BUNDLE -o BUNDLE --trt; "
             "or export with --switch bound",
         )
@@ -259,14 +259,8 @@ def mark_refittable(network: "tensorrt.INetworkDefinition", names: Sequence[str]
             )
 
 
-def known_gpus(trt: Any) -> tuple[str, ...]:
-    """What TensorRT-RTX can compile for, for example ``sm_86``."""
-    names = [name for name in trt.ComputeCapability.__members__ if name not in _NO_TARGETS]
-    return tuple(name.replace("SM", "sm_") for name in names)
-
-
 def default_gpus(trt: Any) -> tuple[str, ...]:
-    """What it compiles for unless targets are named."""
+    """What TensorRT-RTX compiles for unless targets are named."""
     return tuple(name for name in known_gpus(trt) if name not in _NO_DEFAULT_TARGETS)
 
 

@@ -25,6 +25,8 @@ TENSORRT_LOG = logging.getLogger("floats_edge.tensorrt")
 FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt_rtx")
 """In order of preference."""
 
+_NO_GPUS = ("NONE", "CURRENT")
+"""Compute capabilities of TensorRT-RTX that name no GPU."""
 _OLDEST = (10, 3)
 _INSTALL = (
     "pip install 'floats-edge[rtx]' (TensorRT-RTX, x86-64) or 'floats-edge[trt]' (TensorRT); "
@@ -70,6 +72,26 @@ def preferred_tensorrt() -> tuple[Flavour, Any]:
             return FLAVOURS[1], load_tensorrt(FLAVOURS[1])
         except BackendError as second:
             raise BackendError(f"there is no TensorRT: {first.what} {second.what}", fix=_INSTALL) from None
+
+
+def known_gpus(trt: Any) -> tuple[str, ...]:
+    """What TensorRT-RTX can compile for, for example ``sm_86``."""
+    names = [name for name in trt.ComputeCapability.__members__ if name not in _NO_GPUS]
+    return tuple(name.replace("SM", "sm_") for name in names)
+
+
+def check_gpu(flavour: Flavour, trt: Any, target: str) -> None:
+    """Check that a flavour runs on GPUs of a compute capability: TensorRT-RTX does on those that it compiles for.
+
+    Raises:
+        BackendError: it does not.
+    """
+    if flavour == "tensorrt_rtx" and target not in known_gpus(trt):
+        raise BackendError(
+            f"TensorRT-RTX {trt.__version__} knows {', '.join(known_gpus(trt))}, not this GPU, {target}, "
+            "which takes the full TensorRT.",
+            fix="pip install 'floats-edge[trt]'; a Jetson has JetPack's",
+        )
 
 
 def host_platform() -> str:

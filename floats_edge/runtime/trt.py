@@ -14,7 +14,7 @@ from floats_edge.runtime.base import DEFAULT_HOST, Host, Images, Kernels, Logits
 from floats_edge.runtime.cuda import Cuda, open_cuda
 from floats_edge.runtime.golden import check_golden, read_golden
 from floats_edge.runtime.lambda_weights import InputWeights, input_weights
-from floats_edge.runtime.tensorrt_library import load_tensorrt, preferred_tensorrt
+from floats_edge.runtime.tensorrt_library import check_gpu, load_tensorrt, make_runtime, preferred_tensorrt
 from floats_edge.runtime.trt_engines import fitting_engines, load_engine
 from floats_edge.runtime.trt_kernels import time_kernels
 from floats_edge.runtime.trt_lambda import BoundWeights, LambdaInput, LambdaPlace, RefittedWeights
@@ -68,11 +68,14 @@ def load_trt(bundle: Bundle, lam: float, host: Host = DEFAULT_HOST) -> "TrtPredi
 def trt_unavailable_reason(bundle: Bundle | None = None) -> str | None:
     """Why TensorRT (or, if one is given, a bundle on TensorRT) cannot run here, or None where it can."""
     try:
-        if bundle is None:
-            preferred_tensorrt()
-        with open_cuda() as cuda:
-            if bundle is not None:
+        if bundle is not None:
+            with open_cuda() as cuda:
                 fitting_engines(bundle, cuda.target)
+            return None
+        flavour, trt = preferred_tensorrt()
+        with open_cuda() as cuda:
+            check_gpu(flavour, trt, cuda.target)
+            make_runtime(trt)
     except BackendError as error:
         return error.what.rstrip(".")
     return None

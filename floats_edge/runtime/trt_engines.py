@@ -13,8 +13,8 @@ from floats_edge.artifacts.manifest import Engine
 from floats_edge.errors import BackendError
 from floats_edge.runtime.base import Host
 from floats_edge.runtime.cuda import Cuda
-from floats_edge.runtime.rtx_kernels import CompiledKernels
-from floats_edge.runtime.tensorrt_library import host_platform, load_tensorrt, make_runtime
+from floats_edge.runtime.rtx_kernels import CompiledKernels, check_plan
+from floats_edge.runtime.tensorrt_library import check_gpu, host_platform, load_tensorrt, make_runtime
 
 if TYPE_CHECKING:
     import tensorrt
@@ -60,6 +60,7 @@ def _misfit(engine: Engine, target: str) -> str | None:
     """Why this host cannot run an engine, or None if it can."""
     try:
         trt = load_tensorrt(engine.flavour)
+        check_gpu(engine.flavour, trt, target)
     except BackendError as error:
         return error.what
     here = trt.__version__
@@ -142,6 +143,8 @@ def load_engine(bundle: Bundle, engine: Engine, plan: bytes, cuda: Cuda, host: H
     runtime.engine_host_code_allowed = "version" in engine.compatibility
     if engine.dla is not None:
         runtime.DLA_core = engine.dla
+    if engine.flavour == "tensorrt_rtx":
+        check_plan(trt, runtime, plan, bundle.path / engine.file, rebuild_command(bundle))
     loaded = runtime.deserialize_cuda_engine(plan)
     kernels = None
     if loaded and engine.flavour == "tensorrt_rtx":

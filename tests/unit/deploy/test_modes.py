@@ -164,7 +164,7 @@ def test_rtx_refuses_a_refittable_engine_without_a_gpu_with_the_remedy(rtx, tmp_
     (tmp_path / "model.onnx").write_bytes(graph_bytes(None, "fp32", "refit"))
     request = BuildRequest(tmp_path / "model.onnx", tmp_path / "model.plan", refittable=("stem.weight",))
     with pytest.raises(
-        BackendError, match="TensorRT-RTX builds a refittable engine only where there is a GPU, and here is none: "
+        BackendError, match="TensorRT-RTX builds a refittable engine only where there is a GPU that it knows: "
     ) as caught:
         build_engine(request)
     assert "--switch bound" in caught.value.fix
@@ -180,7 +180,7 @@ def test_rtx_builds_a_refittable_engine_where_there_is_a_gpu_and_it_is_refitted(
     names = tuple(bundle_weights(bundle).varying)
     plan = tmp_path / "model.plan"
     built = build(BuildRequest(bundle.path / "model.onnx", plan, EngineOptions((1, 4, 8)), names))
-    assert (built.flavour, built.targets, built.gpu) == ("tensorrt_rtx", ("sm_86",), None)
+    assert (built.flavour, built.targets, built.gpu) == ("tensorrt_rtx", ("sm_86", "sm_87"), None)
     bundle = add_engine(bundle, engine_entry(flavour="tensorrt_rtx"), plan.read_bytes())
     with open_trt(bundle, 0.3) as predictor, open_ort(bundle, "ort-cpu", 0.3) as reference:
         for lam in (1.0, 0.3):
