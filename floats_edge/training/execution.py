@@ -9,6 +9,7 @@ from torch import Tensor
 
 from floats_edge.artifacts.files import Tensors
 from floats_edge.errors import BackendError
+from floats_edge.float32 import float32_as
 from floats_edge.recipe import Train
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -18,8 +19,8 @@ class Precision:
     """Automatic mixed precision: weights, BatchNorm's statistics and losses stay float32, convolutions do not.
 
     The attack, most of a training step, is computed in the same precision as the update; the checks after an epoch are
-    not, for float32 is what is evaluated and exported. float16 needs its losses scaled lest small gradients vanish; a
-    step whose gradients overflow is left out. None of this has run on a GPU.
+    not, for IEEE float32 is what is evaluated and exported. float16 needs its losses scaled lest small gradients
+    vanish; a step whose gradients overflow is left out. None of this has run on a GPU.
 
     Args:
         amp: ``off``, ``bf16`` or ``fp16``.
@@ -80,6 +81,7 @@ def torch_settings(train: Train) -> Iterator[None]:
         BackendError: torch.compile lacks something here.
     """
     with ExitStack() as stack:
+        stack.enter_context(float32_as("ieee"))  # but for what a step computes
         if train.deterministic:
             stack.enter_context(_deterministic_algorithms())
         if train.compile:
