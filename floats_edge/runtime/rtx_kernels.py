@@ -49,7 +49,7 @@ def check_plan(trt: Any, runtime: Any, plan: bytes, file: Path, rebuild: str) ->
 
 
 class CompiledKernels:
-    """The runtime cache of one engine, and the execution context that uses it.
+    """The runtime cache of one engine, and how execution contexts use it; both must outlive every such context.
 
     Args:
         trt: TensorRT-RTX.
@@ -65,7 +65,7 @@ class CompiledKernels:
     def __init__(self, trt: Any, engine: Any, sha256: str, cuda: Cuda, host: Host) -> None:
         self._file = cache_file("kernels", "tensorrt_rtx", trt.__version__, cuda.target, cuda.name, sha256[:16])
         self._known = read_cache(self._file) or b""
-        config = engine.create_runtime_config()
+        self._config = config = engine.create_runtime_config()
         config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         if host.cuda_graph:
             config.cuda_graph_strategy = whole_graph(trt)
@@ -73,8 +73,10 @@ class CompiledKernels:
         if self._known and not self._cache.deserialize(self._known):
             log.info("the kernels in %s were compiled for another driver and are compiled again", self._file)
         config.set_runtime_cache(self._cache)
-        self.context = engine.create_execution_context(config)
-        """Uses and fills the cache; None if TensorRT-RTX cannot make one."""
+
+    def context(self, engine: Any) -> Any:
+        """An execution context that uses and fills the cache; None if TensorRT-RTX cannot make one."""
+        return engine.create_execution_context(self._config)
 
     def keep(self) -> None:
         """Write what was compiled since, for the next time."""

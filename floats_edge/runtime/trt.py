@@ -206,7 +206,7 @@ class TrtPredictor(Predictor):
         with ExitStack() as closing:  # backwards, and to the end whatever fails on the way
             closing.callback(self._cuda.close)
             while self._engines:
-                closing.callback(self._engines.popitem()[1].keep_kernels)
+                closing.callback(self._engines.popitem()[1].close)
             closing.callback(setattr, self, "_lambda", None)
             while self._launches:
                 closing.callback(self._launches.popitem()[1].forget)

@@ -97,7 +97,7 @@ def _number(target: str) -> int:
     return int(target.removeprefix("sm_"))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class LoadedEngine:
     """An engine ready to run.
 
@@ -117,10 +117,16 @@ class LoadedEngine:
     odd: tuple[str, ...]
     kernels: CompiledKernels | None
 
-    def keep_kernels(self) -> None:
-        """Keep what was compiled while it ran, for the next time."""
-        if self.kernels is not None:
-            self.kernels.keep()
+    def close(self) -> None:
+        """Keep what was compiled while it ran, for the next time; the context goes before what it was made with.
+
+        Nothing else may hold the context any more.
+        """
+        try:
+            if self.kernels is not None:
+                self.kernels.keep()
+        finally:
+            del self.context
 
 
 def load_engine(bundle: Bundle, engine: Engine, plan: bytes, cuda: Cuda, host: Host) -> LoadedEngine:
@@ -149,7 +155,7 @@ def load_engine(bundle: Bundle, engine: Engine, plan: bytes, cuda: Cuda, host: H
     kernels = None
     if loaded and engine.flavour == "tensorrt_rtx":
         kernels = CompiledKernels(trt, loaded, bundle.manifest.files[engine.file].sha256, cuda, host)
-    context = kernels.context if kernels else loaded and loaded.create_execution_context()
+    context = kernels.context(loaded) if kernels else loaded and loaded.create_execution_context()
     if not context:
         raise BackendError(
             f"{engine.flavour} could not load {bundle.path / engine.file}; its own message is in the log.",

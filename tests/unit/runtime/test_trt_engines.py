@@ -260,9 +260,8 @@ def test_rtx_compiles_kernels_once(rtx_bundle, trt, tmp_path):
 def test_what_rtx_runs_first_is_what_serves(rtx_bundle, trt):
     """And no fallback that kernels compiled in the background replace."""
     run(rtx_bundle, 2)
-    (config,) = trt.CONFIGS
-    eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
-    assert config.dynamic_shapes_kernel_specialization_strategy is eager
+    ((_, specialisation),) = trt.STRATEGIES
+    assert specialisation is trt.DynamicShapesKernelSpecializationStrategy.EAGER
 
 
 def test_two_cards_in_a_machine_keep_their_kernels_apart(rtx_bundle, trt, tmp_path, monkeypatch, fake_driver):
@@ -298,7 +297,7 @@ def test_rtx_makes_cuda_graphs_in_the_one_context_that_keeps_its_kernels(rtx_bun
     plain = run(rtx_bundle, 2)
     assert np.array_equal(run(rtx_bundle, 2, Host(cuda_graph=True)), plain)
     assert trt.COMPILED == [2], "the kernels of the first run are used"
-    strategies = [config.cuda_graph_strategy for config in trt.CONFIGS]
+    strategies = [graphs for graphs, _ in trt.STRATEGIES]
     assert strategies == [trt.CudaGraphStrategy.DISABLED, trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE]
 
 
