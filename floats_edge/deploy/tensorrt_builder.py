@@ -8,7 +8,10 @@ say so, but without one version 1.7.1 fails with each of REFIT, REFIT_INDIVIDUAL
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from floats_edge.artifacts.cache import cache_file, read_cache, write_cache
 from floats_edge.artifacts.files import write_atomic
@@ -16,7 +19,8 @@ from floats_edge.artifacts.manifest import Flavour
 from floats_edge.deploy.dla import log_dla_layers
 from floats_edge.deploy.engine_request import BuildRequest, BuiltEngine, EngineOptions
 from floats_edge.errors import BackendError
-from floats_edge.runtime.cuda import cuda_unavailable_reason, open_cuda
+from floats_edge.profiling.telemetry.tegra import is_jetson
+from floats_edge.runtime.cuda import Cuda, cuda_unavailable_reason, open_cuda
 from floats_edge.runtime.tensorrt_library import (
     TENSORRT_LOG,
     host_platform,
@@ -154,8 +158,17 @@ def _check_full(flavour: Flavour, options: EngineOptions) -> _Host:
                 f"{flavour} compiles for the GPU it finds, which is {cuda.target}, not {', '.join(options.targets)}.",
                 fix="leave --target out, or run it on that GPU; TensorRT-RTX can compile for several",
             )
-        free, _ = cuda.memory_info()
-        return _Host((cuda.target,), cuda.name, free // 2)
+        return _Host((cuda.target,), cuda.name, free_memory(cuda) // 2)
+
+
+def free_memory(cuda: Cuda, root: Path = Path("/")) -> int:
+    """Bytes that a program could still have on the GPU; ``root`` is where ``/proc`` stands.
+
+    On a Jetson that is what the system would give, which empties its caches for it: they are not free to CUDA.
+    """
+    if is_jetson(root):
+        return psutil.virtual_memory().available  # MemAvailable
+    return cuda.memory_info()[0]
 
 
 def _place(trt: Any, builder: "tensorrt.Builder", config: "tensorrt.IBuilderConfig", options: EngineOptions) -> None:

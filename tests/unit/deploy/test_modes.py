@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from fixtures.jetson import board
 from fixtures.tiny_bundle import (
     MODES_AND_PRECISIONS,
     add_engine,
@@ -19,11 +21,11 @@ from fixtures.tiny_bundle import (
 
 from floats_edge.artifacts.bundle import Bundle, file_entries, open_bundle, write_manifest
 from floats_edge.deploy.engine_request import BuildRequest, EngineOptions
-from floats_edge.deploy.tensorrt_builder import build, mark_refittable
+from floats_edge.deploy.tensorrt_builder import build, free_memory, mark_refittable
 from floats_edge.deploy.tensorrt_engine import build_engine
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.evaluation.parity import GATES
-from floats_edge.runtime.cuda import cuda_unavailable_reason
+from floats_edge.runtime.cuda import cuda_unavailable_reason, open_cuda
 from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.ort import open_ort
 from floats_edge.runtime.trt import open_trt
@@ -206,3 +208,12 @@ def test_tactics_may_work_in_half_of_the_memory_that_is_free(monkeypatch, tmp_pa
     (tmp_path / "model.onnx").write_bytes(graph_bytes(0.3, "fp32"))
     built = build_engine(BuildRequest(tmp_path / "model.onnx", tmp_path / "model.plan", EngineOptions((1, 2, 4))))
     assert "building in 1536 MiB" in built.log, "the stand-in has 3 GiB free"
+
+
+def test_on_a_jetson_that_is_what_the_system_would_give(fake_driver, monkeypatch, tmp_path):
+    """The board's caches hold most of its memory; CUDA, here the stand-in's 3 GiB, counts none of that as free."""
+    orin, elsewhere = board("orin-nano", tmp_path / "orin"), tmp_path / "elsewhere"
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(orin / "proc"))
+    with open_cuda() as cuda:
+        assert free_memory(cuda, orin) == 5_600_000 * 1024
+        assert free_memory(cuda, elsewhere) == 3 * 2**30
