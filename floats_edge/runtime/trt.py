@@ -18,7 +18,7 @@ from floats_edge.runtime.tensorrt_library import check_gpu, load_tensorrt, make_
 from floats_edge.runtime.trt_engines import fitting_engines, load_engine
 from floats_edge.runtime.trt_kernels import time_kernels
 from floats_edge.runtime.trt_lambda import BoundWeights, LambdaInput, LambdaPlace, RefittedWeights
-from floats_edge.runtime.trt_launch import GraphLaunch, Launch, check_graphs
+from floats_edge.runtime.trt_launch import GraphLaunch, Launch, RtxGraphLaunch, check_graphs
 from floats_edge.runtime.trt_memory import engine_memory
 
 log = logging.getLogger("floats_edge.runtime")
@@ -120,7 +120,7 @@ class TrtPredictor(Predictor):
         lambdas = manifest.lam.values
         name = "trt, CUDA graph" if host.cuda_graph else "trt"
         super().__init__(name, manifest.input.preprocessing, lambdas, 0.0 if lambdas is None else lambdas[0])
-        self._cuda = cuda
+        self._cuda, self._cuda_graph = cuda, host.cuda_graph
         self._free_before, _ = cuda.memory_info()
         self._plan_bytes = sum(manifest.files[engine.file].bytes for engine in engines.values())
         flavour = next(iter(engines.values())).flavour
@@ -180,7 +180,8 @@ class TrtPredictor(Predictor):
         """Put the lambda in force, and bind what the engines take and give."""
         images, logits = bundle.manifest.input.name, bundle.manifest.output.name
         for lam, engine in self._engines.items():
-            launch = GraphLaunch if host.cuda_graph and engine.kernels is None else Launch
+            captured = GraphLaunch if engine.kernels is None else RtxGraphLaunch
+            launch = captured if host.cuda_graph else Launch
             self._launches[lam] = launch(engine.context, self._cuda, images, self._must)
         addresses = {images: self._images, logits: self._logits}
         self._lambda = self._lambda_place(bundle, weights)
@@ -259,6 +260,11 @@ class TrtPredictor(Predictor):
         self._cuda.to_device(self._images, staged)
 
     def kernels(self, images: Images, count: int) -> Kernels:
+        if self._cuda_graph:
+            raise BackendError(
+                "a CUDA graph is one launch: TensorRT tells no times of the kernels in it.",
+                fix="open the bundle without Host(cuda_graph=True) to time them one by one",
+            )
         return time_kernels(self._trt, self._engines[self._key].context, lambda: self._infer(images), count)
 
     def memory(self) -> dict[str, Reading]:

@@ -301,6 +301,15 @@ def test_rtx_makes_cuda_graphs_in_the_one_context_that_keeps_its_kernels(rtx_bun
     assert strategies == [trt.CudaGraphStrategy.DISABLED, trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE]
 
 
+def test_rtx_that_cannot_make_a_graph_is_no_row_with_one(rtx_bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    monkeypatch.setenv("FAKE_TENSORRT", "not capturable")
+    with pytest.raises(BackendError, match=r"cannot make a CUDA graph of this engine for a batch of 2") as caught:
+        run(rtx_bundle, 2, Host(cuda_graph=True))
+    assert "--cuda-graph" in caught.value.fix
+    assert run(rtx_bundle, 2).shape == (2, 5)
+
+
 def test_an_old_rtx_has_no_cuda_graphs(rtx_bundle, trt, monkeypatch):
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     monkeypatch.delattr(trt, "CudaGraphStrategy")
@@ -313,6 +322,7 @@ def test_an_old_rtx_has_no_cuda_graphs(rtx_bundle, trt, monkeypatch):
 def test_the_real_tensorrt_rtx_has_cuda_graphs_and_runtime_caches():
     rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (x86-64 only)")
     assert {"create_runtime_cache", "set_runtime_cache", "cuda_graph_strategy"} <= set(dir(rtx.IRuntimeConfig))
+    assert hasattr(rtx.IExecutionContext, "is_stream_capturable")
     assert "WHOLE_GRAPH_CAPTURE" in rtx.CudaGraphStrategy.__members__
     assert {"deserialize", "serialize"} <= set(dir(rtx.IRuntimeCache))
     assert "runtime_config" in (rtx.ICudaEngine.create_execution_context.__doc__ or "")
