@@ -1,7 +1,8 @@
 """L-infinity attacks on any differentiable function of images; the same code trains and evaluates.
 
-Images are ``[N, C, H, W]`` in [0, 1], labels int64 ``[N]``; a network maps images to logits ``[N, classes]``. Only the
-gradient with respect to the images is taken: give a network whose parameters need none.
+Images are ``[N, C, H, W]`` in [0, 1]; labels are int64 ``[N]`` or, where training mixes images, probabilities
+``[N, classes]``; a network maps images to logits ``[N, classes]``. Only the gradient with respect to the images is
+taken: give a network whose parameters need none.
 """
 
 from collections.abc import Callable
@@ -36,7 +37,7 @@ def attack(
     Args:
         network: the network under attack.
         images: clean images.
-        labels: their true classes.
+        labels: their true classes, or probabilities of these.
         generator: source of every random start, on the images' device.
         positions: where the images stand in a larger batch, up to ``positions.stop``, for all of which random starts
             are drawn; None: they are the whole batch.
@@ -44,7 +45,8 @@ def attack(
         epsilon: largest change of a pixel.
         step: step size; None takes epsilon/4 (pgd), 1.25 epsilon (fgsm-rs), epsilon (n-fgsm).
         steps: gradient steps of pgd.
-        restarts: random starts of pgd, of which one that fools the network counts.
+        restarts: random starts of pgd, of which one that fools the network counts: it then names another class than
+            the true one, or the likeliest.
         draws: calls of a network that draws noise at every call, over which each gradient of pgd is averaged.
     """
     if kind == "pgd":
@@ -84,6 +86,7 @@ def pgd(
     With several draws it is an attack by expectation over transformation (EOT; Athalye et al., ICML 2018).
     """
     low, high = (images - epsilon).clamp_min(0), (images + epsilon).clamp_max(1)
+    classes = labels if labels.ndim == 1 else labels.argmax(1)
     result = images
     for restart in range(restarts):
         adversarial = (images + _uniform(images, epsilon, generator, positions)).clamp(0, 1)
@@ -97,7 +100,7 @@ def pgd(
             result = adversarial
         else:
             with torch.no_grad():
-                fooled = network(adversarial).argmax(1) != labels
+                fooled = network(adversarial).argmax(1) != classes
             result = torch.where(fooled.view(-1, 1, 1, 1), adversarial, result)
     return result
 

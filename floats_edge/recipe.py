@@ -18,7 +18,7 @@ from typing_extensions import Self
 from floats_edge.baselines.spec import Oat
 from floats_edge.float32 import Float32
 from floats_edge.method.fold import MOST_LAMBDAS, Rule
-from floats_edge.networks.spec import NetworkSpec, Word
+from floats_edge.networks.spec import NetworkSpec, NormalizedBy, Statistics, Word
 from floats_edge.preprocessing import Preprocessing
 
 
@@ -112,7 +112,7 @@ class Section(BaseModel):
 class Data(Section):
     """Which images, and how they are split and augmented."""
 
-    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "stl10", "folder", "given"] = Field(
+    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "stl10", "imagenette", "folder", "given"] = Field(
         default="digits", description="given: images that are handed over in Python"
     )
     root: Path | None = Field(default=None, description="image folder, or where a data set is downloaded to")
@@ -134,16 +134,39 @@ class Data(Section):
     policy: Literal["none", "randaugment", "trivialaugment"] = Field(
         default="none", description="random changes of shape and colour, as torchvision has them"
     )
-    statistics: Literal["images", "pretrained"] = Field(
+    mixup: float = Field(
+        default=0.0,
+        ge=0,
+        description="blend pairs of images, and their classes, by a share of Beta(mixup, mixup); usual: 0.2; 0: off",
+    )
+    cutmix: float = Field(
+        default=0.0,
+        ge=0,
+        description="paste a box of one image into another, its area drawn likewise; usual: 1; 0: off; if both are on, "
+        "chance takes one of them for each batch",
+    )
+    statistics: NormalizedBy = Field(
         default="images",
         description="mean and deviation that images are normalised by: of the training images, or those that the "
-        "published weights of a network of torchvision or timm expect",
+        "published weights of a network of torchvision or timm expect, or numbers",
     )
 
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with others."""
+        return self.mixup > 0 or self.cutmix > 0
+
     @model_validator(mode="after")
-    def _published_statistics_are_of_rgb(self) -> Self:
+    def _statistics_fit_the_colours(self) -> Self:
         if self.statistics == "pretrained" and self.preprocessing.colours not in (None, "rgb"):
             raise ValueError(f"statistics: pretrained are those of colours: rgb, not {self.preprocessing.colours}")
+        if isinstance(self.statistics, Statistics) and self.preprocessing.colours is not None:
+            channels = 1 if self.preprocessing.colours == "grey" else 3
+            if len(self.statistics.mean) != channels:
+                raise ValueError(
+                    f"statistics of {len(self.statistics.mean)} channels are not those of colours: "
+                    f"{self.preprocessing.colours}, which has {channels}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -8,12 +8,13 @@ from typing import Annotated, NamedTuple
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from floats_edge.artifacts.count import Count
+from floats_edge.artifacts.reliability import Reliability
 from floats_edge.recipe import Lambda, Section
 
 OTHERS = ""
 """Stands among the answers for classes that are not listed one by one; no class has this name."""
 
-Count = Annotated[int, Field(ge=0, le=2**53)]
 Answers = dict[str, dict[str, Annotated[Count, Field(gt=0)]]]
 """A confusion matrix without its zeros: images by true class, then by answer. Only classes that have images are in."""
 
@@ -60,7 +61,7 @@ class ClassShares(NamedTuple):
 
 
 class LambdaAnswers(Section):
-    """What a network took the images of every class for at one lambda. Counts only: every share follows from them."""
+    """What a network took the images of every class for at one lambda, and how sure it was: shares follow from it."""
 
     lam: Lambda
     clean_answers: Answers = Field(description="of clean images; '' stands for classes that are not listed singly")
@@ -68,6 +69,8 @@ class LambdaAnswers(Section):
     withstood: dict[str, Count] = Field(
         description="images of each class that were right clean and attacked: what robust accuracy counts"
     )
+    clean_reliability: Reliability = Field(description="whether confidence is accuracy, over clean images")
+    attacked_reliability: Reliability = Field(description="over the same images, attacked")
     flags: tuple[str, ...] = Field(default=(), description="why AutoAttack doubts that it is reliable here")
 
     @model_validator(mode="after")
@@ -84,6 +87,13 @@ class LambdaAnswers(Section):
                     f"of {total} images of {name!r} {clean} are right clean and {attacked} attacked, so "
                     f"{self.withstood[name]} cannot be right both times"
                 )
+        for what, answers, found in (
+            ("clean", self.clean_answers, self.clean_reliability),
+            ("attacked", self.attacked_answers, self.attacked_reliability),
+        ):
+            right = sum(row.get(name, 0) for name, row in answers.items())
+            if (found.images, found.right) != (sum(images.values()), right):
+                raise ValueError(f"{what}_reliability is not of the images and answers that are counted")
         return self
 
     @property

@@ -12,6 +12,7 @@ from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.artifacts.examples import Examples, Pictures, read_pictures
 from floats_edge.artifacts.files import read_json, write_atomic
 from floats_edge.artifacts.manifest import Precision
+from floats_edge.artifacts.transfer import Transfer
 from floats_edge.float32 import Float32
 from floats_edge.preprocessing import ResolvedPreprocessing
 from floats_edge.recipe import Attack, Lambda, Noise, Section
@@ -40,10 +41,10 @@ class Subject(Section):
 
 
 class Evaluation(Section):
-    """``evaluation.json``: clean and attacked accuracy over lambda, by class."""
+    """``evaluation.json``: clean and attacked accuracy over lambda by class, and how sure the network was."""
 
     kind: Literal["evaluation"] = "evaluation"
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     subject: Subject
     backend: str
     dataset: str
@@ -62,6 +63,7 @@ class Evaluation(Section):
     seed: int
     labels: tuple[str, ...] = Field(min_length=1, description="classes, in the order of the logits")
     results: tuple[LambdaAnswers, ...] = Field(min_length=1)
+    transfer: Transfer | None = Field(default=None, description="attacks at one lambda on another; None: not measured")
     examples: Examples | None = Field(default=None, description="images that the network got wrong; None: not kept")
     float32: Literal["ieee"] = Field(default="ieee", description="products of float32 in evaluation, on GPUs too")
     versions: dict[str, str]
@@ -81,6 +83,11 @@ class Evaluation(Section):
         named.update(name for example in shown for name in (example.truth, example.clean, example.attacked))
         if unknown := sorted(named - known):
             raise ValueError(f"{unknown[0]!r} is none of the labels")
+        if self.transfer is not None:
+            known_robust = tuple((result.lam, result.robust.count) for result in self.results)
+            diagonal = (row[place] for place, row in enumerate(self.transfer.by_lambda))
+            if tuple(zip(self.transfer.lambdas, diagonal, strict=True)) != known_robust:
+                raise ValueError("transfer: attacks at the lambda served are not those of the results")
         if not {example.lam for example in shown} <= {result.lam for result in self.results}:
             raise ValueError("examples: they are of a lambda that was not evaluated")
         return self

@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     help="Draws that a gradient is averaged over.  [default: 10, of --noise resample]",
 )
+@click.option("--transfer", is_flag=True, help="Also show what is attacked at one lambda to the network at the others.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random starts and fresh noise.")
 @click.option("--backend", default="ort-cpu", show_default=True, help="Runs a bundle: ort-cpu, ort-cuda, trt.")
 @click.option("--device", default="auto", show_default=True, help="Where PyTorch computes the attack.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
-@click.option("--skip-damaged", is_flag=True, help="Leave out images that cannot be read, and say which.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out images that are damaged or too thin, and say which.")
 @allow_code
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), default="evaluation.json", show_default=True
@@ -54,6 +55,7 @@ def evaluate(
     restarts: int | None,
     noise: "Noise",
     eot: int | None,
+    transfer: bool,
     seed: int,
     backend: str,
     device: str,
@@ -72,8 +74,12 @@ def evaluate(
     With --noise resample the noise of a FLOAT run is drawn anew for every batch, attacked or not, as the literature of
     noise injection evaluates; PGD then averages each gradient over --eot draws. It is not what is deployed.
 
+    --transfer tells what an attacker can do who does not know the lambda that is served, or believes it is another: it
+    attacks at every lambda and on all at once, and says if any attack beats the one at the lambda that is served.
+
     \b
         floats-edge evaluate runs/quickstart
+        floats-edge evaluate runs/quickstart --transfer
         floats-edge evaluate runs/quickstart --noise resample --eot 10
         floats-edge evaluate bundle --lambda 0 --lambda 0.5 --lambda 1 --restarts 3 -o evaluation.json
     """
@@ -85,6 +91,7 @@ def evaluate(
     from floats_edge.report.classes import class_remark
     from floats_edge.report.console import print_tables
     from floats_edge.report.tables import evaluation_tables, label_records
+    from floats_edge.report.transfer import transfer_tables
 
     torch_name = torch_device(device)
     from floats_edge.evaluation import stage
@@ -101,20 +108,22 @@ def evaluate(
         attack={key: value for key, value in changes.items() if value is not None},
         noise=noise,
         eot=eot or stage.EOT,
+        transfer=transfer,
         seed=seed,
         backend=backend,
         device=torch_name,
         reading=Reading(skip_damaged, tell_images(status_console())),
         allow_code=allow_code,
     )
-    with progress_bar("images") as bar:
-        task = bar.add_task(f"evaluate {path}", total=None)
+    with progress_bar() as bar:
+        task = bar.add_task(f"evaluate {path}", total=None, unit="images")
 
         def progress(done: int, total: int) -> None:
             bar.update(task, advance=done, total=total)
 
         record = stage.evaluate(path, request, data_dir, progress, out)
-    print_tables(evaluation_tables(label_records([record])), Console(highlight=False))
+    content = label_records([record])
+    print_tables([*evaluation_tables(content), *transfer_tables(content)], Console(highlight=False))
     if (remark := class_remark(record)) is not None:
         click.echo(remark)
     for result in record.results:

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from floats_edge.cli.parameters import allow_code
-from floats_edge.images import MEMORY
 
 
 @click.command()
@@ -16,17 +15,16 @@ from floats_edge.images import MEMORY
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/NAME of the recipe]")
 @click.option("--resume", is_flag=True, help="Continue the run in the folder: bit for bit as if it had not stopped.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
-@click.option("--skip-damaged", is_flag=True, help="Leave out images that cannot be read, and say which.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out images that are damaged or too thin, and say which.")
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, …; auto takes a GPU where one is."
 )
 @click.option(
     "--memory",
     type=click.IntRange(min=0),
-    default=MEMORY // 2**20,
-    show_default=True,
     metavar="MIB",
-    help="Images of a split that take no more stay in memory; larger splits are read again in every epoch.",
+    help="Images of a split that take no more stay in memory; larger splits are read again in every epoch.  "
+    "[default: 1024]",
 )
 @click.option(
     "--loaders",
@@ -42,7 +40,7 @@ def train(
     data_dir: Path | None,
     skip_damaged: bool,
     device: str,
-    memory: int,
+    memory: int | None,
     loaders: int | None,
     allow_code: bool,
 ) -> None:
@@ -75,7 +73,9 @@ def train(
 
     folder = out or Path("runs") / settings.name
     with distributed.join(torch_name) as workers, ExitStack() as stack:
-        reading, observer = Reading(skip_damaged, memory=memory * 2**20, loaders=loaders), None
+        reading, observer = Reading(skip_damaged, loaders=loaders), None
+        if memory is not None:
+            reading = replace(reading, memory=memory * 2**20)
         if workers.rank == 0:
             reading = replace(reading, tell=tell_images(status_console()))
             observer = stack.enter_context(TrainingProgress(settings.name, settings.train.epochs))

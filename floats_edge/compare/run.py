@@ -100,7 +100,7 @@ def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: st
             return trial
     images = (splits.test if split == "test" else splits.validation).first(recipe.evaluate.images)
     network = trained_predictor(run, device, code)
-    lambdas, attack, batch = recipe.evaluate.lambdas, recipe.evaluate.attack, evaluation_batch(recipe)
+    lambdas, attack, batch = recipe.evaluate.lambdas, recipe.evaluate.attack, evaluation_batch(recipe.train.batch_size)
     results = evaluate(network, network, images, lambdas, attack, recipe.seed, batch=batch)
     alpha = checkpoint.history[-1].alpha.values()
     trial = Trial(

@@ -1,6 +1,6 @@
-"""Images that a user hands over in Python: map-style data sets, as those of torchvision are."""
+"""Images that a user hands over in Python: map-style data sets, as those of torchvision and Hugging Face are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from floats_edge.images import Change
 
 _PLAIN = (
-    "let the data set give (image, label): images of Pillow or arrays of uint8 [height, width, 3], as torchvision's do "
-    "without a transform; scaling is data.preprocessing's, and augmentation the recipe's or Datasets(transform=...)"
+    'let the data set give (image, label) or {"image": image, "label": label}: images of Pillow or arrays of uint8 '
+    "[height, width, 3], as torchvision's do without a transform; scaling is data.preprocessing's, and augmentation "
+    "the recipe's or Datasets(transform=...)"
 )
 
 
@@ -29,8 +30,11 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, position: int, /) -> tuple[Any, Any]:
-        """An image, of Pillow or uint8 ``[H, W, 3]`` or ``[H, W]``, and the number of its class."""
+    def __getitem__(self, position: int, /) -> tuple[Any, Any] | Mapping[str, Any]:
+        """An image, of Pillow or uint8 ``[H, W, 3]`` or ``[H, W]``, and the number of its class.
+
+        They are a pair or, as Hugging Face's ``datasets`` give them, under the keys ``image`` and ``label``.
+        """
         ...
 
 
@@ -100,7 +104,16 @@ def _images(dataset: Dataset, names: tuple[str, ...], preprocessing: Preprocessi
 
 def _labels(dataset: Dataset, classes: int) -> Labels:
     """Of all images: those that the data set knows, or else each image is asked for once."""
-    known = next((values for name in ("targets", "labels") if (values := getattr(dataset, name, None)) is not None), ())
+    if not hasattr(dataset, "__len__"):
+        raise DataError(
+            f"the {type(dataset).__name__} does not know how many images it has.",
+            fix="hand over a map-style data set; with Hugging Face's datasets, load it without streaming=True",
+        )
+    names = ("targets", "labels")
+    known: Any = next((values for name in names if (values := getattr(dataset, name, None)) is not None), ())
+    if "label" in getattr(dataset, "column_names", ()):  # of Hugging Face: no image is decoded for its label
+        columns: Any = dataset
+        known = columns["label"][:]
     if len(known) != len(dataset):
         known = [_item(dataset, position)[1] for position in range(len(dataset))]
     labels = np.asarray(known)
@@ -114,7 +127,8 @@ def _labels(dataset: Dataset, classes: int) -> Labels:
 
 def _item(dataset: Dataset, position: int) -> tuple[Any, Any]:
     try:
-        image, label = dataset[position]
+        item = dataset[position]
+        image, label = (item["image"], item["label"]) if isinstance(item, Mapping) else item
     except Exception as error:
         raise DataError(
             f"image {position} of the data set cannot be had: {type(error).__name__}: {error}", fix=_PLAIN

@@ -5,6 +5,7 @@
 | ``train/<class>/…`` and ``test/<class>/…``        | these; ``testing``, ``val``, ``valid`` or ``validation`` stand   |
 |                                                   | in for ``test`` in this order, ``training`` for ``train``, in    |
 |                                                   | lower or upper case                                              |
+| ``val/images/…`` and ``val/val_annotations.txt``  | Tiny-ImageNet's labels, in place of class folders                |
 | ``train.csv`` and ``test.csv``, or ``.jsonl``     | lists of files, where no such folders hold classes               |
 | ``<class>/…``                                     | all images; a fifth of each class is set apart for testing       |
 | ``labels.csv`` or ``labels.jsonl``                | the same, of a list; its column ``split``, if there is one, says |
@@ -33,6 +34,8 @@ TEST = ("test", "testing", "val", "valid", "validation")
 LIST = "labels"
 BESIDE = "folders beside those that are read"
 UNLISTED = "images that no list names"
+IMAGES = "images"
+"""A folder that is called so and stands alone is no class: it holds images of all classes."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,8 @@ def _to_test_on(part: Part, names: tuple[str, ...], layout: Layout) -> Listing:
     found = part.names()
     unknown = sorted(set(found) - set(names))
     if unknown and layout.train is not None:
+        if isinstance(part, ListFile):
+            unknown = [f"{name} (line {part.first_line(name)})" for name in unknown]
         raise DataError(
             f"{part.title} holds a class that {layout.train.title} does not: {', '.join(unknown)}.",
             fix="give every class images to train on, or remove it from the test images",
@@ -137,7 +142,7 @@ def find_layout(root: Path) -> Layout:
         return _list_layout(lists.read_named(root))
     if not root.is_dir():
         raise DataError(f"there is no folder {root}.", fix=LAYOUT)
-    train, test = _parts(root, TRAIN), _parts(root, TEST)
+    train, test = _parts(root, TRAIN), sorted(_parts(root, TEST), key=_unlabelled)
     if train or test:
         return _split_layout(root, train, test)
     found = _lists(entries(root), LIST)
@@ -145,7 +150,7 @@ def find_layout(root: Path) -> Layout:
         return _whole(ClassFolders(root, root), "class folders")
     named = lists.read_found(found[0])
     layout = _list_layout(named)
-    return replace(layout, passed_over=(*layout.passed_over, *_unlisted(root, [named])))
+    return replace(layout, passed_over=(*layout.passed_over, *_unlisted(root, [named], root)))
 
 
 def _split_layout(root: Path, train: list[Path], test: list[Path]) -> Layout:
@@ -153,9 +158,11 @@ def _split_layout(root: Path, train: list[Path], test: list[Path]) -> Layout:
     titles = {path: path.name + ("/" if path.is_dir() else "") for path in parts}
     found = [part for part in parts.values() if isinstance(part, ListFile)]
     if len(found) == len(parts):
-        passed_over = _unlisted(root, found)
+        passed_over = _unlisted(root, found, root)
     else:
         passed_over = [*_beside(root, [*parts, *test[1:]]), *_second_test(root, test, titles)]
+        annotated = [(path, part) for path, part in parts.items() if path.is_dir() and isinstance(part, ListFile)]
+        passed_over += [pair for path, part in annotated for pair in _unlisted(path, [part], root)]
     return Layout(
         title=" and ".join(titles.values()),
         train=parts[train[0]] if train else None,
@@ -171,22 +178,45 @@ def _beside(root: Path, known: list[Path]) -> list[tuple[str, str]]:
 
 
 def _second_test(root: Path, test: list[Path], titles: dict[Path, str]) -> list[tuple[str, str]]:
-    """Images that could be tested on, had another folder not come first."""
+    """Images that could be tested on, had another folder not come first or had they labels."""
+    reasons = {
+        path: "which have no labels" if _unlabelled(path) else f"as {titles[test[0]]} is tested on" for path in test[1:]
+    }
     return [
-        (f"images of {path.name}, as {titles[test[0]]} is tested on", relative_name(file, root))
-        for path in test[1:]
+        (f"images of {path.name}, {reason}", relative_name(file, root))
+        for path, reason in reasons.items()
         for file in (images_below(path).images if path.is_dir() else (path,))
     ]
 
 
-def _unlisted(root: Path, found: list[ListFile]) -> list[tuple[str, str]]:
+def _unlisted(folder: Path, found: list[ListFile], root: Path) -> list[tuple[str, str]]:
     """Images in a folder that no list names which was found there."""
     listed = {row.file for part in found for row in part.rows}
-    return [(UNLISTED, relative_name(file, root)) for file in images_below(root).images if file not in listed]
+    return [(UNLISTED, relative_name(file, root)) for file in images_below(folder).images if file not in listed]
 
 
 def _part(path: Path, root: Path) -> Part:
-    return ClassFolders(path, root) if path.is_dir() else lists.read_found(path)
+    if not path.is_dir():
+        return lists.read_found(path)
+    annotations = _annotations(path)
+    return ClassFolders(path, root) if annotations is None else lists.read_annotations(annotations)
+
+
+def _annotations(folder: Path) -> Path | None:
+    """The file that has the labels of a folder without class folders; None: there is none."""
+    if _has_classes(folder):
+        return None
+    name = f"{folder.name}_annotations.txt".casefold()
+    return next((path for path in visible(folder) if path.name.casefold() == name and path.is_file()), None)
+
+
+def _has_classes(folder: Path) -> bool:
+    return [path.name for path in visible(folder) if path.is_dir()] not in ([], [IMAGES])
+
+
+def _unlabelled(path: Path) -> bool:
+    """Whether ``path`` is a folder of images that nothing says the classes of, as ImageNet's test images are."""
+    return path.is_dir() and not _has_classes(path) and _annotations(path) is None
 
 
 def _parts(root: Path, names: tuple[str, ...]) -> list[Path]:

@@ -1,4 +1,5 @@
-"""Lists of image files: CSV or JSON lines, each with a path, a label and, if wanted, the split it belongs to.
+"""Lists of image files: CSV or JSON lines, each with a path, a label and, if wanted, the split it belongs to; and the
+annotations of Tiny-ImageNet.
 
 Paths are relative to the list's own folder and stay below it: a list may have come with a stranger's images. Absolute
 paths, and ``..``, are taken from a list that the user named itself, not from one that was found in a folder.
@@ -28,6 +29,7 @@ _FORM = (
     "a CSV list begins with a line path,label or path,label,split; each line of JSON lines is like "
     '{"path": "ant/1.jpg", "label": "ant"}'
 )
+_ANNOTATION = "each line holds the name of a file in images, its class and, if wanted, a box, with tabs between them"
 TWICE = "files that are listed twice"
 
 
@@ -87,6 +89,10 @@ class ListFile:
             tuple(twice),
         )
 
+    def first_line(self, label: str) -> int:
+        """Where a label first stands."""
+        return next(row.line for row in self.rows if row.label == label)
+
     def of_split(self, split: str) -> "ListFile":
         """The lines of one split."""
         return ListFile(self.path, tuple(row for row in self.rows if row.split == split))
@@ -98,7 +104,7 @@ def read_named(path: Path) -> ListFile:
     Raises:
         DataError: it cannot be read or is no list.
     """
-    return _read(path, _anywhere)
+    return _read(path, path.parent, _anywhere, _FORM)
 
 
 def read_found(path: Path) -> ListFile:
@@ -107,7 +113,17 @@ def read_found(path: Path) -> ListFile:
     Raises:
         DataError: it cannot be read, is no list, or a path leaves the folder.
     """
-    return _read(path, _below)
+    outside = "paths that lead elsewhere are read if --data-dir names the list itself"
+    return _read(path, path.parent, _below, f"{_FORM}; {outside}")
+
+
+def read_annotations(path: Path) -> ListFile:
+    """Read the labels of the images in the folder ``images`` beside, as Tiny-ImageNet has them.
+
+    Raises:
+        DataError: they cannot be read, or a line is none of these.
+    """
+    return _read(path, path.parent / "images", _below, _ANNOTATION)
 
 
 def _anywhere(text: str) -> PurePosixPath:
@@ -121,21 +137,19 @@ def _below(text: str) -> PurePosixPath:
     return path
 
 
-def _read(path: Path, place: Callable[[str], PurePosixPath]) -> ListFile:
-    records = _json_records if path.suffix.lower() == ".jsonl" else _csv_records
+def _read(path: Path, folder: Path, place: Callable[[str], PurePosixPath], form: str) -> ListFile:
+    """The list at ``path``, of files in ``folder``; ``form`` says how it is to look."""
+    records = _RECORDS[path.suffix.lower()]
     text = _text(path)
     try:
-        found = [_row(path.parent, values, line, place) for line, values in records(text, path)]
+        found = [_row(folder, values, line, place) for line, values in records(text, path)]
     except (csv.Error, RecursionError) as error:
-        raise _wrong(path, [str(error)], _FORM) from None
+        raise _wrong(path, [str(error)], form) from None
     wrong = [row for row in found if isinstance(row, str)]
     if wrong:
-        outside = (
-            "" if place is _anywhere else "; paths that lead elsewhere are read if --data-dir names the list itself"
-        )
-        raise _wrong(path, wrong, _FORM + outside)
+        raise _wrong(path, wrong, form)
     if not found:
-        raise DataError(f"the list {path} names no file.", fix=_FORM)
+        raise DataError(f"the list {path} names no file.", fix=form)
     return ListFile(path, tuple(row for row in found if isinstance(row, Row)))
 
 
@@ -171,6 +185,16 @@ def _json_records(text: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, _json_values(line)
+
+
+def _annotations(text: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    del path
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, dict(zip((_PATH[0], _LABEL[0]), map(str.strip, line.split("\t")), strict=False))
+
+
+_RECORDS = {".csv": _csv_records, ".jsonl": _json_records, ".txt": _annotations}
 
 
 def _json_values(line: str) -> dict[str, str]:

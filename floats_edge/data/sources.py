@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +75,8 @@ def _torchvision(data: Data, preprocessing: Preprocessing, root: Path | None, re
     folder = root or _download_folder(data.dataset)
 
     def opened(split: dict[str, Any]) -> Any:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with _brought(data.dataset, folder):
             return kind(folder, download=True, **split)
-        except (OSError, RuntimeError, EOFError) as error:  # no network, no room, a damaged or half-downloaded archive
-            raise DataError(
-                f"{data.dataset} is not in {folder} and could not be brought there: {error}",
-                fix=f"connect to the network and run again, empty {folder} if a file there is damaged, "
-                f"or name the place where the data set is with --data-dir",
-            ) from None
 
     test = opened(test_split)
     return Source(
@@ -90,6 +84,31 @@ def _torchvision(data: Data, preprocessing: Preprocessing, root: Path | None, re
         train=lambda: Half(array_images(*_torchvision_arrays(opened(train_split)), preprocessing)),
         test=lambda _: Half(array_images(*_torchvision_arrays(test), preprocessing)),
     )
+
+
+def _imagenette(data: Data, preprocessing: Preprocessing, root: Path | None, reading: Reading) -> Source:
+    """Torchvision's Imagenette, downloaded on demand: JPEG files, whose shorter sides have 160 pixels."""
+    with _train_extra():
+        from torchvision.datasets import Imagenette
+    folder = root or _download_folder(data.dataset)
+    with _brought(data.dataset, folder):
+        test = Imagenette(folder, split="val", size="160px", download=True)
+    source = folder_source(folder / "imagenette2-160", preprocessing, reading)
+    return replace(source, names=tuple(words[0] for words in test.classes))
+
+
+@contextmanager
+def _brought(dataset: str, folder: Path) -> Iterator[None]:
+    """Have a place for a data set that torchvision downloads, and say it if that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, RuntimeError, EOFError, KeyError) as error:  # no network, no room, a damaged or partial archive
+        raise DataError(
+            f"{dataset} is not in {folder} and could not be brought there: {error}",
+            fix=f"connect to the network and run again, empty {folder} if a file there is damaged, "
+            f"or name the place where the data set is with --data-dir",
+        ) from None
 
 
 def _download_folder(dataset: str) -> Path:
@@ -145,6 +164,7 @@ _SOURCES: dict[str, Callable[[Data, Preprocessing, Path | None, Reading], Source
     "cifar100": _torchvision,
     "svhn": _torchvision,
     "stl10": _torchvision,
+    "imagenette": _imagenette,
     "folder": _folder,
     "given": _given,
 }

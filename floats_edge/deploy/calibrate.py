@@ -21,6 +21,7 @@ from floats_edge.artifacts.sensitivity import Sensitivity
 from floats_edge.data import Splits
 from floats_edge.deploy.lambda_graph import Network
 from floats_edge.deploy.quantize import Array, calibrate
+from floats_edge.deploy.say import Say
 from floats_edge.deploy.sensitivity import measure_sensitivity
 from floats_edge.errors import ArtifactError
 from floats_edge.evaluation.batch import LARGEST_BATCH, evaluation_batch
@@ -36,8 +37,6 @@ LAMBDAS = (0.0, 0.5, 1.0)
 """Where a bundle for any lambda is calibrated."""
 
 log = logging.getLogger("floats_edge.deploy")
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def quantisation(
         attack=recipe.attack,
         kept_precision=request.keep_precision,
     )
-    batch = evaluation_batch(recipe)
+    batch = evaluation_batch(recipe.train.batch_size)
     ranges = activation_ranges(network, twin, images, record, recipe.seed, say, batch)
     report = None
     reasons = {**network.int8.kept, **dict.fromkeys(request.keep, "asked for with --keep")}

@@ -1,7 +1,6 @@
 """The engines of a bundle: built into its folder, listed in its manifest, checked where this machine can run them."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 from floats_edge.artifacts.bundle import Bundle, open_bundle
@@ -9,6 +8,7 @@ from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.manifest import Engine, Graph, Manifest, Mode, Precision
 from floats_edge.deploy.dla import dla_layers
 from floats_edge.deploy.engine_request import BuildRequest, BuiltEngine, EngineOptions
+from floats_edge.deploy.say import Say
 from floats_edge.deploy.tensorrt_engine import build_engine
 from floats_edge.deploy.two_of_four import sparse_layers, sparse_tactics
 from floats_edge.errors import BackendError, FloatsError, ParityError
@@ -22,8 +22,6 @@ log = logging.getLogger("floats_edge.deploy")
 _DLA_MODES: tuple[Mode, ...] = ("fixed", "bank")
 _DLA_PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 _OTHERWISE = "try another --precision, another --switch or another version of TensorRT"
-
-Say = Callable[[str], None]
 
 
 def check_options(options: EngineOptions, mode: Mode, precision: Precision) -> None:

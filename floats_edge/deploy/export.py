@@ -43,7 +43,8 @@ from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.calibrate import Int8Request, Quantisation, quantisation
 from floats_edge.deploy.engine_request import EngineOptions
 from floats_edge.deploy.engines import check_engines, check_options, with_engines, with_mismatch
-from floats_edge.deploy.source import Say, Source, from_bundle, from_run
+from floats_edge.deploy.say import Say, quiet
+from floats_edge.deploy.source import Source, from_bundle, from_run
 from floats_edge.errors import ArtifactError, BackendError, LambdaError, ParityError
 from floats_edge.evaluation.batch import evaluation_batch
 from floats_edge.evaluation.parity import GATES, check_parity, check_reference, measure_parity
@@ -140,7 +141,7 @@ def export(
     out: str | Path,
     request: ExportRequest | None = None,
     data: Place = None,
-    say: Say = lambda _: None,
+    say: Say = quiet,
 ) -> Bundle:
     """Export a run folder or a bundle as a new bundle at ``out``.
 
@@ -169,7 +170,7 @@ def export(
     return _export(from_bundle(bundle), out, request, data, say)
 
 
-def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = lambda _: None) -> Bundle:
+def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = quiet) -> Bundle:
     """Copy ``bundle`` to ``out`` (which may be the same place) with engines for the TensorRT of this machine.
 
     Raises:
@@ -206,7 +207,9 @@ def _export(source: Source, out: Path, request: ExportRequest, data: Place, say:
         say(f"comparing with the trained network on {len(images)} images")
         with open_predictor(open_bundle(folder), "ort-cpu", lambdas[0]) as engine:
             try:
-                parity = measure_parity(engine, source.reference, images, lambdas, evaluation_batch(source.recipe))
+                parity = measure_parity(
+                    engine, source.reference, images, lambdas, evaluation_batch(source.recipe.train.batch_size)
+                )
             except ParityError as error:  # no figures to let pass
                 raise _refused(error) from None
             if manifest.calibration is not None:

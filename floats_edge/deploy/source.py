@@ -9,6 +9,7 @@ from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.artifacts.weights import unpack_weights
 from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.lambda_graph import Network
+from floats_edge.deploy.say import Say
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.images import ImageKind
 from floats_edge.networks.spec import Code
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from floats_edge.evaluation.robustness import Twin
     from floats_edge.runtime.twin import BundleTwin
 
-Say = Callable[[str], None]
 """Told what is being done."""
 
 

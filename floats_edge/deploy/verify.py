@@ -12,6 +12,7 @@ from floats_edge.artifacts.records import bundle_subject
 from floats_edge.artifacts.verification import LambdaProof, Verification
 from floats_edge.data import Place, Reading, load_test
 from floats_edge.deploy.export import PARITY_IMAGES
+from floats_edge.deploy.say import Say, quiet
 from floats_edge.errors import BackendError, ParityError
 from floats_edge.evaluation.batch import evaluation_batch
 from floats_edge.evaluation.parity import check_parity, measure_parity
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 LARGEST_LOSS = 2.0
 """Percentage points of clean or robust accuracy by which an engine may fall short of its float twin."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def verify(
     path: str | Path,
     request: VerifyRequest | None = None,
     data: Place = None,
-    say: Say = lambda _: None,
+    say: Say = quiet,
 ) -> Verification:
     """Check hashes, golden outputs, parity with the float twin, and accuracy: clean, under replayed PGD, under Square.
 
@@ -87,7 +86,7 @@ def verify(
     kind = ImageKind(manifest.output.labels, manifest.input.preprocessing)
     test = load_test(recipe.data, kind, data, request.reading)
     images = test.first(request.images)
-    batch = evaluation_batch(recipe)
+    batch = evaluation_batch(recipe.train.batch_size)
     attack, twin = recipe.evaluate.attack, BundleTwin(bundle)
     parity: tuple[Parity, ...] = ()
     proofs: tuple[LambdaProof, ...] = ()

@@ -23,15 +23,22 @@ from floats_edge.recipe import Attack
 from floats_edge.runtime.base import Predictor
 
 
-class Twin(Protocol):
-    """A network that gradients can be taken from, at a selectable lambda."""
+class Attackable(Protocol):
+    """A network that gradients can be taken from."""
 
-    device: torch.device
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
 
     @property
     def network(self) -> Network:
         """Logits of images, differentiable in the images."""
         ...
+
+
+class Twin(Attackable, Protocol):
+    """One at a selectable lambda."""
 
     def set_lambda(self, lam: float) -> float:
         """Switch to ``lam``."""
@@ -54,6 +61,7 @@ class Judged:
         clean: float32 ``[n, C, H, W]`` in [0, 1], as ``attacked``.
         truth: true classes, int64 ``[n]``.
         clean_answers: classes by the engine, int64 ``[n]``, as ``attacked_answers``.
+        clean_confidence: how sure it was, the largest softmax probability, float64 ``[n]``, as ``attacked_confidence``.
         flags: why AutoAttack doubts that it is reliable here.
     """
 
@@ -62,6 +70,8 @@ class Judged:
     truth: np.ndarray
     clean_answers: np.ndarray
     attacked_answers: np.ndarray
+    clean_confidence: np.ndarray
+    attacked_confidence: np.ndarray
     flags: tuple[str, ...]
 
     @property
@@ -106,8 +116,18 @@ def judge(
     twin.set_lambda(lam)
     generator = torch.Generator(twin.device).manual_seed(seed)
     for pixels, labels in images.batches(batch):
-        attacked, flags = _attack(twin, pixels, labels, generator, config, draws=eot if lam > 0 else 1)
-        yield Judged(pixels, attacked, labels, _classes(engine, pixels), _classes(engine, attacked), flags)
+        attacked, flags = attacked_batch(twin, pixels, labels, generator, config, draws=eot if lam > 0 else 1)
+        clean_logits, attacked_logits = _logits(engine, pixels), _logits(engine, attacked)
+        yield Judged(
+            clean=pixels,
+            attacked=attacked,
+            truth=labels,
+            clean_answers=clean_logits.argmax(1),
+            attacked_answers=attacked_logits.argmax(1),
+            clean_confidence=confidence(clean_logits),
+            attacked_confidence=confidence(attacked_logits),
+            flags=flags,
+        )
 
 
 def evaluate(
@@ -183,7 +203,7 @@ def withstands_square(
     for pixels, labels in images.batches(batch):
         victims, truths = torch.from_numpy(pixels), torch.from_numpy(labels)
         attacked = square(_logits_of(engine), victims, truths, generator, epsilon, queries).numpy()
-        right += int(((_classes(engine, attacked) == labels) & (_classes(engine, pixels) == labels)).sum())
+        right += int(((answers(engine, attacked) == labels) & (answers(engine, pixels) == labels)).sum())
     return Share(count=right, total=len(images))
 
 
@@ -191,8 +211,23 @@ def _logits_of(engine: Predictor) -> Network:
     return lambda images: torch.from_numpy(engine.predict(images.numpy()))
 
 
-def _classes(engine: Predictor, images: np.ndarray) -> np.ndarray:
-    """What ``engine`` takes the images for: int64 ``[N]``."""
+def answers(engine: Predictor, images: np.ndarray) -> np.ndarray:
+    """The classes that ``engine`` takes images for: int64 ``[N]``.
+
+    Raises:
+        ArtifactError: its logits are no numbers.
+    """
+    return _logits(engine, images).argmax(1)
+
+
+def confidence(logits: np.ndarray) -> np.ndarray:
+    """The largest softmax probability of every row of ``[N, classes]``: float64 ``[N]``."""
+    exact = logits.astype(np.float64)
+    return 1 / np.exp(exact - exact.max(1, keepdims=True)).sum(1)
+
+
+def _logits(engine: Predictor, images: np.ndarray) -> np.ndarray:
+    """Those of ``engine``: float32 ``[N, classes]``."""
     logits = engine.predict(images)
     if not np.isfinite(logits).all():
         raise ArtifactError(
@@ -200,7 +235,7 @@ def _classes(engine: Predictor, images: np.ndarray) -> np.ndarray:
             "accuracy to state.",
             fix="train it again with a lower train.lr; if it is a bundle in another precision, export it in fp32",
         )
-    return logits.argmax(1)
+    return logits
 
 
 def attacked_images(
@@ -210,7 +245,7 @@ def attacked_images(
     twin.set_lambda(lam)
     generator = torch.Generator(twin.device).manual_seed(seed)
     for pixels, labels in images.batches(batch):
-        yield _attack(twin, pixels, labels, generator, config)[0]
+        yield attacked_batch(twin, pixels, labels, generator, config)[0]
 
 
 def settle(network: Unsettled, images: Images, config: Attack, seed: int, batch: int = LARGEST_BATCH) -> None:
@@ -226,8 +261,8 @@ def settle(network: Unsettled, images: Images, config: Attack, seed: int, batch:
     network.settle(list(attacked_images(network, images.first(SETTLING * batch), 1.0, config, seed, batch)))
 
 
-def _attack(
-    twin: Twin, pixels: np.ndarray, labels: np.ndarray, generator: torch.Generator, config: Attack, draws: int = 1
+def attacked_batch(
+    twin: Attackable, pixels: np.ndarray, labels: np.ndarray, generator: torch.Generator, config: Attack, draws: int = 1
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Attacked images, and the reliability flags that the attack raised."""
     images = torch.from_numpy(pixels).to(twin.device).contiguous(memory_format=torch.channels_last)

@@ -12,11 +12,12 @@ from floats_edge.artifacts.examples import picture_name
 from floats_edge.artifacts.files import check_writable, write_atomic, writing
 from floats_edge.artifacts.records import Evaluation, Subject, bundle_subject, run_subject, save_record
 from floats_edge.data import Place, Reading, load_data, load_test
-from floats_edge.errors import ArtifactError, RecipeError
+from floats_edge.errors import ArtifactError, LambdaError, RecipeError
 from floats_edge.evaluation import robustness
 from floats_edge.evaluation.batch import evaluation_batch
 from floats_edge.evaluation.by_class import count_by_class
 from floats_edge.evaluation.examples import Gallery
+from floats_edge.evaluation.transfer import measure_transfer
 from floats_edge.float32 import float32_as
 from floats_edge.images import ImageKind, Images
 from floats_edge.networks.spec import Code
@@ -51,6 +52,7 @@ class EvaluateRequest:
         attack: by keys of :class:`~floats_edge.recipe.Attack`, what is not as in the recipe.
         noise: the draw that is deployed, or a fresh one for every batch.
         eot: draws of fresh noise over which PGD averages a gradient.
+        transfer: also show what was attacked at one lambda to the network at all others.
         seed: of random starts and fresh noise.
         backend: that runs a bundle.
         device: on which PyTorch computes the attack.
@@ -65,6 +67,7 @@ class EvaluateRequest:
     attack: dict[str, object] = field(default_factory=dict)
     noise: Noise = "frozen"
     eot: int = EOT
+    transfer: bool = False
     seed: int = 0
     backend: str = "ort-cpu"
     device: str = "cpu"
@@ -106,7 +109,7 @@ def evaluate(
         ArtifactError: ``path`` is no valid run or bundle, or has no noise to resample.
         RecipeError: the attack is not valid, or does not go with fresh noise; too many classes at too many lambdas.
         DataError: the images cannot be read, or are not of the network's classes.
-        LambdaError: the network does not serve one of the lambdas.
+        LambdaError: the network does not serve one of the lambdas; one alone has no transfer.
         BackendError: the backend cannot run the bundle.
         NetworkError: the network of a run is of code that the user did not allow to run.
         OutputError: ``out`` cannot be written.
@@ -117,22 +120,44 @@ def evaluate(
     attack = _attack(recipe, request.attack)
     if request.noise == "resample" and attack.kind != "pgd":
         raise RecipeError(f"fresh noise goes with PGD, not with {attack.kind}.", fix="add --attack pgd")
+    if request.transfer and (attack.kind == "autoattack" or request.noise == "resample"):
+        raise RecipeError(
+            "the transfer between lambdas is measured by PGD, with the noise that is deployed.",
+            fix="leave --transfer out, or --attack autoattack and --noise resample",
+        )
     if out is not None:
         check_writable(Path(out))
     if isinstance(engine, ResampledPredictor):
         _settle(opened, engine, request, data)
     images = _images(opened, request, data)
     lambdas = request.lambdas or engine.lambdas or recipe.evaluate.lambdas
+    if request.transfer and len(lambdas) < 2:
+        raise LambdaError(
+            "one lambda is evaluated: there is no other to transfer an attack to.", fix="name several lambdas"
+        )
+    pairs = len(images) * (2 * len(lambdas) + 1 if request.transfer else len(lambdas))
     gallery = Gallery(() if out is None else lambdas, labels)
 
     def judged(lam: float) -> Iterator[robustness.Judged]:
         for part in _judged(opened, request, images, attack, lam):
             gallery.add(lam, part)
-            progress(len(part.truth), len(images) * len(lambdas))
+            progress(len(part.truth), pairs)
             yield part
 
     with engine:
         results = count_by_class(judged, lambdas, labels)
+        transfer = None
+        if request.transfer:
+            transfer = measure_transfer(
+                engine,
+                opened.twin,
+                images,
+                lambdas,
+                attack,
+                request.seed,
+                lambda done: progress(done, pairs),
+                evaluation_batch(recipe.train.batch_size),
+            )
     record = Evaluation(
         subject=opened.subject,
         backend=engine.backend,
@@ -145,6 +170,7 @@ def evaluate(
         seed=request.seed,
         labels=labels,
         results=results,
+        transfer=transfer,
         versions={name: version(name) for name in ("floats-edge", "torch", "onnxruntime", "numpy")},
     )
     return record if out is None else _written(record, gallery, Path(out))
@@ -153,7 +179,7 @@ def evaluate(
 def _judged(
     opened: _Opened, request: EvaluateRequest, images: Images, attack: Attack, lam: float
 ) -> Iterator[robustness.Judged]:
-    batch, draws = evaluation_batch(opened.recipe), _draws(request)
+    batch, draws = evaluation_batch(opened.recipe.train.batch_size), _draws(request)
     return robustness.judge(opened.engine, opened.twin, images, lam, attack, request.seed, draws, batch)
 
 
@@ -164,7 +190,7 @@ def _draws(request: EvaluateRequest) -> int:
 def _settle(opened: _Opened, network: ResampledPredictor, request: EvaluateRequest, data: Place) -> None:
     recipe, reading = opened.recipe, Reading(request.reading.skip_damaged)
     splits = load_data(recipe.data, recipe.seed, data, opened.kind, reading)
-    robustness.settle(network, splits.train, recipe.attack, request.seed, evaluation_batch(recipe))
+    robustness.settle(network, splits.train, recipe.attack, request.seed, evaluation_batch(recipe.train.batch_size))
 
 
 def _written(record: Evaluation, gallery: Gallery, out: Path) -> Evaluation:

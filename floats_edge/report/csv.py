@@ -51,10 +51,34 @@ def _evaluation(label: str, record: Evaluation) -> Iterator[Row]:
         for name, mean in zip(_ACCURACIES, result.macro, strict=True):
             part = f"{record.split}, mean of classes"
             yield (*place, part, name, repr(mean), "%", str(result.clean.total), record.dataset)
+        for kind, found in (("clean", result.clean_reliability), ("attacked", result.attacked_reliability)):
+            part = f"{record.split}, {kind}"
+            errors = {"overconfidence": found.overconfidence, "underconfidence": found.underconfidence}
+            for name, figure in {"calibration error": found.error, **errors}.items():
+                yield (*place, part, name, repr(figure), "%", str(found.images), record.dataset)
+        yield from _transfer(place, result.lam, record)
         for kind, answers in (("clean", result.clean_answers), ("attacked", result.attacked_answers)):
             for name, answer, count in confusions(answers):
                 total, taken = str(result.images[name]), f"{kind}, taken for {answer}"
                 yield (*place, _class(record, name), taken, str(count), "images", total, record.dataset)
+
+
+def _transfer(place: Row, lam: float, record: Evaluation) -> Iterator[Row]:
+    transfer = record.transfer
+    if transfer is None:
+        return
+    served = transfer.lambdas.index(lam)
+    attackers = (
+        *(
+            (f"attacked at lambda {attacked:g}", row)
+            for attacked, row in zip(transfer.lambdas, transfer.by_lambda, strict=True)
+        ),
+        ("attacked on the sum over lambda", transfer.by_sum),
+        ("every attack", transfer.by_all),
+    )
+    for name, row in attackers:
+        part, percent = f"{record.split}, {name}", transfer.share(row[served]).percent
+        yield (*place, part, _ACCURACIES[1], repr(percent), "%", str(transfer.images), record.dataset)
 
 
 def _class(record: Evaluation, name: str) -> str:

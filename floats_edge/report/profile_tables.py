@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from floats_edge.artifacts.records import Comparison, Latency, Layer, Peaks, Reading, Run, Trace
 from floats_edge.report.classes import class_tables
+from floats_edge.report.reliability import reliability_table
 from floats_edge.report.tables import (
     UNKNOWN,
     Content,
@@ -17,6 +18,7 @@ from floats_edge.report.tables import (
     reading,
     subject_table,
 )
+from floats_edge.report.transfer import transfer_tables
 
 _WIDER = (
     "Types and bytes are those of the graph: ONNX Runtime's CPU kernels may compute in float32, and then move more."
@@ -41,7 +43,12 @@ def record_tables(content: Content) -> list[Table]:
     """Everything the records say, in the order of a report."""
     tables = [subject_table(content)]
     if content.evaluations:
-        tables += [accuracy_table(content), *class_tables(content)]
+        tables += [
+            accuracy_table(content),
+            reliability_table(content),
+            *transfer_tables(content),
+            *class_tables(content),
+        ]
     if content.profiles:
         tables += [*speed_tables(content), *resource_tables(content), *layer_tables(content)]
     if content.comparisons:

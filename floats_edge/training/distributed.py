@@ -16,10 +16,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import NoReturn
 
 import torch
@@ -69,9 +70,10 @@ class Workers:
         Raises:
             RecipeError: they cannot.
         """
-        alike = recipe.train.batch_size // 2 if recipe.method == "float" else recipe.train.batch_size
-        if alike % self.size:
-            part = "half of " if recipe.method == "float" else ""
+        parts, part = (2, "half of ") if recipe.method == "float" else (1, "")
+        if recipe.data.mixes:  # the two in an image are a quarter of the batch apart
+            parts, part = 4, "each quarter of "
+        if self.size > 1 and recipe.train.batch_size % (parts * self.size):
             raise RecipeError(
                 f"{self.size} workers cannot share {part}a batch of {recipe.train.batch_size} images equally.",
                 fix="choose another train.batch_size, or another --nproc-per-node of torchrun",
@@ -121,6 +123,15 @@ class Workers:
                 fix=_RESUME,
             ) from None
         return tensor
+
+    def from_first(self, make: Callable[[], Tensor], zeros: Tensor) -> Tensor:
+        """What ``make`` gives on the first worker, on all of them; ``zeros`` are of its shape and type.
+
+        Raises:
+            BackendError: another worker has ended, or does not answer.
+        """
+        tensor = make() if self.rank == 0 else zeros
+        return self.sum(tensor.to(self.device)).to(tensor.device)
 
     def mean(self, tensor: Tensor) -> Tensor:
         """The mean of the workers' tensors, detached."""
@@ -212,6 +223,7 @@ def _ended_by_sigterm() -> Iterator[None]:
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
+    os.register_at_fork(after_in_child=partial(signal.set_wakeup_fd, -1))  # what ends a loader is not meant for us
     handler, descriptor = signal.signal(signal.SIGTERM, _stopped), signal.set_wakeup_fd(writer)
     ended = threading.Event()
     threading.Thread(target=_end_if_stuck, args=(reader, ended), daemon=True).start()

@@ -22,12 +22,14 @@ from floats_edge.images import Images, Indices, Pixels
 from floats_edge.recipe import Data
 from floats_edge.training.augment import Transform, Variation, moved
 from floats_edge.training.distributed import ALONE, Workers
+from floats_edge.training.mixing import Mixing
 
 Batch = tuple[Tensor, Tensor]
-"""Images, float32 ``[N, C, H, W]`` in [0, 1], channels last, and labels, int64 ``[N]``."""
+"""Images, float32 ``[N, C, H, W]`` in [0, 1], channels last, and labels, int64 ``[N]``; of images that are mixed,
+probabilities of the classes, float32 ``[N, classes]``."""
 
 _MOST_LOADERS = 8
-_ORDER, _AUGMENTATION, LAYERS = 1, 2, 3
+_ORDER, _AUGMENTATION, LAYERS, _MIXING = 1, 2, 3, 4
 """Streams of random numbers of an epoch, apart from that of the attacks."""
 
 
@@ -44,6 +46,7 @@ class Feed:
         workers: who share every batch.
         transform: of the user's, which augments an image, uint8 ``[C, H, W]``.
         balanced: draw images with replacement, every class as often; else each is drawn once an epoch.
+        mixing: of the images of a batch with each other; None: there is none.
     """
 
     images: Images
@@ -54,6 +57,7 @@ class Feed:
     workers: Workers = ALONE
     transform: Transform | None = None
     balanced: bool = False
+    mixing: Mixing | None = None
 
     @property
     def steps(self) -> int:
@@ -76,10 +80,13 @@ class Feed:
             pixels = self._kept(shares)
         else:
             pixels = self._streamed([(indices,) for _, indices in shares], self.images.read)
-        for (places, indices), batch in zip(shares, pixels, strict=True):
+        for step, ((places, indices), batch) in enumerate(zip(shares, pixels, strict=True)):
             augmented = moved(batch.to(self.device, non_blocking=True), choices[places], self.data)
             images = augmented.contiguous(memory_format=torch.channels_last).float().div_(255)
-            yield images, torch.from_numpy(self.images.labels[indices]).to(self.device)
+            labels = torch.from_numpy(self.images.labels[indices]).to(self.device)
+            if self.mixing is not None:
+                images, labels = self.mixing.mixed(images, labels, _generator(self.seed, epoch, _MIXING, step))
+            yield images, labels
 
     def _shares(self, epoch: int) -> list[tuple[Indices, Indices]]:
         """Of each batch, this worker's places in the epoch's order, and the images there."""
@@ -154,8 +161,8 @@ def epoch_seed(seed: int, epoch: int, *stream: int) -> int:
     return int(np.random.SeedSequence((seed, epoch, *stream)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _generator(seed: int, epoch: int, stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(epoch_seed(seed, epoch, stream)))
+def _generator(seed: int, epoch: int, *stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(epoch_seed(seed, epoch, *stream)))
 
 
 def _choices(seed: int, epoch: int, count: int) -> Tensor:

@@ -48,7 +48,8 @@ class CrossEntropy:
     """The loss that every method minimises.
 
     An attack does not see the weights: it seeks the worst change of each image by itself, by the sign of that image's
-    gradient, and a positive factor alters neither.
+    gradient, and a positive factor alters neither. Targets of mixed images are probabilities; the weights then apply to
+    each class's part of the loss.
 
     Attributes:
         weights: of an image by its class, float32 ``[classes]``, 1 in the mean over training images; None: all 1. The

@@ -77,7 +77,7 @@ def test_files_give_the_logits_that_evaluation_has(
     assert manifest.input.preprocessing == Preprocessing.model_validate(RULES[rule]).resolved(manifest.input.shape)
     files = sorted((photographs / "test").rglob("*.jpg"))
     files = [files[i] for i in permutation(len(files), TEST_SEED)]
-    batch = evaluation_batch(manifest.recipe)
+    batch = evaluation_batch(manifest.recipe.train.batch_size)
     kind = ImageKind(manifest.output.labels, manifest.input.preprocessing)
     images = load_test(manifest.recipe.data, kind, photographs)
     result = fe.evaluate(bundle.path, fe.EvaluateRequest((0.0, 1.0), attack={"steps": 1}), photographs).results

@@ -118,6 +118,48 @@ def test_data_sets_give_the_images_of_a_folder(digits: Splits) -> None:
     np.testing.assert_array_equal(load_test(Data(dataset="given"), kind, given).pixels, splits.test.pixels)
 
 
+class Columns:
+    """As a data set of Hugging Face: rows are dicts, and a column can be had without the others."""
+
+    column_names = ("image", "label")
+
+    def __init__(self, rows: Listed) -> None:
+        self.rows = rows
+        self.decoded = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: int | str) -> object:
+        if isinstance(key, str):
+            return [row[self.column_names.index(key)] for row in self.rows.items]
+        self.decoded += 1
+        return dict(zip(self.column_names, self.rows[key], strict=True))
+
+
+def test_data_sets_of_columns(digits: Splits) -> None:
+    """Labels are had without any image."""
+    train, test = Columns(listed(digits.train, 60)), Columns(listed(digits.test, 30))
+    data = Data(dataset="given")
+    of_columns, of_pairs = (
+        load_data(data, 0, fe.Datasets(*sets, NAMES)) for sets in ((train, test), (train.rows, test.rows))
+    )
+    assert train.decoded + test.decoded < 5, "one image tells the shape of a split"
+    for one, other in ((of_columns.train, of_pairs.train), (of_columns.test, of_pairs.test)):
+        np.testing.assert_array_equal(one.labels, other.labels)
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+
+
+def test_a_stream_is_no_data_set() -> None:
+    class Stream:
+        def __iter__(self) -> object:
+            return iter([{"image": PICTURE, "label": 0}])
+
+    with pytest.raises(DataError, match="Stream does not know how many images it has") as error:
+        all_pixels(fe.Datasets(Stream(), Stream(), ["ant", "bee"]))
+    assert "streaming=True" in error.value.fix
+
+
 def all_pixels(given: fe.Datasets) -> np.ndarray:
     splits = load_data(Data(dataset="given", validation=0.3), 0, given)
     return np.concatenate((splits.train.pixels, splits.validation.pixels))
@@ -135,6 +177,14 @@ PICTURE = np.zeros((8, 8, 3), dtype=np.uint8)
         ([(PICTURE, 0), (PICTURE, 7)], "labels of the data set are not the numbers of 2 classes"),
         ([(PICTURE, 0), (PICTURE, 0.5)], "labels of the data set are not the numbers"),
         ([(PICTURE, 0), PICTURE], "image 1 of the data set cannot be had"),
+        (
+            [{"image": PICTURE, "label": 0}, {"img": PICTURE, "label": 1}],
+            "image 1 of the data set cannot be had: .*'image'",
+        ),
+        (
+            [{"image": PICTURE, "label": 0}, {"image": PICTURE, "label": -1}],
+            "labels of the data set are not the numbers",
+        ),
         ([], "the 0 labels"),
     ],
 )

@@ -2,6 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from fixtures.records import sure
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -14,6 +15,8 @@ COUNTS = {
     "clean_answers": {"cat": {"cat": 6, "dog": 4}, "dog": {"dog": 2}},
     "attacked_answers": {"cat": {"cat": 5, "emu": 5}, "dog": {"cat": 1, "dog": 1}},
     "withstood": {"cat": 4, "dog": 1},
+    "clean_reliability": sure({"cat": {"cat": 6, "dog": 4}, "dog": {"dog": 2}}).model_dump(),
+    "attacked_reliability": sure({"cat": {"cat": 5, "emu": 5}, "dog": {"cat": 1, "dog": 1}}).model_dump(),
 }
 
 
@@ -38,6 +41,11 @@ def test_shares_follow_from_the_counts() -> None:
         ({"withstood": {"cat": 4}}, "not the same number in every class"),
         ({"withstood": {"cat": 6, "dog": 1}}, "cannot be right both times"),
         ({"withstood": {"cat": 0, "dog": 1}}, "cannot be right both times"),
+        (
+            {"clean_reliability": sure({"cat": {"cat": 7, "dog": 5}}).model_dump()},
+            "clean_reliability is not of the images",
+        ),
+        ({"attacked_reliability": sure({"cat": {"cat": 6}}).model_dump()}, "attacked_reliability is not of the images"),
         ({"withstood": {"cat": 4, "dog": -1}}, "greater than or equal to 0"),
     ],
 )

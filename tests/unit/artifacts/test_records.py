@@ -3,7 +3,7 @@ import math
 from pathlib import Path
 
 import pytest
-from fixtures.records import DIGITS, answers, bundle_evaluation, profile, run_evaluation
+from fixtures.records import DIGITS, answers, bundle_evaluation, profile, run_evaluation, sure
 from fixtures.tiny_bundle import write_bundle
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,11 +77,14 @@ def test_what_is_no_record_is_refused(text: str, what: str, tmp_path: Path) -> N
 
 def test_an_evaluation_of_an_older_version_is_to_be_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "evaluation.json"
-    path.write_text(bundle_evaluation().model_dump_json().replace('"schema_version":2', '"schema_version":1'))
+    path.write_text(bundle_evaluation().model_dump_json().replace('"schema_version":3', '"schema_version":2'))
     with pytest.raises(ArtifactError, match="schema_version") as refusal:
         load_record(path)
     assert "run it again" in refusal.value.fix
     assert "newer floats-edge" in refusal.value.fix
+
+
+MISCOUNTED = answers(0, 400, 10).model_dump() | {"clean_reliability": sure(answers(0, 401, 10).clean_answers)}
 
 
 @pytest.mark.parametrize(
@@ -92,6 +95,7 @@ def test_an_evaluation_of_an_older_version_is_to_be_made_anew(tmp_path: Path) ->
         ({"labels": DIGITS[:9]}, "'9' is none of the labels"),
         ({"results": ()}, "results"),
         ({"results": (answers(0, 400, 10), answers(1, 90, 40, each=49))}, "not evaluated on the same images"),
+        ({"results": (MISCOUNTED,)}, "clean_reliability is not of the images and answers that are counted"),
         ({"examples": {"truth": "3", "clean": "11"}}, "'11' is none of the labels"),
         ({"examples": {"lam": 0.7}}, "a lambda that was not evaluated"),
     ],
@@ -112,7 +116,14 @@ def test_as_much_as_an_evaluation_may_list_can_be_read(tmp_path: Path) -> None:
     listed = count_answers(pairs, MOST_LISTED // (2 * lambdas))
     withstood = {name: row.get(name, 0) for name, row in listed.items()}
     results = tuple(
-        LambdaAnswers(lam=index / 10, clean_answers=listed, attacked_answers=listed, withstood=withstood)
+        LambdaAnswers(
+            lam=index / 10,
+            clean_answers=listed,
+            attacked_answers=listed,
+            withstood=withstood,
+            clean_reliability=sure(listed),
+            attacked_reliability=sure(listed),
+        )
         for index in range(lambdas)
     )
     record = bundle_evaluation(labels=labels, results=results)

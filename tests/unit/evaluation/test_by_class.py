@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
 from floats_edge.artifacts.checkpoint import TrainingRun
+from floats_edge.artifacts.reliability import BINS
 from floats_edge.data import Splits
 from floats_edge.errors import RecipeError
 from floats_edge.evaluation.by_class import count_by_class
@@ -30,6 +32,17 @@ def test_counts_are_those_of_the_predictions(digits_run: TrainingRun, digits: Sp
         np.add.at(found, (images.labels, network.predict(pixels).argmax(1)), 1)
         listed = np.array([[answers[truth].get(answer, 0) for answer in labels] for truth in labels])
         np.testing.assert_array_equal(listed, found)
+    for found, pixels in (
+        (results[1].clean_reliability, images.as_float()),
+        (results[1].attacked_reliability, attacked),
+    ):
+        logits = torch.from_numpy(network.predict(pixels)).double()
+        sure, guesses = (tensor.numpy() for tensor in logits.softmax(1).max(1))
+        in_bin = [(sure > index / BINS) & (sure <= (index + 1) / BINS) for index in range(BINS)]
+        right = guesses == images.labels
+        error = sum(abs(sure[part].sum() - right[part].sum()) for part in in_bin) / len(images)
+        assert found.error == pytest.approx(100 * error)
+        assert [part.images for part in found.bins] == [int(part.sum()) for part in in_bin]
     assert results[1].images == dict(zip(labels, np.bincount(images.labels).tolist(), strict=True))
     assert list(results[1].clean_answers) == list(labels)
 

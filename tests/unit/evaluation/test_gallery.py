@@ -16,7 +16,8 @@ def judged(images: np.ndarray, truth: np.ndarray) -> Judged:
     place = np.arange(len(truth))
     clean_answers = np.where(place % 4 == 1, (truth + 1) % 10, truth)
     attacked_answers = np.where(place % 4 >= 2, (truth + 2) % 10, clean_answers)
-    return Judged(images, images * np.float32(0.8), truth, clean_answers, attacked_answers, ())
+    confidence = np.ones(len(truth))
+    return Judged(images, images * np.float32(0.8), truth, clean_answers, attacked_answers, confidence, confidence, ())
 
 
 def kept(gallery: Gallery, folder) -> tuple[Examples, Pictures]:
@@ -40,7 +41,7 @@ def shown(part: Judged, batch: int, tmp_path, lambdas=(0.5, 0.0, 1.0)) -> tuple[
         for start in range(0, 400, batch):
             share = slice(start, start + batch)
             arrays = (part.clean, part.attacked, part.truth, part.clean_answers, part.attacked_answers)
-            gallery.add(lam, Judged(*(array[share] for array in arrays), ()))
+            gallery.add(lam, Judged(*(array[share] for array in arrays), *2 * (part.clean_confidence[share],), ()))
     return kept(gallery, tmp_path)
 
 
@@ -79,7 +80,7 @@ def test_the_batch_does_not_matter(part: Judged, batch: int, tmp_path) -> None:
 
 def test_nothing_wrong_keeps_nothing(part: Judged) -> None:
     gallery = Gallery((0.0,), LABELS)
-    gallery.add(0.0, Judged(part.clean, part.clean, part.truth, part.truth, part.truth, ()))
+    gallery.add(0.0, Judged(part.clean, part.clean, *3 * (part.truth,), *2 * (part.clean_confidence,), ()))
     assert gallery.packed("e.png") is None
 
 

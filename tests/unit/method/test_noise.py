@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from floats_edge.method.noise import standard_normal
+from floats_edge.method.noise import CHUNK, standard_normal
 
 WORD = 2**64
 
@@ -77,3 +77,9 @@ def test_is_standard_normal() -> None:
     for bound, share in ((1, 0.6827), (2, 0.9545), (3, 0.9973)):
         assert abs((np.abs(eta) < bound).mean() - share) < 0.005
     assert abs(np.corrcoef(eta[0::2], eta[1::2])[0, 1]) < 0.01
+
+
+def test_a_draw_goes_on_where_a_chunk_ends() -> None:
+    count = CHUNK + 7
+    eta = standard_normal(3, 5, (count,))
+    np.testing.assert_array_max_ulp(eta, np.array(reference(3, 5, count), np.float32), 1)

@@ -1,5 +1,5 @@
 import pytest
-from fixtures.records import DIGITS, answers, bundle_evaluation
+from fixtures.records import DIGITS, answers, bundle_evaluation, sure
 
 from floats_edge.artifacts.accuracy import LambdaAnswers
 from floats_edge.report.classes import class_remark, class_table, confusion_table, worst_first
@@ -17,6 +17,8 @@ def uneven(cats: int, right: int, withstood: int) -> LambdaAnswers:
         clean_answers=rows(90, right),
         attacked_answers=rows(50, withstood),
         withstood={"dog": 50, "cat": withstood},
+        clean_reliability=sure(rows(90, right)),
+        attacked_reliability=sure(rows(50, withstood)),
     )
 
 
