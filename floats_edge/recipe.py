@@ -16,6 +16,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from floats_edge.baselines.spec import Oat
+from floats_edge.float32 import Float32
 from floats_edge.method.fold import MOST_LAMBDAS, Rule
 from floats_edge.networks.spec import NetworkSpec, NormalizedBy, Statistics, Word
 from floats_edge.preprocessing import Preprocessing
@@ -300,6 +301,10 @@ class Train(Section):
         default="warn", description="when a single-step attack overfits catastrophically: say so, or go on with PGD-7"
     )
     amp: Precision = Field(default="off", description="automatic mixed precision, of attack and update; for GPUs")
+    float32: Float32 = Field(
+        default="tf32",
+        description="products of float32 in attack and update on a GPU; what is checked, evaluated or exported is ieee",
+    )
     compile: bool = Field(default=False, description="compile the network by torch.compile; for GPUs")
     deterministic: bool = Field(
         default=False, description="algorithms that give the same bits in every run on one GPU; CPUs do anyway"

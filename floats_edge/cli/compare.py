@@ -62,7 +62,7 @@ def compare(
     from floats_edge.report.study import study_tables, write_study_png
 
     plan = load_plan(recipes, options)
-    torch_name = torch_device(device)
+    torch_name = torch_device(device, *(variant.train for variant in plan.values()))
     from floats_edge.compare import run
     from floats_edge.networks.spec import Code
     from floats_edge.training.distributed import refuse_workers

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option("--transfer", is_flag=True, help="Also show what is attacked at one lambda to the network at the others.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random starts and fresh noise.")
-@click.option("--backend", default="ort-cpu", show_default=True, help="Runs a bundle: ort-cpu, ort-cuda, ort-trt, trt.")
+@click.option("--backend", default="ort-cpu", show_default=True, help="Runs a bundle: ort-cpu, ort-cuda, trt.")
 @click.option("--device", default="auto", show_default=True, help="Where PyTorch computes the attack.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
 @click.option("--skip-damaged", is_flag=True, help="Leave out images that are damaged or too thin, and say which.")

@@ -17,6 +17,7 @@ from floats_edge.compare.plan import with_seed
 from floats_edge.data import Place, Reading, Splits, load_data
 from floats_edge.evaluation.batch import evaluation_batch
 from floats_edge.evaluation.robustness import evaluate
+from floats_edge.float32 import float32_as
 from floats_edge.networks.spec import NO_CODE, Code
 from floats_edge.recipe import Recipe
 from floats_edge.runtime.torch import trained_predictor
@@ -83,12 +84,13 @@ def compare(
         split=split,
         attack=recipe.evaluate.attack,
         trials=tuple(trials),
-        conditions=_conditions(device),
+        conditions=_conditions(device, plan),
     )
     save_study(study, out / STUDY)
     return study
 
 
+@float32_as("ieee")
 def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: str, code: Code) -> Trial:
     """Evaluate a finished run, unless that was done in the way of its recipe."""
     folder, checkpoint, recipe = run.path / split, run.checkpoint, run.checkpoint.recipe
@@ -120,11 +122,13 @@ def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: st
     return trial
 
 
-def _conditions(device: str) -> dict[str, str]:
+def _conditions(device: str, plan: Mapping[str, Recipe]) -> dict[str, str]:
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
     return {
         "device": f"{device}: {name}",
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()}",
+        "float32 on GPUs": f"trained in {', '.join(sorted({recipe.train.float32 for recipe in plan.values()}))}, "
+        "evaluated in ieee",
         "torch": torch.__version__,
         "floats-edge": version("floats-edge"),
     }

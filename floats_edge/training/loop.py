@@ -18,6 +18,7 @@ from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run, save_
 from floats_edge.artifacts.files import Tensors
 from floats_edge.data import Splits
 from floats_edge.errors import ArtifactError, RecipeError
+from floats_edge.float32 import float32_as
 from floats_edge.method.conditioning import conditioned_weights
 from floats_edge.networks.spec import NO_CODE, Code, ImageSpec
 from floats_edge.prepare import example, prepare
@@ -279,10 +280,11 @@ class Trainer:
         self.workers.check_alike((*masks, *self._parameters().values()))
 
     def update(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Losses:
-        with self.precision.autocast():
-            losses = self.step.losses(images, labels, self.attack, generator)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.precision.backward(losses.total)
+        with float32_as(self.recipe.train.float32):
+            with self.precision.autocast():
+                losses = self.step.losses(images, labels, self.attack, generator)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.precision.backward(losses.total)
         self.workers.average_gradients([*self._parameters().values()])
         self.precision.unscale(self.optimizer)
         self.updater.mask_gradients()
