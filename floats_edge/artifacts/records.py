@@ -230,7 +230,7 @@ class Profile(Section):
     """``profile.json``: latency, memory, energy and layers of one bundle on one machine."""
 
     kind: Literal["profile"] = "profile"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     subject: Subject
     size: dict[str, Reading] = Field(description="bytes on disk by part of the bundle")
     conditions: dict[str, Reading | str] = Field(description="machine, power mode, versions: what stays as it is")
