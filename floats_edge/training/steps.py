@@ -28,7 +28,6 @@ from floats_edge.recipe import Attack, Method, Recipe, Train
 from floats_edge.training.distributed import Workers
 from floats_edge.training.feed import Batch
 
-
 NEAR = 0.001
 """Standard deviation of the noise that TRADES starts PGD with: at the clean image itself there is no way up."""
 
