@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the attacks.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
-@click.option("--skip-damaged", is_flag=True, help="Leave out images that cannot be read, and say which.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out images that are damaged or too thin, and say which.")
 @click.option("--allow-mismatch", is_flag=True, help="Let the bundle be used even if it fails; its manifest says so.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write all figures as JSON.")
 def verify(

@@ -14,7 +14,7 @@ is a few lines.
 import hashlib
 import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -117,6 +117,15 @@ class Workers:
                 fix=_RESUME,
             ) from None
         return tensor
+
+    def from_first(self, make: Callable[[], Tensor], zeros: Tensor) -> Tensor:
+        """What ``make`` gives on the first worker, on all of them; ``zeros`` are of its shape and type.
+
+        Raises:
+            BackendError: another worker has ended, or does not answer.
+        """
+        tensor = make() if self.rank == 0 else zeros
+        return self.sum(tensor.to(self.device)).to(tensor.device)
 
     def mean(self, tensor: Tensor) -> Tensor:
         """The mean of the workers' tensors, detached."""

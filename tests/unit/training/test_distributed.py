@@ -24,6 +24,7 @@ from floats_edge.recipe_file import dump_recipe, load_recipe, override_recipe
 from floats_edge.training import distributed
 from floats_edge.training.distributed import ALONE, Workers, join
 from floats_edge.training.loop import Observer, Trainer, train
+from floats_edge.training.statistics import image_spec
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 TIMES = {"seconds", "images_per_s"}
@@ -68,6 +69,14 @@ def test_two_workers_take_the_steps_of_one(method: str, together: Path) -> None:
         assert first.keys() == weights.keys()
         for name, tensor in weights.items():
             np.testing.assert_allclose(first[name], tensor, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def test_one_worker_reads_all_images_to_know_what_they_have_in_common(together: Path) -> None:
+    recipe = load_recipe(together / "recipe.yaml")
+    first, second = (json.loads((together / f"normalization-{rank}.json").read_text()) for rank in range(2))
+    assert (sum(first.pop("read")), second.pop("read")) == (1 + 96, [1]), "one image tells their shape"
+    spec = image_spec(recipe, few_digits(recipe))
+    assert first == second == {"mean": list(spec.mean), "std": list(spec.std)}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -178,7 +187,7 @@ class TestShares:
     ) -> None:
         recipe = override_recipe(digits_recipe, options)
         with pytest.raises(RecipeError, match=message) as caught:
-            Trainer(recipe, digits, torch.device("cpu"), Workers(0, size))
+            Trainer(recipe, digits, image_spec(recipe, digits), torch.device("cpu"), Workers(0, size))
         assert "train.batch_size" in caught.value.fix
 
     def test_oat_is_not_compiled_with_several_workers(self, digits_recipe: Recipe) -> None:

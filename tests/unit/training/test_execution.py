@@ -7,7 +7,6 @@ import pytest
 import torch
 from fixtures.training import trainer
 
-from floats_edge.artifacts.checkpoint import Epoch
 from floats_edge.attacks import n_fgsm
 from floats_edge.data import Splits
 from floats_edge.errors import BackendError
@@ -16,10 +15,11 @@ from floats_edge.recipe_file import override_recipe
 from floats_edge.training.execution import torch_settings
 from floats_edge.training.loop import Observer, Trainer, train
 from floats_edge.training.optimizer import set_learning_rate
+from floats_edge.training.stage import Unwatched
 from floats_edge.training.steps import FloatStep, Losses
 
 
-class Settings:
+class Settings(Unwatched):
     """An observer that writes down how torch was set while training."""
 
     def __init__(self) -> None:
@@ -27,9 +27,6 @@ class Settings:
 
     def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
         self.deterministic.append(torch.are_deterministic_algorithms_enabled())
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        pass
 
 
 def update(subject: Trainer) -> Losses:
