@@ -205,8 +205,8 @@ class TestShares:
                 mine = [image for image in batch[Workers(rank, size).share] if image >= first]
                 assert mine == [first + position for position in positions]
 
-    @pytest.mark.parametrize("kind", ["pgd", "fgsm-rs", "n-fgsm"])
-    def test_random_starts_are_those_of_the_whole_batch(self, kind: str) -> None:
+    @pytest.mark.parametrize(("kind", "deviation"), [("pgd", None), ("pgd", 0.01), ("fgsm-rs", None), ("n-fgsm", None)])
+    def test_random_starts_are_those_of_the_whole_batch(self, kind: str, deviation: float | None) -> None:
         images = torch.rand(6, 3, 4, 4).contiguous(memory_format=torch.channels_last)
         labels = torch.arange(6) % 2
 
@@ -217,7 +217,8 @@ class TestShares:
             mine = slice(None) if positions is None else slice(positions.start, None, positions.step)
             batch = images[mine].contiguous(memory_format=torch.channels_last)
             generator = torch.Generator().manual_seed(3)
-            return attack(network, batch, labels[mine], generator, positions, kind=kind, epsilon=0.1, steps=1)
+            options = {"kind": kind, "epsilon": 0.1, "deviation": deviation}
+            return attack(network, batch, labels[mine], generator, positions, **options)
 
         whole = attacked(None)
         for rank in range(2):
