@@ -36,8 +36,8 @@ def _given_up_table(name: str, members: Sequence[str], pairs: dict[str, list[Pai
     columns = ("variant", "λ", "robust %", "clean %", "clean % given up")
     notes = (
         f"What {' + '.join(members)} offer at equal robust %, less what the variant has there, seed by seed: mean ± "
-        "half of a 95 % interval. Below 0, the variant has more. The envelope is the upper right of the hull: the "
-        "network that serves an image may be drawn anew each time. It ends at its most robust network.",
+        "half of a 95 % interval. Below 0, the variant has more. The envelope is the upper right of their convex hull: "
+        "which network serves may be drawn anew for each image. It ends at the most robust network.",
     )
     return make_table(f"Clean accuracy given up against {name}", columns, rows, figures=columns[1:], notes=notes)
 
