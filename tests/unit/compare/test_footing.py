@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
+from floats_edge.artifacts.checkpoint import open_run
 from floats_edge.artifacts.study import Footing
 from floats_edge.baselines.oat import OatNetwork
 from floats_edge.compare.footing import SEEN, check_kept, find_footing
@@ -153,6 +154,19 @@ def test_timing_leaves_no_trace_in_what_is_trained(splits: Splits, tmp_path: Pat
     (trial,) = compare(plan, 1, tmp_path / "study", Watch(), equal="seconds").trials
     alone = train(plan.variants["float"], tmp_path / "alone")
     assert trial.weights_sha256 == alone.weights_sha256
+
+
+def test_variants_train_the_epochs_that_were_found(tmp_path: Path) -> None:
+    variants = {name: with_epochs(METHODS[name], 1) for name in ("float", "standard", "pgd-at")}
+    plan = Plan(variants, "both", {"both": ("standard", "pgd-at")})
+    study = compare(plan, 1, tmp_path / "study", Watch(), equal="passes")
+    assert {trial.variant: trial.steps for trial in study.trials} == {
+        "float": 2 * STEPS,
+        "standard": STEPS,
+        "pgd-at": STEPS,
+    }
+    recipe = open_run(tmp_path / "study" / "float" / "seed-0").checkpoint.recipe
+    assert recipe.train.epochs == 2
 
 
 def test_a_study_stopped_in_its_first_training_keeps_its_epochs(tmp_path: Path) -> None:
