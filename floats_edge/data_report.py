@@ -31,7 +31,7 @@ class DataReport(BaseModel):
         validation: images held out of them; None: nobody asked for them.
         test: images to test on.
         passed_over: what is not read, by reason.
-        damaged: images that were left out because they cannot be read.
+        damaged: images that were left out because they cannot be read or are too thin.
         damaged_files: the first of these, each with the reason.
         remarks: what the user should know.
     """
@@ -58,7 +58,7 @@ class DataReport(BaseModel):
         for group in self.passed_over:
             yield f"  passed over: {group.reason}: {group.files:,} ({_examples(group.examples, group.files)})"
         if self.damaged:
-            yield f"  damaged, left out: {self.damaged:,} ({_examples(self.damaged_files[:EXAMPLES], self.damaged)})"
+            yield f"  left out: {self.damaged:,} ({_examples(self.damaged_files[:EXAMPLES], self.damaged)})"
 
 
 def passed_over(found: Iterable[tuple[str, str]]) -> tuple[PassedOver, ...]:

@@ -2,10 +2,11 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 MEMORY = 2**30
 """Bytes that images may take in memory, unless told otherwise."""
-_CHUNK = 256
+CHUNK = 32
+"""Images that a thread reads one after the other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,7 @@ class Images:
             None: the images are not stored in another size.
         memory: bytes that they may take in memory; images that take more are read anew whenever they are needed.
         loaders: processes that read them for training, where they do not fit; None: as many as there are CPUs to spare.
+        files: that each of them is read from; None: they lie in no files of their own.
     """
 
     labels: Labels
@@ -53,6 +56,7 @@ class Images:
     changed: "Callable[[int, Change], Pixels] | None" = None
     memory: int = MEMORY
     loaders: int | None = None
+    files: Sequence[Path] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -109,6 +113,7 @@ class Images:
             labels=self.labels[indices],
             read=lambda chosen: self.read(indices[chosen]),
             changed=changed and (lambda position, change: changed(int(indices[position]), change)),
+            files=self.files and [self.files[i] for i in indices],
         )
 
     def first(self, count: int | None) -> "Images":
@@ -202,10 +207,10 @@ def drawn(count: int, shape: tuple[int, ...], draw: Callable[[int], Pixels]) -> 
     images = np.empty((count, *shape), dtype=np.uint8)
 
     def fill(start: int) -> None:
-        for i in range(start, min(start + _CHUNK, count)):
+        for i in range(start, min(start + CHUNK, count)):
             images[i] = draw(i)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(fill, range(0, count, _CHUNK)):
+        for _ in pool.map(fill, range(0, count, CHUNK)):
             pass  # collecting the results raises what a thread raised, the earliest image first
     return images

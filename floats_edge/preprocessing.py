@@ -191,7 +191,11 @@ def _sized(picture: "Image", preprocessing: Preprocessing) -> Pixels:
     stored = picture.height, picture.width
     size, scaled = preprocessing.size or stored, scaled_size(stored, preprocessing)
     _check_sides(size)
-    _check_scaled(stored, scaled)
+    if (reason := too_thin(stored, preprocessing)) is not None:
+        raise DataError(
+            f"an image cannot be scaled: {reason}.",
+            fix="leave it out, or train with -o data.preprocessing.resize=pad",
+        )
     interpolated = _by_pillow if preprocessing.antialias else _by_two_taps
     if preprocessing.resize == "pad":
         return _on_black(interpolated(picture, scaled, (0, 0), scaled), size)
@@ -213,6 +217,20 @@ def scaled_size(stored: tuple[int, int], preprocessing: Preprocessing) -> tuple[
     return max(1, height * across // width), across
 
 
+def too_thin(stored: tuple[int, int], preprocessing: Preprocessing) -> str | None:
+    """Why an image of that height and width would take too many pixels while it is scaled; None: it does not.
+
+    Pillow scales horizontally first, so that for a while there are as many rows as before.
+    """
+    scaled = scaled_size(stored, preprocessing)
+    if scaled == stored or max(stored[0], scaled[0]) * scaled[1] <= LARGEST_SCALED:
+        return None
+    return (
+        f"it has {stored[1]}x{stored[0]} pixels and is too thin: to scale it to {scaled[1]}x{scaled[0]} takes more "
+        f"than {LARGEST_SCALED:,} pixels"
+    )
+
+
 def leaves_alone(shape: Shape, preprocessing: Preprocessing) -> bool:
     """Whether images of ``shape``, ``(C, H, W)``, come out of :func:`preprocessed` as they are."""
     channels, *sides = shape
@@ -232,16 +250,6 @@ def _check_sides(size: tuple[int, int]) -> None:
         raise DataError(
             f"an image has {size[1]}x{size[0]} pixels, and a network takes up to {LARGEST_SIDE} in each direction.",
             fix="scale it while reading: -o data.preprocessing.size=PIXELS",
-        )
-
-
-def _check_scaled(stored: tuple[int, int], scaled: tuple[int, int]) -> None:
-    """Pillow scales horizontally first, so that for a while there are as many rows as before."""
-    if scaled != stored and max(stored[0], scaled[0]) * scaled[1] > LARGEST_SCALED:
-        raise DataError(
-            f"an image of {stored[1]}x{stored[0]} pixels is too thin: to scale it to {scaled[1]}x{scaled[0]} takes "
-            f"more than {LARGEST_SCALED:,} pixels.",
-            fix="leave it out, or train with -o data.preprocessing.resize=pad",
         )
 
 

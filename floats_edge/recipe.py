@@ -16,8 +16,9 @@ from pydantic import (
 from typing_extensions import Self
 
 from floats_edge.baselines.spec import Oat
+from floats_edge.float32 import Float32
 from floats_edge.method.fold import MOST_LAMBDAS, Rule
-from floats_edge.networks.spec import NetworkSpec, Word
+from floats_edge.networks.spec import NetworkSpec, NormalizedBy, Statistics, Word
 from floats_edge.preprocessing import Preprocessing
 
 
@@ -144,10 +145,10 @@ class Data(Section):
         description="paste a box of one image into another, its area drawn likewise; usual: 1; 0: off; if both are on, "
         "chance takes one of them for each batch",
     )
-    statistics: Literal["images", "pretrained"] = Field(
+    statistics: NormalizedBy = Field(
         default="images",
         description="mean and deviation that images are normalised by: of the training images, or those that the "
-        "published weights of a network of torchvision or timm expect",
+        "published weights of a network of torchvision or timm expect, or numbers",
     )
 
     @property
@@ -156,9 +157,16 @@ class Data(Section):
         return self.mixup > 0 or self.cutmix > 0
 
     @model_validator(mode="after")
-    def _published_statistics_are_of_rgb(self) -> Self:
+    def _statistics_fit_the_colours(self) -> Self:
         if self.statistics == "pretrained" and self.preprocessing.colours not in (None, "rgb"):
             raise ValueError(f"statistics: pretrained are those of colours: rgb, not {self.preprocessing.colours}")
+        if isinstance(self.statistics, Statistics) and self.preprocessing.colours is not None:
+            channels = 1 if self.preprocessing.colours == "grey" else 3
+            if len(self.statistics.mean) != channels:
+                raise ValueError(
+                    f"statistics of {len(self.statistics.mean)} channels are not those of colours: "
+                    f"{self.preprocessing.colours}, which has {channels}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -293,6 +301,10 @@ class Train(Section):
         default="warn", description="when a single-step attack overfits catastrophically: say so, or go on with PGD-7"
     )
     amp: Precision = Field(default="off", description="automatic mixed precision, of attack and update; for GPUs")
+    float32: Float32 = Field(
+        default="tf32",
+        description="products of float32 in attack and update on a GPU; what is checked, evaluated or exported is ieee",
+    )
     compile: bool = Field(default=False, description="compile the network by torch.compile; for GPUs")
     deterministic: bool = Field(
         default=False, description="algorithms that give the same bits in every run on one GPU; CPUs do anyway"

@@ -13,6 +13,7 @@ from floats_edge.artifacts.examples import Examples, Pictures, read_pictures
 from floats_edge.artifacts.files import read_json, write_atomic
 from floats_edge.artifacts.manifest import Precision
 from floats_edge.artifacts.transfer import Transfer
+from floats_edge.float32 import Float32
 from floats_edge.preprocessing import ResolvedPreprocessing
 from floats_edge.recipe import Attack, Lambda, Noise, Section
 
@@ -35,6 +36,7 @@ class Subject(Section):
     density: float
     mode: str | None = Field(description="lambda mode of a bundle")
     precision: str
+    train_float32: Float32 = Field(description="products of float32 that it was trained with, where that was on a GPU")
     preprocessing: ResolvedPreprocessing = Field(description="how an image becomes the network's input")
 
 
@@ -63,6 +65,7 @@ class Evaluation(Section):
     results: tuple[LambdaAnswers, ...] = Field(min_length=1)
     transfer: Transfer | None = Field(default=None, description="attacks at one lambda on another; None: not measured")
     examples: Examples | None = Field(default=None, description="images that the network got wrong; None: not kept")
+    float32: Literal["ieee"] = Field(default="ieee", description="products of float32 in evaluation, on GPUs too")
     versions: dict[str, str]
 
     @model_validator(mode="after")
@@ -305,6 +308,7 @@ def bundle_subject(bundle: Bundle) -> Subject:
         density=manifest.density,
         mode=manifest.lam.mode,
         precision=manifest.precision,
+        train_float32=manifest.recipe.train.float32,
         preprocessing=manifest.input.preprocessing,
     )
 
@@ -321,6 +325,7 @@ def run_subject(run: TrainingRun) -> Subject:
         density=checkpoint.history[-1].density,
         mode=None,
         precision="fp32",
+        train_float32=checkpoint.recipe.train.float32,
         preprocessing=checkpoint.images.preprocessing,
     )
 

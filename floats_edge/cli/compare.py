@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True)
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
-@click.option("--skip-damaged", is_flag=True, help="Leave out images that cannot be read, and say which.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out images that are damaged or too thin, and say which.")
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, …; auto takes a GPU where one is."
 )
@@ -77,7 +77,7 @@ def compare(
     from floats_edge.report.study import study_tables, write_study_png
 
     plan = load_plan(recipes, options)
-    torch_name = torch_device(device)
+    torch_name = torch_device(device, *(variant.train for variant in plan.variants.values()))
     from floats_edge.compare import run
     from floats_edge.networks.spec import Code
     from floats_edge.training.distributed import refuse_workers

@@ -4,7 +4,15 @@ from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from typing_extensions import Self
 
 from floats_edge.artifacts.checkpoint import Epoch
@@ -29,13 +37,13 @@ def tell_images(console: Console) -> Callable[[DataReport], None]:
     return tell
 
 
-def progress_bar(unit: str) -> Progress:
-    """A bar that counts ``unit``, with elapsed and remaining time."""
+def progress_bar() -> Progress:
+    """A bar that counts what each task names as its ``unit``, with elapsed and remaining time."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn("{task.fields[unit]}"),
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
@@ -48,8 +56,14 @@ class TrainingProgress:
 
     def __init__(self, name: str, epochs: int) -> None:
         self._epochs = epochs
-        self._bar = progress_bar("steps")
-        self._task = self._bar.add_task(f"train {name}", total=None)
+        self._bar = progress_bar()
+        self._task = self._bar.add_task(f"train {name}", total=None, unit="steps")
+        self._pass: TaskID | None = None
+
+    def on_images(self, done: int, total: int) -> None:
+        if self._pass is None:
+            self._pass = self._bar.add_task("read all images once", total=total, unit="images")
+        self._bar.update(self._pass, completed=done, visible=done < total)
 
     def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
         text = f"train  loss {loss:.3f}  {images_per_s:,.0f} images/s"

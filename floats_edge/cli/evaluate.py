@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 )
 @click.option("--transfer", is_flag=True, help="Also show what is attacked at one lambda to the network at the others.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random starts and fresh noise.")
-@click.option("--backend", default="ort-cpu", show_default=True, help="Runs a bundle: ort-cpu, ort-cuda, ort-trt, trt.")
+@click.option("--backend", default="ort-cpu", show_default=True, help="Runs a bundle: ort-cpu, ort-cuda, trt.")
 @click.option("--device", default="auto", show_default=True, help="Where PyTorch computes the attack.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
-@click.option("--skip-damaged", is_flag=True, help="Leave out images that cannot be read, and say which.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out images that are damaged or too thin, and say which.")
 @allow_code
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), default="evaluation.json", show_default=True
@@ -115,8 +115,8 @@ def evaluate(
         reading=Reading(skip_damaged, tell_images(status_console())),
         allow_code=allow_code,
     )
-    with progress_bar("images") as bar:
-        task = bar.add_task(f"evaluate {path}", total=None)
+    with progress_bar() as bar:
+        task = bar.add_task(f"evaluate {path}", total=None, unit="images")
 
         def progress(done: int, total: int) -> None:
             bar.update(task, advance=done, total=total)

@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     help="Engines for this DLA of a Jetson Orin; the GPU runs what it cannot.",
 )
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
-@click.option("--skip-damaged", is_flag=True, help="Leave out images that cannot be read, and say which.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out images that are damaged or too thin, and say which.")
 @allow_code
 def export(
     path: Path,

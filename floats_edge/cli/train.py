@@ -15,7 +15,7 @@ from floats_edge.cli.parameters import allow_code
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/NAME of the recipe]")
 @click.option("--resume", is_flag=True, help="Continue the run in the folder: bit for bit as if it had not stopped.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
-@click.option("--skip-damaged", is_flag=True, help="Leave out images that cannot be read, and say which.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out images that are damaged or too thin, and say which.")
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, …; auto takes a GPU where one is."
 )
@@ -68,7 +68,7 @@ def train(
     from floats_edge.recipe_file import load_recipe
 
     settings = load_recipe(recipe, options)
-    torch_name = torch_device(device)
+    torch_name = torch_device(device, settings.train)
     from floats_edge.training import distributed, stage
 
     folder = out or Path("runs") / settings.name

@@ -11,16 +11,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option(
-    "--backend", default="ort-cpu", show_default=True, help="Runs the bundle: ort-cpu, ort-cuda, ort-trt, trt."
-)
+@click.option("--backend", default="ort-cpu", show_default=True, help="Runs the bundle: ort-cpu, ort-cuda, trt.")
 @click.option("--images", type=click.IntRange(1), default=200, show_default=True, help="Test images to attack.")
 @click.option(
     "--queries", type=click.IntRange(1), default=200, show_default=True, help="Of the Square attack, per image."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the attacks.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
-@click.option("--skip-damaged", is_flag=True, help="Leave out images that cannot be read, and say which.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out images that are damaged or too thin, and say which.")
 @click.option("--allow-mismatch", is_flag=True, help="Let the bundle be used even if it fails; its manifest says so.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write all figures as JSON.")
 def verify(

@@ -24,6 +24,7 @@ from floats_edge.compare.timing import conditions
 from floats_edge.data import Place, Reading, Splits, load_data
 from floats_edge.evaluation.batch import evaluation_batch
 from floats_edge.evaluation.robustness import evaluate
+from floats_edge.float32 import float32_as
 from floats_edge.networks.spec import NO_CODE, Code
 from floats_edge.runtime.torch import trained_predictor
 from floats_edge.training.loop import Observer, train
@@ -116,10 +117,11 @@ def _empty(name: str, plan: Plan, footing: Footing, split: Split, device: str) -
         envelopes=dict(plan.envelopes),
         footing=footing,
         trials=(),
-        conditions=conditions(device),
+        conditions=conditions(device, recipe.train),
     )
 
 
+@float32_as("ieee")
 def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: str, code: Code) -> Trial:
     """Evaluate a finished run, unless that was done in the way of its recipe."""
     folder, checkpoint, recipe = run.path / split, run.checkpoint, run.checkpoint.recipe

@@ -13,10 +13,11 @@ import torch
 from floats_edge.artifacts.study import Timing
 from floats_edge.data import Splits
 from floats_edge.networks.spec import NO_CODE, Code
-from floats_edge.recipe import Recipe
+from floats_edge.recipe import Recipe, Train
 from floats_edge.training.execution import layers_draw, torch_settings
 from floats_edge.training.loop import Trainer
 from floats_edge.training.optimizer import set_learning_rate
+from floats_edge.training.statistics import image_spec
 
 TURNS = 12
 """Steps of each variant that are timed."""
@@ -39,7 +40,8 @@ def time_epochs(
     """
     first, place = next(iter(recipes.values())), torch.device(device)
     with torch_settings(first.train), layers_draw(first.seed, place):
-        trainers = {name: Trainer(recipe, splits, place, code=code) for name, recipe in recipes.items()}
+        kind = image_spec(first, splits)
+        trainers = {name: Trainer(recipe, splits, kind, place, code=code) for name, recipe in recipes.items()}
         for trainer in trainers.values():
             set_learning_rate(trainer.optimizer, first.train, 0.0)
         generator = torch.Generator(place).manual_seed(first.seed)
@@ -54,7 +56,7 @@ def time_epochs(
                 trainer.update(*batch, generator).total.item()  # reading the loss waits for the device
                 steps[name].append(feeding + time.perf_counter() - start)
         ends = {name: _end_seconds(trainer, generator) for name, trainer in trainers.items()}
-    where = conditions(device)
+    where = conditions(device, first.train)
     timings = {}
     for name, trainer in trainers.items():
         epochs = trainer.steps_per_epoch * np.array(steps[name][_WARM_UP:]) + ends[name]
@@ -72,12 +74,13 @@ def _end_seconds(trainer: Trainer, generator: torch.Generator) -> float:
     return time.perf_counter() - start
 
 
-def conditions(device: str) -> dict[str, str]:
+def conditions(device: str, train: Train) -> dict[str, str]:
     """What times on a torch device are taken under: machine, threads, versions."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
     return {
         "device": f"{device}: {name}",
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()}",
+        "float32 on GPUs": f"trained in {train.float32}, evaluated in ieee",
         "torch": torch.__version__,
         "floats-edge": version("floats-edge"),
     }

@@ -13,9 +13,11 @@ from floats_edge.data.decode import DamagedError, decode, pillow_heeded
 from floats_edge.data.reading import Half
 from floats_edge.errors import DataError, printable
 from floats_edge.images import Images, Indices, Labels, drawn
-from floats_edge.preprocessing import Pixels, Preprocessing, Shape, preprocessed
+from floats_edge.preprocessing import Pixels, Preprocessing, Shape, preprocessed, too_thin
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from floats_edge.images import Change
 
 _MOST_TOLD = 10
@@ -53,12 +55,12 @@ def file_half(listing: Listing, preprocessing: Preprocessing, shape: Shape | Non
 
 
 def sound_half(listing: Listing, preprocessing: Preprocessing, shape: Shape | None, root: Path) -> Half:
-    """As :func:`file_half`, without the images that cannot be read; each is decoded to find out.
+    """As :func:`file_half`, without the images that cannot be used; each is decoded to find out.
 
     Raises:
-        DataError: none of them can be read.
+        DataError: none of them can be used.
     """
-    damaged = find_damaged(listing.files)
+    damaged = find_damaged(listing.files, preprocessing)
     if len(damaged) == len(listing.files):
         raise damage(listing.files, damaged)
     readable = np.array([i for i in range(len(listing.files)) if i not in damaged], dtype=np.intp)
@@ -90,30 +92,37 @@ def file_images(listing: Listing, preprocessing: Preprocessing, shape: Shape | N
             with pillow_heeded():
                 return drawn(len(indices), wanted, lambda i: draw(files[indices[i]]))
         except DamagedError:
-            raise damage(files, find_damaged(files)) from None
+            raise damage(files, find_damaged(files, preprocessing)) from None
 
     def changed(position: int, change: "Change") -> Pixels:
         try:
             with pillow_heeded():
                 return preprocessed(change(decode(files[position])), preprocessing)
         except DamagedError:
-            raise damage(files, find_damaged(files)) from None
+            raise damage(files, find_damaged(files, preprocessing)) from None
 
-    return Images(listing.labels, read, changed)
+    return Images(listing.labels, read, changed, files=files)
 
 
 def file_pixels(file: Path, preprocessing: Preprocessing) -> Pixels:
     """One image file as a network takes it, uint8 ``[C, H, W]``.
 
     Raises:
-        DamagedError: it cannot be read.
-        DataError: it is too large or too thin.
+        DamagedError: it cannot be read, or is too thin.
+        DataError: it is too large.
     """
-    image = decode(file)
+    image = _decoded(file, preprocessing)
     try:
         return preprocessed(image, preprocessing)
     except DataError as error:
         raise DataError(f"{file}: {error.what}", fix=error.fix) from None
+
+
+def _decoded(file: Path, preprocessing: Preprocessing) -> "Image":
+    image = decode(file)
+    if (reason := too_thin((image.height, image.width), preprocessing)) is not None:
+        raise DamagedError(f"{reason}; data.preprocessing.resize=pad takes it")
+    return image
 
 
 def _shape(files: Sequence[Path], preprocessing: Preprocessing) -> Shape:
@@ -121,27 +130,27 @@ def _shape(files: Sequence[Path], preprocessing: Preprocessing) -> Shape:
         with pillow_heeded():
             channels, height, width = file_pixels(files[0], preprocessing).shape
     except DamagedError:
-        raise damage(files, find_damaged(files)) from None
+        raise damage(files, find_damaged(files, preprocessing)) from None
     return channels, height, width
 
 
-def find_damaged(files: Sequence[Path]) -> dict[int, str]:
-    """Which files cannot be read, by their positions, and why; every one is decoded, few at a time."""
+def find_damaged(files: Sequence[Path], preprocessing: Preprocessing) -> dict[int, str]:
+    """Which files cannot be used, by their positions, and why; every one is decoded, few at a time."""
+
+    def why_damaged(file: Path) -> str | None:
+        try:
+            _decoded(file, preprocessing)
+        except DamagedError as error:
+            return str(error)
+        return None
+
     with pillow_heeded(), ThreadPoolExecutor(os.cpu_count()) as pool:
         reasons = {
             start + i: reason
             for start in range(0, len(files), _CHUNK)
-            for i, reason in enumerate(pool.map(_why_unreadable, files[start : start + _CHUNK]))
+            for i, reason in enumerate(pool.map(why_damaged, files[start : start + _CHUNK]))
         }
     return {position: reason for position, reason in reasons.items() if reason is not None}
-
-
-def _why_unreadable(file: Path) -> str | None:
-    try:
-        decode(file)
-    except DamagedError as error:
-        return str(error)
-    return None
 
 
 def damage(files: Sequence[Path], damaged: dict[int, str]) -> DataError:

@@ -20,7 +20,7 @@ class Reading:
     """How images are read that lie in files.
 
     Attributes:
-        skip_damaged: leave out images that cannot be read, instead of refusing them all; each is decoded once more to
+        skip_damaged: leave out images that cannot be read or are too thin, instead of refusing all; each is decoded to
             find out.
         tell: told what was found.
         memory: bytes that the images of a split may take in memory; more are read anew whenever they are needed.

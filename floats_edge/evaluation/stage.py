@@ -18,6 +18,7 @@ from floats_edge.evaluation.batch import evaluation_batch
 from floats_edge.evaluation.by_class import count_by_class
 from floats_edge.evaluation.examples import Gallery
 from floats_edge.evaluation.transfer import measure_transfer
+from floats_edge.float32 import float32_as
 from floats_edge.images import ImageKind, Images
 from floats_edge.networks.spec import Code
 from floats_edge.recipe import Attack, Noise, Recipe
@@ -86,6 +87,7 @@ class _Opened:
     twin: BundleTwin | TorchPredictor | OatPredictor | ResampledPredictor
 
 
+@float32_as("ieee")
 def evaluate(
     path: str | Path,
     request: EvaluateRequest | None = None,

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from floats_edge.preprocessing import ResolvedPreprocessing, Shape
@@ -59,6 +59,41 @@ class Code:
 
 
 NO_CODE = Code()
+
+
+class Statistics(BaseModel):
+    """Mean and standard deviation that images are normalised by, per channel in their order, of pixels in [0, 1]."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    mean: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(min_length=1, max_length=3)
+    std: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1, max_length=3)
+
+
+def _normalized_by(value: Any) -> Any:
+    """Let words pass, and numbers that can be mean and deviation; an error names the whole."""
+    if value in ("images", "pretrained") or isinstance(value, Statistics):
+        return value
+    if not isinstance(value, dict) or set(value) != {"mean", "std"}:
+        raise ValueError(f"{value!r} is neither images nor pretrained nor {{mean: [...], std: [...]}}")
+    mean, std = value["mean"], value["std"]
+    for numbers in (mean, std):
+        if not isinstance(numbers, list | tuple) or any(type(number) not in (int, float) for number in numbers):
+            raise ValueError(f"{numbers!r} is no list of numbers")
+    if len(mean) != len(std) or len(mean) not in (1, 3):
+        raise ValueError(
+            f"mean and std have a number for each channel, of which images have 1 or 3, not {len(mean)} and {len(std)}"
+        )
+    if not all(0 <= number <= 1 for number in mean) or not all(0 < number <= 1 for number in std):
+        raise ValueError(
+            f"pixels are in [0, 1], so a mean is from 0 to 1 and a deviation above 0 and up to 1, not {list(mean)} and "
+            f"{list(std)}: divide 8-bit units by 255"
+        )
+    return value
+
+
+NormalizedBy = Annotated[Literal["images", "pretrained"] | Statistics, BeforeValidator(_normalized_by)]
+"""Statistics, or whose they are."""
 
 
 class ImageSpec(BaseModel):

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run, save_run
 from floats_edge.artifacts.files import Tensors
-from floats_edge.data import Splits, channel_statistics
+from floats_edge.data import Splits
 from floats_edge.errors import ArtifactError, RecipeError
+from floats_edge.float32 import float32_as
 from floats_edge.method.conditioning import conditioned_weights
-from floats_edge.networks.normalize import pretrained_statistics
 from floats_edge.networks.spec import NO_CODE, Code, ImageSpec
 from floats_edge.prepare import example, prepare
 from floats_edge.recipe import Recipe
@@ -31,12 +31,16 @@ from floats_edge.training.mixing import make_mixing
 from floats_edge.training.optimizer import make_optimizer, remember, remembered, set_learning_rate
 from floats_edge.training.resume import check_same_images, previous_run
 from floats_edge.training.sparsity import make_masks
+from floats_edge.training.statistics import image_spec
 from floats_edge.training.steps import FloatStep, Losses, ResampledFloatStep, make_loss, make_step
 from floats_edge.training.sync_batchnorm import synchronize_batchnorm
 
 
 class Observer(Protocol):
     """Who watches a training run."""
+
+    def on_images(self, done: int, total: int) -> None:
+        """Before the first step, where images do not stay in memory: ``done`` of ``total`` were read to know them."""
 
     def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
         """After step ``step`` of ``steps`` of the whole run."""
@@ -126,11 +130,15 @@ def _train(
     history: tuple[Epoch, ...] = ()
     with workers.first_leads():
         previous = previous_run(path, recipe, resume)
-        trainer = Trainer(recipe, splits, device, workers, code, pretrained=previous is None)
+    kind = image_spec(recipe, splits, workers, observer.on_images)
+    with workers.first_leads():
+        trainer = Trainer(recipe, splits, kind, device, workers, code, pretrained=previous is None)
         if previous is not None:
             check_same_images(previous, trainer.kind, splits)
             history = previous.checkpoint.history
             trainer.restore(previous.weights(), previous.state())
+        for _ in trainer._held_out():
+            pass  # damage there is named now, and not after an epoch
     if previous is None and trainer.pretrained is not None:
         trainer.settle()
     trainer.check_alike()
@@ -156,6 +164,7 @@ class Trainer:
         self,
         recipe: Recipe,
         splits: Splits,
+        kind: ImageSpec,
         device: torch.device,
         workers: Workers = ALONE,
         code: Code = NO_CODE,
@@ -165,7 +174,7 @@ class Trainer:
         self.recipe = recipe
         self.device = device
         self.workers = workers
-        self.kind = image_spec(recipe, splits)
+        self.kind = kind
         self.held_out = splits.validation.first(check.IMAGES)
         self.feed = Feed(
             splits.train,
@@ -275,10 +284,11 @@ class Trainer:
         self.workers.check_alike((*masks, *self._parameters().values()))
 
     def update(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Losses:
-        with self.precision.autocast():
-            losses = self.step.losses(images, labels, self.attack, generator)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.precision.backward(losses.total)
+        with float32_as(self.recipe.train.float32):
+            with self.precision.autocast():
+                losses = self.step.losses(images, labels, self.attack, generator)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.precision.backward(losses.total)
         self.workers.average_gradients([*self._parameters().values()])
         self.precision.unscale(self.optimizer)
         self.updater.mask_gradients()
@@ -350,23 +360,3 @@ class Trainer:
                 "the checkpoint holds another network than its recipe describes.",
                 fix="train into another folder with --out",
             ) from None
-
-
-def image_spec(recipe: Recipe, splits: Splits) -> ImageSpec:
-    """What a network that is trained on these images takes.
-
-    Raises:
-        RecipeError: the statistics of pretrained weights are asked for, and are not known or of other images.
-    """
-    channels, height, width = splits.train.shape
-    if recipe.data.statistics == "images":
-        mean, std = channel_statistics(splits.train)
-    else:
-        mean, std = pretrained_statistics(recipe.model) or ((), ())
-    if len(mean) != channels:
-        raise RecipeError(
-            f"the published weights of {recipe.model.title} expect no known statistics of {channels} channels.",
-            fix="leave data.statistics at images",
-        )
-    preprocessing = recipe.data.preprocessing.resolved((channels, height, width))
-    return ImageSpec(preprocessing=preprocessing, mean=mean, std=std)

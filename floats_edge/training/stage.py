@@ -16,6 +16,9 @@ from floats_edge.training.distributed import ALONE, Workers
 class Unwatched:
     """An observer of training that does nothing."""
 
+    def on_images(self, done: int, total: int) -> None:
+        pass
+
     def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
         pass
 

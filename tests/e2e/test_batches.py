@@ -24,6 +24,7 @@ from floats_edge.recipe_file import override_recipe
 from floats_edge.runtime.base import Predictor
 from floats_edge.training.distributed import Workers
 from floats_edge.training.loop import Observer, Trainer, train
+from floats_edge.training.statistics import image_spec
 
 BATCH = 8
 SMALL = (f"train.batch_size={BATCH}", "train.epochs=1", "evaluate.lambdas=[0,1]", "evaluate.attack.steps=2")
@@ -79,7 +80,7 @@ def test_training_and_the_check_after_it(
 
 
 def test_a_worker_checks_no_more_at_once_than_its_share(recipe: Recipe, few: Splits) -> None:
-    worker = Trainer(recipe, few, torch.device("cpu"), Workers(1, 2))
+    worker = Trainer(recipe, few, image_spec(recipe, few), torch.device("cpu"), Workers(1, 2))
     assert {len(images) for images, _ in worker._held_out()} == {BATCH // 2}
 
 

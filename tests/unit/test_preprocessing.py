@@ -322,7 +322,7 @@ class TestRefused:
     @pytest.mark.parametrize(("size", "resize"), [((1, 60_000), "short-side"), ((60_000, 1), "squash")])
     def test_thin_images_that_would_need_much_memory(self, size: tuple[int, int], resize: str, antialias: bool) -> None:
         image = np.zeros(size, dtype=np.uint8)
-        with pytest.raises(DataError, match=r"pixels is too thin: .* takes more than 89,478,485 pixels") as error:
+        with pytest.raises(DataError, match=r"pixels and is too thin: .* takes more than 89,478,485 pixels") as error:
             preprocessed(image, chosen(size=LARGEST_SIDE, resize=resize, antialias=antialias))
         assert "resize=pad" in error.value.fix
         preprocessed(image, chosen(size=16, resize=resize, antialias=antialias))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from floats_edge.errors import RecipeError
+from floats_edge.networks.spec import Statistics
 from floats_edge.preprocessing import Preprocessing
 from floats_edge.recipe import Recipe
 from floats_edge.recipe_file import dump_recipe, load_recipe, override_recipe, parse_recipe, recipe_folder
@@ -178,6 +179,47 @@ def test_what_is_no_preprocessing(override: str, told: str) -> None:
     assert told in error.what
     if "sise" in override:
         assert error.fix == "did you mean 'size'?"
+
+
+def test_statistics_are_declared_in_a_file_and_on_a_command_line(tmp_path: Path) -> None:
+    wanted = Statistics(mean=(0.5, 0.4, 0), std=(1, 0.25, 0.125))
+    recipe = load_recipe("quickstart", ("data.statistics={mean: [0.5, 0.4, 0], std: [1, 0.25, 0.125]}",))
+    assert recipe.data.statistics == wanted
+    (tmp_path / "mine.yaml").write_text(dump_recipe(recipe))
+    assert load_recipe(tmp_path / "mine.yaml") == recipe
+    assert override_recipe(recipe, ("seed=1", "data.statistics.mean=[0.5, 0.4, 0]")).data == recipe.data
+    assert override_recipe(recipe, ("data.statistics=images",)).data.statistics == "images"
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("imagenet", "'imagenet' is neither images nor pretrained nor {mean: [...], std: [...]}"),
+        ("[0.5]", "[0.5] is neither images nor"),
+        ("{mean: [0.5]}", "{'mean': [0.5]} is neither images nor"),
+        ("{mean: [0.5], std: [0.5], var: [1]}", "is neither images nor"),
+        ("{mean: 0.5, std: 0.5}", "0.5 is no list of numbers"),
+        ("{mean: [a], std: [0.5]}", "['a'] is no list of numbers"),
+        ("{mean: [0.5], std: [true]}", "[True] is no list of numbers"),
+        ("{mean: [0.5, 0.5, 0.5], std: [0.5]}", "for each channel, of which images have 1 or 3, not 3 and 1"),
+        ("{mean: [0.5, 0.5], std: [0.5, 0.5]}", "of which images have 1 or 3, not 2 and 2"),
+        ("{mean: [123.7], std: [58.4]}", "not [123.7] and [58.4]: divide 8-bit units by 255"),
+        ("{mean: [0.5], std: [0]}", "a deviation above 0 and up to 1, not [0.5] and [0]"),
+        ("{mean: [-0.1], std: [0.5]}", "a mean is from 0 to 1"),
+        ("{mean: [.nan], std: [0.5]}", "a mean is from 0 to 1"),
+    ],
+)
+def test_what_is_no_statistics(value: str, told: str) -> None:
+    error = error_of(f"data.statistics={value}")
+    assert error.what.startswith("quickstart: data.statistics: ")
+    assert told in error.what
+
+
+@pytest.mark.parametrize(("colours", "count"), [("grey", 3), ("rgb", 1), ("bgr", 1)])
+def test_statistics_go_with_the_colours(colours: str, count: int) -> None:
+    declared = {"mean": [0.5] * count, "std": [0.5] * count}
+    error = error_of(f"data={{preprocessing: {{colours: {colours}}}, statistics: {declared}}}")
+    assert f"statistics of {count} channels are not those of colours: {colours}, which has {4 - count}" in error.what
 
 
 PATTERNS = {

@@ -21,6 +21,7 @@ from floats_edge.errors import ArtifactError
 from floats_edge.networks.build import build
 from floats_edge.networks.spec import NetworkSpec
 from floats_edge.training.loop import Observer
+from floats_edge.training.stage import Unwatched
 
 SMALL = (
     "data.dataset=digits",
@@ -52,7 +53,7 @@ class Watch:
     def training(self, name: str, epochs: int) -> Iterator[Observer]:
         watch = self
 
-        class Steps:
+        class Steps(Unwatched):
             def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
                 if name == watch.stop:
                     raise KeyboardInterrupt

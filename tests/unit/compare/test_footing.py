@@ -21,6 +21,7 @@ from floats_edge.recipe import Method, Recipe
 from floats_edge.recipe_file import parse_recipe
 from floats_edge.training.loop import Trainer
 from floats_edge.training.stage import Unwatched, train
+from floats_edge.training.statistics import image_spec
 from floats_edge.training.steps import ResampledFloatStep
 
 EPOCHS = 12
@@ -52,7 +53,7 @@ def epochs(footing: Footing) -> dict[str, int]:
 
 @pytest.mark.parametrize("method", get_args(Method))
 def test_the_images_that_a_network_sees_at_an_update_are_counted(method: Method, splits: Splits) -> None:
-    trainer = Trainer(recipe(method), splits, torch.device("cpu"))
+    trainer = Trainer(recipe(method), splits, image_spec(recipe(method), splits), torch.device("cpu"))
     seen = 0
 
     def count(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:

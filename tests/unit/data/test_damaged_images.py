@@ -73,7 +73,7 @@ def test_skipped_ones_are_recorded_and_move_no_other(folder: Path) -> None:
     assert (report.train, report.validation, report.test) == tuple(
         map(len, (splits.train, splits.validation, splits.test))
     )
-    assert any(line.startswith("  damaged, left out: 9 (train/ant/00.png: ") for line in report.lines())
+    assert any(line.startswith("  left out: 9 (train/ant/00.png: ") for line in report.lines())
 
 
 def test_skipped_test_images_are_those_of_the_splits(folder: Path) -> None:
@@ -108,3 +108,38 @@ def test_sizes_that_differ_are_not_damage(folder: Path) -> None:
     Image.new("RGB", (9, 8)).save(folder / "train" / "ant" / "05.png")
     with pytest.raises(DataError, match=r"05\.png is 9x8 pixels"):
         skipping(folder).train.as_float()
+
+
+class TestThin:
+    """Images that could be read, but take too much memory while they are scaled to cover a square."""
+
+    @pytest.fixture
+    def thin(self, folder: Path) -> list[Path]:
+        files = [folder / "train" / "ant" / "04.png", folder / "train" / "bee" / "08.png"]
+        for file in files:
+            Image.new("RGB", (1, 60_000)).save(file)
+        return files
+
+    def test_they_are_named_with_those_that_are_damaged(self, folder: Path, thin: list[Path]) -> None:
+        spoil(folder / "train" / "ant" / "01.png")
+        images = load_data(in_folder(folder, preprocessing={"size": 40}), seed=0).train
+        with pytest.raises(DataError, match=r"^3 of 20 images are damaged\. ") as error:
+            images.as_float()
+        for file in thin:
+            assert f"{file} cannot be read: it has 1x60000 pixels and is too thin: to scale it to " in error.value.what
+
+    def test_they_are_left_out_and_recorded(self, folder: Path, thin: list[Path]) -> None:
+        spoil(folder / "train" / "ant" / "01.png")
+        splits = load_data(in_folder(folder, preprocessing={"size": 40}), 0, None, None, SKIP)
+        assert splits.train.pixels.shape[1:] == (3, 40, 40)
+        assert splits.report is not None
+        assert (splits.report.damaged, len(splits.train) + len(splits.validation)) == (3, 17)
+        told = "\n".join(splits.report.damaged_files)
+        for file in thin:
+            assert f"{file.relative_to(folder)}: it has 1x60000 pixels and is too thin" in told
+
+    def test_they_are_read_where_they_need_not_cover_it(self, folder: Path, thin: list[Path]) -> None:
+        assert thin
+        splits = load_data(in_folder(folder, preprocessing={"size": 40, "resize": "pad"}), 0, None, None, SKIP)
+        assert splits.report is not None
+        assert splits.report.damaged == 0

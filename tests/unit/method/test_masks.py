@@ -22,6 +22,7 @@ from floats_edge.method.masks import MaskUpdater, layer_counts, random_mask, swa
 from floats_edge.recipe import Recipe
 from floats_edge.recipe_file import override_recipe
 from floats_edge.training.loop import Trainer
+from floats_edge.training.statistics import image_spec
 
 DENSITY = 0.3
 
@@ -202,7 +203,7 @@ class Inspector:
 def test_density_holds_after_every_update_of_a_real_run(digits_recipe: Recipe, digits: Splits) -> None:
     few = replace(digits, train=digits.train.first(192), validation=digits.validation.first(16))
     recipe = override_recipe(digits_recipe, ("train.epochs=4", "sparsity.update_every=0.25"))
-    trainer = Trainer(recipe, few, torch.device("cpu"))
+    trainer = Trainer(recipe, few, image_spec(recipe, few), torch.device("cpu"))
     inspector = Inspector(trainer)
     epochs = [trainer.run_epoch(epoch, inspector) for epoch in range(4)]
     assert len(inspector.masks) == 1 + 11, "an update every quarter of an epoch, none in the last quarter of the run"

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fixtures import training
 
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run
 from floats_edge.data import Splits
@@ -14,6 +15,8 @@ from floats_edge.recipe import Recipe
 from floats_edge.recipe_file import override_recipe
 from floats_edge.runtime.torch import deployed_network, folded_network
 from floats_edge.training.loop import Observer, Trainer, train
+from floats_edge.training.stage import Unwatched
+from floats_edge.training.statistics import image_spec
 
 OPTIONS = (
     "sparsity.pattern=channel",
@@ -24,14 +27,11 @@ OPTIONS = (
 )
 
 
-class StopAfter:
+class StopAfter(Unwatched):
     """An observer with a finger on Ctrl-C."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
-
-    def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
-        pass
 
     def on_epoch(self, epoch: Epoch) -> None:
         if epoch.epoch == self.epoch:
@@ -50,7 +50,7 @@ def run(recipe: Recipe, few: Splits, silent: Observer, tmp_path_factory: pytest.
 
 
 def test_dense_for_a_fifth_then_cut_once(run: TrainingRun, few: Splits, recipe: Recipe) -> None:
-    trainer, densities = Trainer(recipe, few, torch.device("cpu")), []
+    trainer, densities = Trainer(recipe, few, image_spec(recipe, few), torch.device("cpu")), []
 
     class Watch:
         def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
@@ -112,7 +112,7 @@ def test_a_run_that_was_not_yet_cut_is_deployed_as_it_is(recipe: Recipe, few: Sp
 
 
 def test_groups_no_wider_than_the_multiple_are_kept_whole(recipe: Recipe, few: Splits) -> None:
-    trainer = Trainer(override_recipe(recipe, ("sparsity.multiple=8",)), few, torch.device("cpu"))
+    trainer = training.trainer(recipe, few, "sparsity.multiple=8")
     names = [group.name for group in trainer.updater.channels.groups]
     kept = dict(zip(names, trainer.updater.counts, strict=True))
     narrow = {"stem": 8, "blocks.0.conv1": 8}
@@ -129,7 +129,7 @@ def test_groups_no_wider_than_the_multiple_are_kept_whole(recipe: Recipe, few: S
 )
 def test_what_cannot_be_cut(recipe: Recipe, few: Splits, options: list[str], message: str, fix: str) -> None:
     with pytest.raises(RecipeError, match=message) as caught:
-        Trainer(override_recipe(recipe, tuple(options)), few, torch.device("cpu"))
+        training.trainer(recipe, few, *options)
     assert fix in caught.value.fix
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from floats_edge.recipe_file import dump_recipe, load_recipe, override_recipe
 from floats_edge.training import distributed
 from floats_edge.training.distributed import ALONE, Workers, join
 from floats_edge.training.loop import Observer, Trainer, train
+from floats_edge.training.statistics import image_spec
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 TIMES = {"seconds", "images_per_s"}
@@ -68,6 +70,14 @@ def test_two_workers_take_the_steps_of_one(method: str, together: Path) -> None:
         assert first.keys() == weights.keys()
         for name, tensor in weights.items():
             np.testing.assert_allclose(first[name], tensor, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def test_one_worker_reads_all_images_to_know_what_they_have_in_common(together: Path) -> None:
+    recipe = load_recipe(together / "recipe.yaml")
+    first, second = (json.loads((together / f"normalization-{rank}.json").read_text()) for rank in range(2))
+    assert (sum(first.pop("read")), second.pop("read")) == (1 + 96, [1]), "one image tells their shape"
+    spec = image_spec(recipe, few_digits(recipe))
+    assert first == second == {"mean": list(spec.mean), "std": list(spec.std)}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -134,6 +144,56 @@ def test_a_lost_worker_ends_the_run_and_the_last_epoch_is_kept(silent: Observer,
     assert len(open_run(folder).checkpoint.history) == kept + 1
 
 
+def test_sigterm_ends_a_worker_that_waits_for_another(tmp_path: Path) -> None:
+    """The other one never comes: gloo waits for it where no handler of a signal runs, as NCCL and CUDA do."""
+    program = """
+import sys, time
+from floats_edge.training.distributed import join
+with join("cpu") as workers:
+    open(sys.argv[1] + str(workers.rank), "x").close()
+    workers.wait() if workers.rank == 0 else time.sleep(60)
+"""
+    process = torchrun("--no-python", sys.executable, "-c", program, tmp_path / "joined-")
+    while len(list(tmp_path.iterdir())) < 2:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children()
+    (waiting,) = [worker for worker in children if worker.environ().get("RANK") == "0"]
+    time.sleep(0.5)
+    waiting.terminate()
+    start = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - start < 20
+    assert "Error: torchrun stops this worker" in errors
+    assert "exitcode  : 130" in errors
+
+
+def test_after_a_run_sigterm_is_as_before() -> None:
+    handler, descriptor = signal.getsignal(signal.SIGTERM), signal.set_wakeup_fd(-1)
+    with distributed._ended_by_sigterm():
+        assert signal.getsignal(signal.SIGTERM) is not handler
+        with pytest.raises(BackendError, match="torchrun stops this worker"):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert signal.set_wakeup_fd(descriptor) == -1
+
+
+def test_what_ends_a_process_that_reads_images_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends, end = [], os._exit
+    monkeypatch.setattr(distributed, "GRACE", distributed.timedelta(seconds=0))
+    with distributed._ended_by_sigterm():
+        child = os.fork()
+        if child == 0:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                end(0)
+        monkeypatch.setattr(os, "_exit", ends.append)
+        os.waitpid(child, 0)
+        time.sleep(0.2)
+        assert ends == []
+
+
 class TestShares:
     @pytest.mark.parametrize("size", [1, 2, 3])
     def test_every_image_is_one_workers(self, size: int) -> None:
@@ -177,7 +237,7 @@ class TestShares:
     ) -> None:
         recipe = override_recipe(digits_recipe, options)
         with pytest.raises(RecipeError, match=message) as caught:
-            Trainer(recipe, digits, torch.device("cpu"), Workers(0, size))
+            Trainer(recipe, digits, image_spec(recipe, digits), torch.device("cpu"), Workers(0, size))
         assert "train.batch_size" in caught.value.fix
 
     def test_oat_is_not_compiled_with_several_workers(self, digits_recipe: Recipe) -> None:

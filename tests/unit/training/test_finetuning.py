@@ -18,6 +18,7 @@ from floats_edge.recipe import Recipe, Sparsity
 from floats_edge.recipe_file import override_recipe
 from floats_edge.training.loop import Observer, Trainer, train
 from floats_edge.training.sparsity import keep_largest
+from floats_edge.training.statistics import image_spec
 
 MOBILENET = "model={source: torchvision, name: mobilenet_v3_small}"
 
@@ -140,7 +141,7 @@ class TestStatistics:
         colour = Splits(few.train, few.validation, few.test, few.labels)
         object.__setattr__(colour, "train", _repeated(few))
         recipe = override_recipe(digits_recipe, (*DENSE, MOBILENET, "data.statistics=pretrained"))
-        subject = Trainer(recipe, colour, torch.device("cpu"))
+        subject = Trainer(recipe, colour, image_spec(recipe, colour), torch.device("cpu"))
         assert subject.kind.mean == (0.485, 0.456, 0.406)
         assert subject.network.image_std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fixtures import training
 from torch import nn
 
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run
@@ -22,12 +23,14 @@ from floats_edge.recipe_file import load_recipe, override_recipe
 from floats_edge.training import steps
 from floats_edge.training.feed import Feed
 from floats_edge.training.loop import Observer, Trainer, train
+from floats_edge.training.stage import Unwatched
+from floats_edge.training.statistics import image_spec
 
 SHORT = ("train.epochs=4", "sparsity.update_every=0.4", "data.crop=1", "data.flip=true")
 TIMES = {"seconds", "images_per_s"}
 
 
-class StopAt:
+class StopAt(Unwatched):
     """An observer with a finger on Ctrl-C."""
 
     def __init__(self, step: int | None = None, epoch: int | None = None) -> None:
@@ -236,7 +239,7 @@ class TestRefused:
         assert {name: array.tobytes() for name, array in run.weights().items()} == kept
 
     def test_statistics_that_are_no_numbers(self, recipe: Recipe, few: Splits, silent: Observer) -> None:
-        trainer = Trainer(recipe, few, torch.device("cpu"))
+        trainer = Trainer(recipe, few, image_spec(recipe, few), torch.device("cpu"))
         trainer.weights_by_layer["stem"].alpha.data.fill_(float("inf"))
         trainer.update = lambda *_: steps.Losses(torch.tensor(1.0), None, None)  # type: ignore[method-assign]
         with pytest.raises(RecipeError, match=r"stem\.weight\.alpha holds values that are no numbers"):
@@ -244,7 +247,7 @@ class TestRefused:
 
     def test_logits_that_are_no_numbers(self, recipe: Recipe, few: Splits, silent: Observer) -> None:
         """Though all parameters are."""
-        trainer = Trainer(recipe, few, torch.device("cpu"))
+        trainer = Trainer(recipe, few, image_spec(recipe, few), torch.device("cpu"))
         trainer.update = lambda *_: steps.Losses(torch.tensor(1.0), None, None)  # type: ignore[method-assign]
         for weight in trainer.weights_by_layer.values():
             weight.theta.data.mul_(1e30)
@@ -262,7 +265,7 @@ class TestStep:
     def test_half_is_clean_at_lambda_0_and_half_attacked_at_lambda_1(
         self, recipe: Recipe, few: Splits, silent: Observer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        trainer = Trainer(recipe, few, torch.device("cpu"))
+        trainer = Trainer(recipe, few, image_spec(recipe, few), torch.device("cpu"))
         batches, attacked, trained = [], [], []
 
         def batches_seen(epoch: int) -> Any:
@@ -309,7 +312,7 @@ class TestStep:
             )
             module.load_state_dict({name: torch.full_like(t, 0.1) for name, t in module.state_dict().items()})
             given = override_recipe(recipe, (f"seed={seed}", "model={source: given, name: Sequential}", "sparsity={}"))
-            subject = Trainer(given, few, torch.device("cpu"), code=Code(module=module))
+            subject = Trainer(given, few, image_spec(given, few), torch.device("cpu"), code=Code(module=module))
             torch.manual_seed(chance)
             before = torch.get_rng_state()
             subject.run_epoch(0, silent)
@@ -321,7 +324,7 @@ class TestStep:
         assert any(first[name].tobytes() != other[name].tobytes() for name in first)
 
     def test_learning_rate_warms_up_then_follows_a_cosine(self, recipe: Recipe, few: Splits) -> None:
-        trainer = Trainer(recipe, few, torch.device("cpu"))
+        trainer = Trainer(recipe, few, image_spec(recipe, few), torch.device("cpu"))
         observer = Rates(trainer)
         for epoch in range(4):
             trainer.run_epoch(epoch, observer)
@@ -333,7 +336,7 @@ class TestStep:
         np.testing.assert_allclose(rates[peak:], 0.05 * (1 + np.cos(np.pi * progress)) / 2)
 
     def test_weight_decay_spares_biases_alpha_and_batchnorm(self, recipe: Recipe, few: Splits) -> None:
-        trainer = Trainer(recipe, few, torch.device("cpu"))
+        trainer = Trainer(recipe, few, image_spec(recipe, few), torch.device("cpu"))
         names = {id(parameter): name for name, parameter in trainer.network.named_parameters()}
         decay = {
             names[id(parameter)]: group["weight_decay"]
@@ -358,7 +361,7 @@ class TestGlobalGenerator:
     def test_initial_weights_are_a_function_of_the_recipes_seed(self, recipe: Recipe, few: Splits) -> None:
         def weights(seed: int, of_caller: int) -> dict[str, bytes]:
             torch.manual_seed(of_caller)
-            start = Trainer(override_recipe(recipe, (f"seed={seed}",)), few, torch.device("cpu")).weights()
+            start = training.trainer(recipe, few, f"seed={seed}").weights()
             return {name: array.tobytes() for name, array in start.items()}
 
         assert weights(3, of_caller=0) == weights(3, of_caller=1)
@@ -389,7 +392,7 @@ class TestResult:
         steps: list[tuple[int, int]] = []
         epochs: list[int] = []
 
-        class Listener:
+        class Listener(Unwatched):
             def on_step(self, step: int, steps_in_all: int, loss: float, images_per_s: float) -> None:
                 steps.append((step, steps_in_all))
                 assert loss > 0
@@ -415,7 +418,7 @@ class TestResult:
 
 
 def test_weights_of_another_network_cannot_be_restored(recipe: Recipe, few: Splits, digits_run: TrainingRun) -> None:
-    wider = Trainer(override_recipe(recipe, ("model.arguments.width=16",)), few, torch.device("cpu"))
+    wider = training.trainer(recipe, few, "model.arguments.width=16")
     with pytest.raises(ArtifactError, match="another network") as caught:
         wider.restore(digits_run.weights(), digits_run.state())
     assert "\n" not in caught.value.what
