@@ -237,8 +237,7 @@ class Trainer:
             swapped += self.updater.after_step(step + 1, self.optimizer)
             speed = losses.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
             observer.on_step(step + 1, total, loss, speed)
-        if isinstance(self.step, ResampledFloatStep):
-            self.step.settle_frozen(self.feed.batches(epoch), self.attack, generator)
+        self.settle_frozen(epoch, generator)
         seconds = time.perf_counter() - start
         self.check_alike()
         check.check_numbers(self.network)
@@ -269,6 +268,11 @@ class Trainer:
             generator = torch.Generator(self.device).manual_seed(epoch_seed(self.recipe.seed, 0))
             with layers_draw(epoch_seed(self.recipe.seed, 0, LAYERS, self.workers.rank), self.device):
                 self.step.settle(self.feed.batches(0), self.attack, generator)
+
+    def settle_frozen(self, epoch: int, generator: torch.Generator) -> None:
+        """End an epoch: a network that learns under resampled noise is made ready for the draw that is deployed."""
+        if isinstance(self.step, ResampledFloatStep):
+            self.step.settle_frozen(self.feed.batches(epoch), self.attack, generator)
 
     def check_alike(self) -> None:
         """Check that every worker has the same masks and parameters.
