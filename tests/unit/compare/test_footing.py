@@ -51,9 +51,14 @@ def epochs(footing: Footing) -> dict[str, int]:
     return {name: budget.epochs for name, budget in footing.budgets.items()}
 
 
-@pytest.mark.parametrize("method", get_args(Method))
-def test_the_images_that_a_network_sees_at_an_update_are_counted(method: Method, splits: Splits) -> None:
-    trainer = Trainer(recipe(method), splits, image_spec(recipe(method), splits), torch.device("cpu"))
+@pytest.mark.parametrize(
+    ("method", "changes"), [*((method, {}) for method in get_args(Method)), ("pgd-at", {"pgd_at": {"weight": 0.5}})]
+)
+def test_the_images_that_a_network_sees_at_an_update_are_counted(
+    method: Method, changes: dict[str, Any], splits: Splits
+) -> None:
+    subject = recipe(method, **changes)
+    trainer = Trainer(subject, splits, image_spec(subject, splits), torch.device("cpu"))
     seen = 0
 
     def count(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -64,7 +69,7 @@ def test_the_images_that_a_network_sees_at_an_update_are_counted(method: Method,
     network = trainer.network
     (network.backbone if isinstance(network, OatNetwork) else network).register_forward_pre_hook(count)
     trainer.update(*next(iter(trainer.feed.batches(0))), torch.Generator().manual_seed(0))
-    assert seen == SEEN[method](recipe(method))
+    assert seen == SEEN[method](subject)
 
 
 METHODS = {method: recipe(method) for method in get_args(Method)}
