@@ -9,6 +9,7 @@ from typing_extensions import Self
 from floats_edge.artifacts.accuracy import OTHERS, LambdaAnswers
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
+from floats_edge.artifacts.corruptions import Corruptions
 from floats_edge.artifacts.examples import Examples, Pictures, read_pictures
 from floats_edge.artifacts.files import read_json, write_atomic
 from floats_edge.artifacts.manifest import Precision
@@ -64,6 +65,7 @@ class Evaluation(Section):
     labels: tuple[str, ...] = Field(min_length=1, description="classes, in the order of the logits")
     results: tuple[LambdaAnswers, ...] = Field(min_length=1)
     transfer: Transfer | None = Field(default=None, description="attacks at one lambda on another; None: not measured")
+    corruptions: Corruptions | None = Field(default=None, description="the images corrupted; None: not measured")
     examples: Examples | None = Field(default=None, description="images that the network got wrong; None: not kept")
     float32: Literal["ieee"] = Field(default="ieee", description="products of float32 in evaluation, on GPUs too")
     versions: dict[str, str]
@@ -88,6 +90,10 @@ class Evaluation(Section):
             diagonal = (row[place] for place, row in enumerate(self.transfer.by_lambda))
             if tuple(zip(self.transfer.lambdas, diagonal, strict=True)) != known_robust:
                 raise ValueError("transfer: attacks at the lambda served are not those of the results")
+        if (found := self.corruptions) is not None:
+            images = {(result.lam, result.clean.total) for result in self.results}
+            if {(lam, found.images) for lam in found.lambdas} != images:
+                raise ValueError("corruptions: their images and lambdas are not those of the results")
         if not {example.lam for example in shown} <= {result.lam for result in self.results}:
             raise ValueError("examples: they are of a lambda that was not evaluated")
         return self
