@@ -76,7 +76,7 @@ def resize(layer: nn.Module, outputs: Channels, inputs: Channels | None = None) 
     elif isinstance(layer, nn.Conv2d):
         if inputs is not None:
             layer.in_channels = int(inputs.sum())
-        elif layer.groups > 1:
+        elif layer.groups == layer.in_channels:
             layer.in_channels = layer.groups = left * layer.groups // layer.out_channels
         layer.out_channels = left
     elif isinstance(layer, Norm):
@@ -106,7 +106,7 @@ def _replaced(tensor: Tensor, sides: Sides, optimizer: torch.optim.Optimizer) ->
 
 
 def _left(tensor: Tensor, sides: Sides) -> Tensor:
-    """The entries that are kept, images and weights channels last as they were."""
+    """The entries that are kept; weights of convolutions stay channels last."""
     for axis, kept in enumerate(sides[: tensor.ndim]):
         tensor = tensor.index_select(axis, torch.from_numpy(np.flatnonzero(kept)).to(tensor.device))
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor

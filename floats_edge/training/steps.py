@@ -123,6 +123,7 @@ class Folded:
     def copy(self) -> None:
         self.folded = unfilled(self.network, self.layers)
         if self.compiled:
+            torch.compiler.reset()  # what was compiled for other shapes counts towards its limit
             self.folded.compile()
 
     @torch.no_grad()
