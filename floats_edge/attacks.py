@@ -31,6 +31,7 @@ def attack(
     steps: int = 1,
     restarts: int = 1,
     draws: int = 1,
+    deviation: float | None = None,
 ) -> Tensor:
     """Adversarial images by the attack named ``kind``: ``pgd``, ``fgsm-rs`` or ``n-fgsm``.
 
@@ -48,6 +49,7 @@ def attack(
         restarts: random starts of pgd, of which one that fools the network counts: it then names another class than
             the true one, or the likeliest.
         draws: calls of a network that draws noise at every call, over which each gradient of pgd is averaged.
+        deviation: standard deviation of the normal noise that pgd starts with; None: it starts anywhere in the ball.
     """
     if kind == "pgd":
         return pgd(
@@ -61,6 +63,7 @@ def attack(
             restarts,
             draws=draws,
             positions=positions,
+            deviation=deviation,
         )
     if kind == "fgsm-rs":
         return pgd(network, images, labels, generator, epsilon, step or 1.25 * epsilon, positions=positions)
@@ -80,6 +83,7 @@ def pgd(
     restarts: int = 1,
     draws: int = 1,
     positions: range | None = None,
+    deviation: float | None = None,
 ) -> Tensor:
     """PGD from a random start (Madry et al., ICLR 2018); with one step it is FGSM-RS (Wong et al., ICLR 2020).
 
@@ -89,7 +93,11 @@ def pgd(
     classes = labels if labels.ndim == 1 else labels.argmax(1)
     result = images
     for restart in range(restarts):
-        adversarial = (images + _uniform(images, epsilon, generator, positions)).clamp(0, 1)
+        if deviation is None:
+            noise = _uniform(images, epsilon, generator, positions)
+        else:
+            noise = _drawn(images, positions, lambda batch: batch.normal_(0, deviation, generator=generator))
+        adversarial = (images + noise).clamp(0, 1)
         for _ in range(steps):
             gradient = _gradient(network, adversarial, labels)
             for _ in range(draws - 1):
@@ -120,11 +128,15 @@ def n_fgsm(
 
 
 def _uniform(images: Tensor, bound: float, generator: torch.Generator, positions: range | None) -> Tensor:
+    return _drawn(images, positions, lambda batch: batch.uniform_(-bound, bound, generator=generator))
+
+
+def _drawn(images: Tensor, positions: range | None, fill: Callable[[Tensor], Tensor]) -> Tensor:
     """Noise of the images' shape, the same at each position of a batch however few of its images are at hand."""
     if positions is None:
-        return torch.empty_like(images).uniform_(-bound, bound, generator=generator)
+        return fill(torch.empty_like(images))
     batch = images.new_empty_strided((positions.stop, *images.shape[1:]), images.stride())
-    return batch.uniform_(-bound, bound, generator=generator)[positions.start :: positions.step]
+    return fill(batch)[positions.start :: positions.step]
 
 
 def _gradient(network: Network, images: Tensor, labels: Tensor) -> Tensor:

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from functools import partial
 
+INTERRUPTED = 130
+"""Exit code of what was ended from outside."""
+
 
 def printable(text: str) -> str:
     """``text`` in one line that no terminal obeys: names in it may be a stranger's."""

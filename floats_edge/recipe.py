@@ -15,7 +15,8 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from floats_edge.baselines.spec import Oat
+from floats_edge.baselines.spec import Oat, PgdAt, Trades
+from floats_edge.float32 import Float32
 from floats_edge.method.fold import MOST_LAMBDAS, Rule
 from floats_edge.networks.spec import NetworkSpec, NormalizedBy, Statistics, Word
 from floats_edge.preprocessing import Preprocessing
@@ -50,7 +51,7 @@ def _trained_or_number(value: Any) -> Any:
     raise ValueError(f"{value!r} is neither 'trained' nor a number in [0, 1]")
 
 
-Method = Literal["float", "oat", "pgd-at", "standard"]
+Method = Literal["float", "oat", "pgd-at", "trades", "standard"]
 
 Noise = Literal["frozen", "resample"]
 """One draw of eta that stays, or a fresh one every time."""
@@ -77,7 +78,13 @@ Precision = Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(_yaml_off)
 """Of automatic mixed precision."""
 
 Readers = dict[str, tuple[str, ...]]
-READ_BY_METHOD: Readers = {"float": ("condition", "sparsity"), "oat": ("oat",), "pgd-at": (), "standard": ()}
+READ_BY_METHOD: Readers = {
+    "float": ("condition", "sparsity"),
+    "oat": ("oat",),
+    "pgd-at": ("pgd_at",),
+    "trades": ("trades",),
+    "standard": (),
+}
 """Sections that only some methods read."""
 READ_BY_PATTERN: Readers = {
     "irregular": ("density", "layer_densities", "update_every", "swap_rate"),
@@ -296,10 +303,20 @@ class Train(Section):
         description="where classes have unequally many images; weights: the loss of an image counts inversely to the "
         "training images of its class; sampler: images are drawn with replacement, every class as often",
     )
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of every target that all classes have alike; attacks keep to the sharp one",
+    )
     overfitting: Literal["warn", "pgd"] = Field(
         default="warn", description="when a single-step attack overfits catastrophically: say so, or go on with PGD-7"
     )
     amp: Precision = Field(default="off", description="automatic mixed precision, of attack and update; for GPUs")
+    float32: Float32 = Field(
+        default="tf32",
+        description="products of float32 in attack and update on a GPU; what is checked, evaluated or exported is ieee",
+    )
     compile: bool = Field(default=False, description="compile the network by torch.compile; for GPUs")
     deterministic: bool = Field(
         default=False, description="algorithms that give the same bits in every run on one GPU; CPUs do anyway"
@@ -324,6 +341,8 @@ class Recipe(Section):
     model: NetworkSpec = NetworkSpec(name="resnet8")
     condition: Condition = Condition()
     oat: Oat = Oat()
+    pgd_at: PgdAt = PgdAt()
+    trades: Trades = Trades()
     sparsity: Sparsity = Sparsity()
     attack: TrainingAttack
     train: Train = Train()

@@ -43,11 +43,14 @@ class Epoch(Section):
     epoch: int
     loss: float
     clean_loss: float | None = Field(description="None: no clean images were trained on")
-    robust_loss: float | None = Field(description="None: no attacked images were trained on")
+    robust_loss: float | None = Field(
+        description="None: no attacked images were trained on; of TRADES, the divergence from clean images"
+    )
     clean_accuracy: float
     robust_accuracy: float
     single_step_accuracy: float | None = Field(
-        default=None, description="under the attack of training; None: it is no single-step attack"
+        default=None,
+        description="under the attack of training, away from the true class; None: it is no single-step attack",
     )
     overfitted: bool = Field(default=False, description="catastrophically: see training/check.py")
     density: float

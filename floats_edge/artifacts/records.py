@@ -9,10 +9,12 @@ from typing_extensions import Self
 from floats_edge.artifacts.accuracy import OTHERS, LambdaAnswers
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.checkpoint import TrainingRun
+from floats_edge.artifacts.corruptions import Corruptions
 from floats_edge.artifacts.examples import Examples, Pictures, read_pictures
 from floats_edge.artifacts.files import read_json, write_atomic
 from floats_edge.artifacts.manifest import Precision
 from floats_edge.artifacts.transfer import Transfer
+from floats_edge.float32 import Float32
 from floats_edge.preprocessing import ResolvedPreprocessing
 from floats_edge.recipe import Attack, Lambda, Noise, Section
 
@@ -35,6 +37,7 @@ class Subject(Section):
     density: float
     mode: str | None = Field(description="lambda mode of a bundle")
     precision: str
+    train_float32: Float32 = Field(description="products of float32 that it was trained with, where that was on a GPU")
     preprocessing: ResolvedPreprocessing = Field(description="how an image becomes the network's input")
 
 
@@ -62,7 +65,9 @@ class Evaluation(Section):
     labels: tuple[str, ...] = Field(min_length=1, description="classes, in the order of the logits")
     results: tuple[LambdaAnswers, ...] = Field(min_length=1)
     transfer: Transfer | None = Field(default=None, description="attacks at one lambda on another; None: not measured")
+    corruptions: Corruptions | None = Field(default=None, description="the images corrupted; None: not measured")
     examples: Examples | None = Field(default=None, description="images that the network got wrong; None: not kept")
+    float32: Literal["ieee"] = Field(default="ieee", description="products of float32 in evaluation, on GPUs too")
     versions: dict[str, str]
 
     @model_validator(mode="after")
@@ -85,6 +90,10 @@ class Evaluation(Section):
             diagonal = (row[place] for place, row in enumerate(self.transfer.by_lambda))
             if tuple(zip(self.transfer.lambdas, diagonal, strict=True)) != known_robust:
                 raise ValueError("transfer: attacks at the lambda served are not those of the results")
+        if (found := self.corruptions) is not None:
+            images = {(result.lam, result.clean.total) for result in self.results}
+            if {(lam, found.images) for lam in found.lambdas} != images:
+                raise ValueError("corruptions: their images and lambdas are not those of the results")
         if not {example.lam for example in shown} <= {result.lam for result in self.results}:
             raise ValueError("examples: they are of a lambda that was not evaluated")
         return self
@@ -227,7 +236,7 @@ class Profile(Section):
     """``profile.json``: latency, memory, energy and layers of one bundle on one machine."""
 
     kind: Literal["profile"] = "profile"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     subject: Subject
     size: dict[str, Reading] = Field(description="bytes on disk by part of the bundle")
     conditions: dict[str, Reading | str] = Field(description="machine, power mode, versions: what stays as it is")
@@ -305,6 +314,7 @@ def bundle_subject(bundle: Bundle) -> Subject:
         density=manifest.density,
         mode=manifest.lam.mode,
         precision=manifest.precision,
+        train_float32=manifest.recipe.train.float32,
         preprocessing=manifest.input.preprocessing,
     )
 
@@ -321,6 +331,7 @@ def run_subject(run: TrainingRun) -> Subject:
         density=checkpoint.history[-1].density,
         mode=None,
         precision="fp32",
+        train_float32=checkpoint.recipe.train.float32,
         preprocessing=checkpoint.images.preprocessing,
     )
 

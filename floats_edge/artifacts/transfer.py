@@ -6,10 +6,8 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from floats_edge.artifacts.accuracy import Share
-from floats_edge.artifacts.count import Count
+from floats_edge.artifacts.count import Count, Row
 from floats_edge.recipe import Lambda, Section
-
-Row = Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)]
 
 
 class Transfer(Section):

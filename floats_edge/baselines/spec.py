@@ -46,3 +46,30 @@ class Oat(BaseModel):
     def served(self) -> tuple[float, ...] | None:
         """The lambdas that a trained network takes: an encoding knows no others; None for any in [0, 1]."""
         return None if self.encoding == "none" else self.lambdas
+
+
+class PgdAt(BaseModel):
+    """How PGD training weighs its two losses."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    weight: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="of the loss of attacked images, against that of the same images clean; 1: none are trained clean; "
+        "0.5: the baseline that OAT is published with",
+    )
+
+
+class Trades(BaseModel):
+    """How TRADES (Zhang et al., ICML 2019) weighs its two losses."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    beta: float = Field(
+        default=6.0,
+        gt=0,
+        description="weight of how far the answers to attacked images are from those to clean ones; larger is more "
+        "robust and less accurate",
+    )

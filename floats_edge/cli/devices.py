@@ -1,14 +1,22 @@
 """Which torch device a command runs on."""
 
 import os
+from typing import TYPE_CHECKING
 
 from floats_edge.errors import BackendError
 
+if TYPE_CHECKING:
+    from floats_edge.recipe import Train
 
-def torch_device(name: str) -> str:
+
+def torch_device(name: str, *trains: "Train") -> str:
     """A torch device from an option: ``auto`` is ``cuda`` where there is a GPU, else ``cpu``.
 
     Of several workers that torchrun started, each opens no other GPU than the one that it will take.
+
+    Args:
+        name: the option.
+        trains: what is to be trained on it: what that asks of CUDA must be known before CUDA starts.
 
     Raises:
         BackendError: PyTorch is not installed, or has no such device.
@@ -19,6 +27,9 @@ def torch_device(name: str) -> str:
         raise BackendError(
             f"this command needs PyTorch, which cannot be imported: {error}.", fix="pip install 'floats-edge[train]'"
         ) from None
+    from floats_edge.training.execution import prepare_cublas
+
+    prepare_cublas(*trains)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     opened = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if name == "cuda" else name

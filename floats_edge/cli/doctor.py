@@ -19,11 +19,10 @@ EXTRAS = ("", "train", "trt", "rtx", "gpu")
 """The core and the extras that a user may want, in the order of the report; ``jetson`` is a part of ``gpu``."""
 
 _STAND_INS = {"onnxruntime": ("onnxruntime-gpu",), "cuda-python": ("cuda-bindings", "pycuda")}
-_ORT_GPU = "on a machine with a CUDA device: pip uninstall onnxruntime, then pip install onnxruntime-gpu"
 _BACKEND_REMEDIES = {
     "ort-cpu": "pip install --force-reinstall onnxruntime",
-    "ort-cuda": _ORT_GPU,
-    "ort-trt": f"{_ORT_GPU} 'floats-edge[trt]'",
+    "ort-cuda": "on a machine with a CUDA device: pip uninstall onnxruntime, then "
+    "pip install 'onnxruntime-gpu[cuda,cudnn]'",
     "trt": "on a machine with a CUDA device: pip install 'floats-edge[trt,gpu]', or [rtx,gpu] on x86-64",
 }
 _LINUX = "none: Linux tells it, and only where /proc is mounted"

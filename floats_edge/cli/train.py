@@ -68,7 +68,7 @@ def train(
     from floats_edge.recipe_file import load_recipe
 
     settings = load_recipe(recipe, options)
-    torch_name = torch_device(device)
+    torch_name = torch_device(device, settings.train)
     from floats_edge.training import distributed, stage
 
     folder = out or Path("runs") / settings.name

@@ -1,24 +1,31 @@
 """Train and evaluate every variant with every seed; what is finished is kept, so that it can be stopped anywhere."""
 
-import os
-import platform
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, Protocol
 
-import torch
-
 from floats_edge.artifacts.checkpoint import TrainingRun
-from floats_edge.artifacts.study import STUDY, TRIAL, Study, Trial, load_trial, save_study, save_trial
+from floats_edge.artifacts.study import (
+    STUDY,
+    TRIAL,
+    Equal,
+    Footing,
+    Study,
+    Trial,
+    load_study,
+    load_trial,
+    save_study,
+    save_trial,
+)
 from floats_edge.compare.complexity import complexity
-from floats_edge.compare.plan import with_seed
+from floats_edge.compare.footing import check_kept, find_footing
+from floats_edge.compare.plan import Plan, with_epochs, with_seed
+from floats_edge.compare.timing import conditions
 from floats_edge.data import Place, Reading, Splits, load_data
 from floats_edge.evaluation.batch import evaluation_batch
 from floats_edge.evaluation.robustness import evaluate
+from floats_edge.float32 import float32_as
 from floats_edge.networks.spec import NO_CODE, Code
-from floats_edge.recipe import Recipe
 from floats_edge.runtime.torch import trained_predictor
 from floats_edge.training.loop import Observer, train
 
@@ -27,6 +34,9 @@ Split = Literal["validation", "test"]
 
 class Watcher(Protocol):
     """Who watches a comparison."""
+
+    def on_footing(self, footing: Footing) -> None:
+        """Before the first training, when it is known how long each variant trains."""
 
     def training(self, name: str, epochs: int) -> AbstractContextManager[Observer]:
         """Watches the training of one trial."""
@@ -37,7 +47,7 @@ class Watcher(Protocol):
 
 
 def compare(
-    plan: Mapping[str, Recipe],
+    plan: Plan,
     seeds: int,
     out: Path,
     watcher: Watcher,
@@ -46,11 +56,14 @@ def compare(
     split: Split = "test",
     reading: Reading | None = None,
     code: Code = NO_CODE,
+    equal: Equal = "epochs",
 ) -> Study:
     """Train and evaluate the variants of a plan, seed by seed, and write ``study.json`` into the folder ``out``.
 
+    It is written before the first training, too: with how long each variant trains, which a repeated call keeps.
+
     Args:
-        plan: recipes on equal footing, by name of variant.
+        plan: recipes on equal footing.
         seeds: how many seeds, counted from the recipes' own.
         out: one folder for each variant, therein one run for each seed; finished trials are used again.
         watcher: told of progress.
@@ -59,36 +72,56 @@ def compare(
         split: images to evaluate on; choices belong on ``validation``.
         reading: how images are read from files.
         code: of the user's that stands for the network.
+        equal: what all variants have as much of as the reference.
 
     Raises:
         RecipeError: a recipe does not fit its data, or its training diverges.
-        ArtifactError: a run in ``out`` is damaged, or of another recipe.
+        ArtifactError: the study or a run in ``out`` is damaged, older than this version, or of another plan.
         DataError: the images cannot be read.
         OutputError: ``out`` cannot be written.
     """
+    kept = load_study(out / STUDY) if (out / STUDY).exists() else None
+    if kept is not None:
+        check_kept(kept.footing, plan, equal, out)
+    first = next(iter(plan.variants.values()))
+    splits = load_data(first.data, first.seed, data, reading=reading)
+    footing = find_footing(plan, equal, kept and kept.footing, splits, device, code)
+    study = _empty(out.name, plan, footing, split, device)
+    save_study(study if kept is None else kept.model_copy(update={"footing": footing}), out / STUDY)
+    watcher.on_footing(footing)
     trials: list[Trial] = []
     for seed in range(seeds):
-        for name, base in plan.items():
-            recipe = with_seed(base, seed)
-            splits = load_data(recipe.data, recipe.seed, data, reading=reading)
+        if seed > 0:
+            splits = load_data(first.data, first.seed + seed, data, reading=reading)
+        for name, base in plan.variants.items():
+            recipe = with_epochs(with_seed(base, seed), footing.budgets[name].epochs)
             folder = out / name / f"seed-{recipe.seed}"
             with watcher.training(f"{name}, seed {recipe.seed}", recipe.train.epochs) as observer:
                 run = train(recipe, splits, folder, observer, device, resume=True, code=code)
             trials.append(_trial(name, run, splits, split, device, code))
             watcher.on_trial(trials[-1])
-    recipe = next(iter(plan.values()))
-    study = Study(
-        name=out.name,
-        dataset=recipe.data.dataset,
-        split=split,
-        attack=recipe.evaluate.attack,
-        trials=tuple(trials),
-        conditions=_conditions(device),
-    )
+    study = study.model_copy(update={"trials": tuple(trials)})
     save_study(study, out / STUDY)
     return study
 
 
+def _empty(name: str, plan: Plan, footing: Footing, split: Split, device: str) -> Study:
+    """A study that has just begun."""
+    recipe = next(iter(plan.variants.values()))
+    return Study(
+        name=name,
+        dataset=recipe.data.dataset,
+        split=split,
+        attack=recipe.evaluate.attack,
+        reference=plan.reference,
+        envelopes=dict(plan.envelopes),
+        footing=footing,
+        trials=(),
+        conditions=conditions(device, recipe.train),
+    )
+
+
+@float32_as("ieee")
 def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: str, code: Code) -> Trial:
     """Evaluate a finished run, unless that was done in the way of its recipe."""
     folder, checkpoint, recipe = run.path / split, run.checkpoint, run.checkpoint.recipe
@@ -118,13 +151,3 @@ def _trial(name: str, run: TrainingRun, splits: Splits, split: Split, device: st
     )
     save_trial(trial, folder)
     return trial
-
-
-def _conditions(device: str) -> dict[str, str]:
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
-    return {
-        "device": f"{device}: {name}",
-        "threads": f"{torch.get_num_threads()} of {os.cpu_count()}",
-        "torch": torch.__version__,
-        "floats-edge": version("floats-edge"),
-    }

@@ -1,5 +1,6 @@
 """The engines of a bundle: built into its folder, listed in its manifest, checked where this machine can run them."""
 
+import logging
 from pathlib import Path
 
 from floats_edge.artifacts.bundle import Bundle, open_bundle
@@ -15,6 +16,8 @@ from floats_edge.runtime.backends import unavailable_reason
 from floats_edge.runtime.golden import check_golden, read_golden
 from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.trt import load_trt
+
+log = logging.getLogger("floats_edge.deploy")
 
 _DLA_MODES: tuple[Mode, ...] = ("fixed", "bank")
 _DLA_PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
@@ -49,7 +52,7 @@ def with_engines(folder: Path, manifest: Manifest, options: EngineOptions, say: 
 
 
 def check_engines(folder: Path, say: Say) -> None:
-    """Let the newest engines of a bundle pass that this machine cannot run, or that give the golden outputs.
+    """Let the newest engines of a bundle pass that give the golden outputs, or, with a warning, that cannot run here.
 
     Args:
         folder: the bundle, which has not taken its place yet: no remedy sends the user there.
@@ -63,7 +66,9 @@ def check_engines(folder: Path, say: Say) -> None:
     bundle = open_bundle(folder)
     newest = bundle.manifest.model_copy(update={"engines": _newest(bundle.manifest)})
     bundle = Bundle(folder, newest)
-    if unavailable_reason("trt", bundle) is not None:
+    reason = unavailable_reason("trt", bundle)
+    if reason is not None:
+        log.warning("built, but not run here: %s", reason)
         return
     say("checking the engine's golden outputs")
     golden = read_golden(bundle)

@@ -8,7 +8,10 @@ say so, but without one version 1.7.1 fails with each of REFIT, REFIT_INDIVIDUAL
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from floats_edge.artifacts.cache import cache_file, read_cache, write_cache
 from floats_edge.artifacts.files import write_atomic
@@ -16,8 +19,18 @@ from floats_edge.artifacts.manifest import Flavour
 from floats_edge.deploy.dla import log_dla_layers
 from floats_edge.deploy.engine_request import BuildRequest, BuiltEngine, EngineOptions
 from floats_edge.errors import BackendError
-from floats_edge.runtime.cuda import cuda_unavailable_reason, open_cuda
-from floats_edge.runtime.tensorrt_library import TENSORRT_LOG, host_platform, preferred_tensorrt, tensorrt_logger
+from floats_edge.profiling.telemetry.tegra import is_jetson
+from floats_edge.runtime.cuda import Cuda, cuda_unavailable_reason, open_cuda
+from floats_edge.runtime.tensorrt_library import (
+    TENSORRT_LOG,
+    host_platform,
+    known_gpus,
+    make_builder,
+    make_parser,
+    make_runtime,
+    preferred_tensorrt,
+)
+from floats_edge.runtime.trt import trt_unavailable_reason
 
 if TYPE_CHECKING:
     import tensorrt
@@ -25,8 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("floats_edge.deploy")
 
 IMAGES = "images"
-_NO_TARGETS = ("NONE", "CURRENT")
-"""RTX compute capabilities that name no GPU."""
 _NO_DEFAULT_TARGETS = ("sm_75",)
 """For Turing TensorRT-RTX has no FP32 matrix product, and its support matrix advises against engines that serve Turing
 and others: they are slower on the others. Whoever wants one names it."""
@@ -57,10 +68,9 @@ def build(request: BuildRequest) -> BuiltEngine:
     """
     flavour, trt = preferred_tensorrt()
     host = _check_rtx(trt, request) if flavour == "tensorrt_rtx" else _check_full(flavour, request.options)
-    logger = tensorrt_logger(trt)
-    builder: tensorrt.Builder = trt.Builder(logger)
+    builder: tensorrt.Builder = make_builder(trt)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser: tensorrt.OnnxParser = trt.OnnxParser(network, logger)
+    parser: tensorrt.OnnxParser = make_parser(trt, network)
     if not parser.parse_from_file(str(request.onnx)):
         raise BackendError(
             f"{flavour} {trt.__version__} does not accept {request.onnx}.",
@@ -112,10 +122,10 @@ def _check_rtx(trt: Any, request: BuildRequest) -> _Host:
         BackendError: it cannot build what is asked.
     """
     options, known = request.options, known_gpus(trt)
-    no_gpu = cuda_unavailable_reason() if request.refittable else None
+    no_gpu = trt_unavailable_reason() if request.refittable else None
     if no_gpu is not None:
         raise BackendError(
-            f"TensorRT-RTX builds a refittable engine only where there is a GPU, and here is none: {no_gpu}.",
+            f"TensorRT-RTX builds a refittable engine only where there is a GPU that it knows: {no_gpu}.",
             fix="copy the bundle to a machine with a GPU and run there: floats-edge export BUNDLE -o BUNDLE --trt; "
             "or export with --switch bound",
         )
@@ -148,8 +158,17 @@ def _check_full(flavour: Flavour, options: EngineOptions) -> _Host:
                 f"{flavour} compiles for the GPU it finds, which is {cuda.target}, not {', '.join(options.targets)}.",
                 fix="leave --target out, or run it on that GPU; TensorRT-RTX can compile for several",
             )
-        free, _ = cuda.memory_info()
-        return _Host((cuda.target,), cuda.name, free // 2)
+        return _Host((cuda.target,), cuda.name, free_memory(cuda) // 2)
+
+
+def free_memory(cuda: Cuda, root: Path = Path("/")) -> int:
+    """Bytes that a program could still have on the GPU; ``root`` is where ``/proc`` stands.
+
+    On a Jetson that is what the system would give, which empties its caches for it: they are not free to CUDA.
+    """
+    if is_jetson(root):
+        return psutil.virtual_memory().available  # MemAvailable
+    return cuda.memory_info()[0]
 
 
 def _place(trt: Any, builder: "tensorrt.Builder", config: "tensorrt.IBuilderConfig", options: EngineOptions) -> None:
@@ -212,7 +231,7 @@ def _bytes(memory: Any) -> bytes | None:
 
 def _inspect(trt: Any, plan: bytes, options: EngineOptions) -> str | None:
     """What TensorRT tells of the layers of a plan just built, as JSON; None if it cannot load it, which it logs."""
-    runtime: tensorrt.Runtime = trt.Runtime(tensorrt_logger(trt))
+    runtime: tensorrt.Runtime = make_runtime(trt)
     runtime.engine_host_code_allowed = "version" in options.compatibility
     if options.dla is not None:
         runtime.DLA_core = options.dla
@@ -253,14 +272,8 @@ def mark_refittable(network: "tensorrt.INetworkDefinition", names: Sequence[str]
             )
 
 
-def known_gpus(trt: Any) -> tuple[str, ...]:
-    """What TensorRT-RTX can compile for, for example ``sm_86``."""
-    names = [name for name in trt.ComputeCapability.__members__ if name not in _NO_TARGETS]
-    return tuple(name.replace("SM", "sm_") for name in names)
-
-
 def default_gpus(trt: Any) -> tuple[str, ...]:
-    """What it compiles for unless targets are named."""
+    """What TensorRT-RTX compiles for unless targets are named."""
     return tuple(name for name in known_gpus(trt) if name not in _NO_DEFAULT_TARGETS)
 
 

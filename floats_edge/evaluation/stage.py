@@ -16,8 +16,10 @@ from floats_edge.errors import ArtifactError, LambdaError, RecipeError
 from floats_edge.evaluation import robustness
 from floats_edge.evaluation.batch import evaluation_batch
 from floats_edge.evaluation.by_class import count_by_class
+from floats_edge.evaluation.corruptions import VERSIONS, measure_corruptions
 from floats_edge.evaluation.examples import Gallery
 from floats_edge.evaluation.transfer import measure_transfer
+from floats_edge.float32 import float32_as
 from floats_edge.images import ImageKind, Images
 from floats_edge.networks.spec import Code
 from floats_edge.recipe import Attack, Noise, Recipe
@@ -52,6 +54,7 @@ class EvaluateRequest:
         noise: the draw that is deployed, or a fresh one for every batch.
         eot: draws of fresh noise over which PGD averages a gradient.
         transfer: also show what was attacked at one lambda to the network at all others.
+        corruptions: also show the images under common corruptions, at every lambda.
         seed: of random starts and fresh noise.
         backend: that runs a bundle.
         device: on which PyTorch computes the attack.
@@ -67,6 +70,7 @@ class EvaluateRequest:
     noise: Noise = "frozen"
     eot: int = EOT
     transfer: bool = False
+    corruptions: bool = False
     seed: int = 0
     backend: str = "ort-cpu"
     device: str = "cpu"
@@ -86,6 +90,7 @@ class _Opened:
     twin: BundleTwin | TorchPredictor | OatPredictor | ResampledPredictor
 
 
+@float32_as("ieee")
 def evaluate(
     path: str | Path,
     request: EvaluateRequest | None = None,
@@ -99,7 +104,8 @@ def evaluate(
         path: run folder or bundle.
         request: what to measure; None: what the recipe says, on ONNX Runtime's CPU.
         data: where the recipe's images are, if not where the recipe says; or images in their place.
-        progress: told how many (image, lambda) pairs the last batch finished, and of how many in all.
+        progress: told how many (image, lambda) pairs the last batch finished, and of how many in all; an attacked or
+            corrupted image is one more.
         out: where to write the evaluation; beside it go pictures of images that the network got wrong. None: nothing
             is written, and no pictures are kept.
 
@@ -133,29 +139,28 @@ def evaluate(
         raise LambdaError(
             "one lambda is evaluated: there is no other to transfer an attack to.", fix="name several lambdas"
         )
-    pairs = len(images) * (2 * len(lambdas) + 1 if request.transfer else len(lambdas))
+    attackers = len(lambdas) + 1 if request.transfer else 0
+    pairs = len(images) * (len(lambdas) * (1 + VERSIONS * request.corruptions) + attackers)
+    batch = evaluation_batch(recipe.train.batch_size)
     gallery = Gallery(() if out is None else lambdas, labels)
 
     def judged(lam: float) -> Iterator[robustness.Judged]:
         for part in _judged(opened, request, images, attack, lam):
             gallery.add(lam, part)
-            progress(len(part.truth), pairs)
+            told(len(part.truth))
             yield part
+
+    def told(done: int) -> None:
+        progress(done, pairs)
 
     with engine:
         results = count_by_class(judged, lambdas, labels)
-        transfer = None
+        transfer = corruptions = None
         if request.transfer:
-            transfer = measure_transfer(
-                engine,
-                opened.twin,
-                images,
-                lambdas,
-                attack,
-                request.seed,
-                lambda done: progress(done, pairs),
-                evaluation_batch(recipe.train.batch_size),
-            )
+            transfer = measure_transfer(engine, opened.twin, images, lambdas, attack, request.seed, told, batch)
+        if request.corruptions:
+            colours = opened.kind.preprocessing.colours
+            corruptions = measure_corruptions(engine, images, colours, lambdas, request.seed, told, batch)
     record = Evaluation(
         subject=opened.subject,
         backend=engine.backend,
@@ -169,6 +174,7 @@ def evaluate(
         labels=labels,
         results=results,
         transfer=transfer,
+        corruptions=corruptions,
         versions={name: version(name) for name in ("floats-edge", "torch", "onnxruntime", "numpy")},
     )
     return record if out is None else _written(record, gallery, Path(out))

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, linear
+from torch.nn.functional import avg_pool2d, conv2d, linear
 
 from floats_edge.method.batchnorm import DualNorm, gain_and_bias
 from floats_edge.method.conditioning import ConditionedWeight
@@ -152,11 +152,20 @@ def _computed(operation: Weighted, x: Tensor, weight: Tensor, bias: Tensor | Non
     if isinstance(operation, nn.Linear):
         return linear(x, weight, bias)
     if torch.is_grad_enabled() and operation.kernel_size == (1, 1) and operation.padding == (0, 0):
-        # A strided 1x1 convolution subsamples first: the same function, without the weight gradient that oneDNN gets
-        # wrong, or crashes in, for few channels stored channels last (its issue 6035).
-        rows, columns = operation.stride
-        return conv2d(x[:, :, ::rows, ::columns], weight, bias, groups=operation.groups)
+        return pointwise(x, weight, bias, operation)
     return operation._conv_forward(x, weight, bias)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Conv2d) -> Tensor:
+    """What a 1x1 convolution without padding computes with other parameters, for when gradients are computed.
+
+    It subsamples first: the same function, without the weight gradient that oneDNN gets wrong, or crashes in, for few
+    channels stored channels last (its issue 6035). A mean over one pixel subsamples, as its gradient stays channels
+    last: that of a slice does not, and slows down whatever it is added to.
+    """
+    if layer.stride != (1, 1):
+        x = avg_pool2d(x, 1, (layer.stride[0], layer.stride[1]))
+    return conv2d(x, weight, bias, groups=layer.groups)
 
 
 def _folded_bias(theta: Tensor, bias: Tensor | None, norm: Norm | None) -> tuple[Tensor, Tensor]:

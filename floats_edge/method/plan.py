@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 from floats_edge.errors import NetworkError
+from floats_edge.float32 import float32_as
 
 Kind = Literal["paired", "bare", "norm", "untouched"]
 
@@ -289,12 +290,12 @@ def _observe(network: nn.Module, example: Tensor, weighted: Collection[str]) -> 
 
 @contextmanager
 def inference(network: nn.Module) -> Iterator[None]:
-    """Inference mode without gradients; statistics, random numbers and the modes of all modules stay as they were."""
+    """Inference in IEEE float32 without gradients; statistics, random numbers and modules' modes stay as they were."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     devices = {parameter.device for parameter in network.parameters() if parameter.is_cuda}
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices):
+        with torch.no_grad(), float32_as("ieee"), torch.random.fork_rng(devices):
             yield
     finally:
         for module, training in modes.items():

@@ -4,8 +4,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
 
+from floats_edge.method.layers import pointwise
 from floats_edge.method.plan import Parts
 
 
@@ -21,15 +21,11 @@ def convolution(in_channels: int, out_channels: int, kernel_size: int, stride: i
 class Projection(nn.Conv2d):
     """A strided 1x1 convolution without bias: the shortcut where the shape changes. Sizes are rounded up.
 
-    While gradients are computed it subsamples first: the same function, without the weight gradient that oneDNN gets
-    wrong, or crashes in, for few channels stored channels last (its issue 6035).
+    Its gradients are those of :func:`~floats_edge.method.layers.pointwise`.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
-            return super().forward(input)
-        rows, columns = self.stride
-        return conv2d(input[:, :, ::rows, ::columns], self.weight)
+        return pointwise(input, self.weight, None, self) if torch.is_grad_enabled() else super().forward(input)
 
 
 def projection(in_channels: int, out_channels: int, stride: int) -> Projection:

@@ -46,6 +46,7 @@ def read_conditions(root: Path = Path("/")) -> Conditions:
         "board": _file(root, "proc/device-tree/model"),
         "Jetson Linux": _file(root, "etc/nv_tegra_release"),
         "power mode": tegra.power_mode(root),
+        "float32": "ieee on every backend: TF32 is switched off",
         "images": f"uniform in [0, 1), seed {IMAGE_SEED}",
         "floats-edge": __version__,
         "Python": platform.python_version(),

@@ -16,7 +16,7 @@ from floats_edge.profiling.profile import Plan, profile_bundle
 from floats_edge.runtime.backends import BACKENDS, open_predictor, open_traced, unavailable_reason
 from floats_edge.runtime.base import DEFAULT_HOST, Host
 
-_FASTEST_FIRST = ("trt", "ort-trt", "ort-cuda", "ort-cpu")
+_FASTEST_FIRST = ("trt", "ort-cuda", "ort-cpu")
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,10 @@ def _lambda(bundle: Bundle, lam: float | None) -> float:
 def _unavailable(backend: str, bundle: Bundle) -> str | None:
     """Why a backend cannot run a bundle here, or None where it can.
 
-    TensorRT is asked in a process of its own: it opens the GPU, which costs memory and power until the process ends.
+    What computes on a GPU is asked in a process of its own: it opens the GPU, which costs memory and power until the
+    process ends.
     """
-    if backend != "trt":
+    if backend == "ort-cpu":
         return unavailable_reason(backend, bundle)
     try:
         return run_isolated(unavailable_reason, backend, bundle)

@@ -8,6 +8,7 @@ from pathlib import Path
 from floats_edge.artifacts.accuracy import ClassShares, confusions
 from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.records import Comparison, Evaluation, Profile, Reading, Record, Run, Sampled, Trace
+from floats_edge.corruptions import SEVERITIES
 from floats_edge.report.tables import Content, clean, label_records
 
 COLUMNS = ("subject", "backend", "batch", "streams", "lambda", "part", "quantity", "value", "unit", "n", "source")
@@ -57,6 +58,7 @@ def _evaluation(label: str, record: Evaluation) -> Iterator[Row]:
             for name, figure in {"calibration error": found.error, **errors}.items():
                 yield (*place, part, name, repr(figure), "%", str(found.images), record.dataset)
         yield from _transfer(place, result.lam, record)
+        yield from _corruptions(place, result.lam, record)
         for kind, answers in (("clean", result.clean_answers), ("attacked", result.attacked_answers)):
             for name, answer, count in confusions(answers):
                 total, taken = str(result.images[name]), f"{kind}, taken for {answer}"
@@ -79,6 +81,21 @@ def _transfer(place: Row, lam: float, record: Evaluation) -> Iterator[Row]:
     for name, row in attackers:
         part, percent = f"{record.split}, {name}", transfer.share(row[served]).percent
         yield (*place, part, _ACCURACIES[1], repr(percent), "%", str(transfer.images), record.dataset)
+
+
+def _corruptions(place: Row, lam: float, record: Evaluation) -> Iterator[Row]:
+    found = record.corruptions
+    if found is None:
+        return
+    column = found.lambdas.index(lam)
+    figures = {f"mean of {len(found.right)} corruptions": found.mean(column)[0]}
+    for name, rows in found.right.items():
+        figures[f"{name}, mean of severities"] = found.accuracy(name, column)
+        for severity, row in zip(SEVERITIES, rows, strict=True):
+            figures[f"{name}, severity {severity}"] = 100 * row[column] / found.images
+    for name, percent in figures.items():
+        part = f"{record.split}, {name}"
+        yield (*place, part, "corrupted accuracy", repr(percent), "%", str(found.images), record.dataset)
 
 
 def _class(record: Evaluation, name: str) -> str:

@@ -14,6 +14,7 @@ from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.records import Evaluation, Profile, Record
 from floats_edge.report.classes import class_table, confusion_table
 from floats_edge.report.confusion import confusion_svg
+from floats_edge.report.corruptions import corruption_tables
 from floats_edge.report.examples import Group, example_groups, example_words
 from floats_edge.report.figures import energy_svg, latency_svg, layers_svg, memory_svg, trade_off_svg
 from floats_edge.report.profile_tables import (
@@ -101,7 +102,12 @@ def sections(content: Content, pictures: Sequence[Pictures | None]) -> list[Sect
         parts.append(
             Section(
                 "Accuracy over lambda",
-                (accuracy_table(content), reliability_table(content), *transfer_tables(content)),
+                (
+                    accuracy_table(content),
+                    reliability_table(content),
+                    *transfer_tables(content),
+                    *corruption_tables(content),
+                ),
                 trade_off_svg(content),
                 "Clean and robust accuracy in percent over lambda, with 95 % intervals",
             )

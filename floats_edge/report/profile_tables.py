@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from floats_edge.artifacts.records import Comparison, Latency, Layer, Peaks, Reading, Run, Trace
 from floats_edge.report.classes import class_tables
+from floats_edge.report.corruptions import corruption_tables
 from floats_edge.report.reliability import reliability_table
 from floats_edge.report.tables import (
     UNKNOWN,
@@ -47,6 +48,7 @@ def record_tables(content: Content) -> list[Table]:
             accuracy_table(content),
             reliability_table(content),
             *transfer_tables(content),
+            *corruption_tables(content),
             *class_tables(content),
         ]
     if content.profiles:

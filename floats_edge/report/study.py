@@ -1,7 +1,6 @@
 """A study as tables and as a plot: the three-way trade-off accuracy × robustness × complexity."""
 
 import io
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,18 +11,29 @@ from matplotlib.figure import Figure
 from floats_edge.artifacts.accuracy import LambdaResult
 from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.study import Study, Trial
+from floats_edge.report.differences import difference_table
+from floats_edge.report.envelope import envelope_tables
 from floats_edge.report.figures import plain_logarithmic
+from floats_edge.report.footing import footing_table
+from floats_edge.report.intervals import figure, interval
 from floats_edge.report.tables import Table, attack_name, clean, number
 
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""Student's t, two-sided 95 %, of 1 to 9 degrees of freedom."""
 _MARKERS = "os^Dvp*X<>"
 
 
 def study_tables(study: Study) -> list[Table]:
     """Everything a study says, in the order of a report."""
     trials = _by_variant(study)
-    return [_summary_table(study, trials), _curve_table(trials), _ratio_table(trials), _cost_table(study, trials)]
+    tables = [
+        _summary_table(study, trials),
+        _curve_table(trials),
+        difference_table(study),
+        _ratio_table(trials),
+        *envelope_tables(study),
+        footing_table(study.footing),
+        _cost_table(study, trials),
+    ]
+    return [table for table in tables if table.rows]
 
 
 def write_study_png(study: Study, path: Path) -> None:
@@ -33,8 +43,8 @@ def write_study_png(study: Study, path: Path) -> None:
         OutputError: the file system refuses.
     """
     with mpl.rc_context({"text.parse_math": False}):
-        figure = Figure(figsize=(11, 5), layout="constrained")
-        curves, costs = figure.subplots(1, 2)
+        canvas = Figure(figsize=(11, 5), layout="constrained")
+        curves, costs = canvas.subplots(1, 2)
         for index, (name, trials) in enumerate(_by_variant(study).items()):
             points = [
                 [statistics.mean(getattr(result, side).percent for result in results) for side in ("clean", "robust")]
@@ -49,19 +59,10 @@ def write_study_png(study: Study, path: Path) -> None:
         plain_logarithmic(costs)
         for axes in (curves, costs):
             axes.grid(visible=True, which="both", alpha=0.3)
-        figure.legend(*curves.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        canvas.legend(*curves.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
         image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=200)
+        canvas.savefig(image, format="png", dpi=200)
     write_atomic(path, image.getvalue())
-
-
-def interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean, and half the width of its 95 % interval by Student's t; None for a single value."""
-    mean = statistics.mean(values)
-    if len(values) < 2:
-        return mean, None
-    t = _T95[min(len(values) - 2, len(_T95) - 1)]
-    return mean, t * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _summary_table(study: Study, trials: Mapping[str, Sequence[Trial]]) -> Table:
@@ -70,7 +71,7 @@ def _summary_table(study: Study, trials: Mapping[str, Sequence[Trial]]) -> Table
             name,
             f"{group[0].method}, {attack_name(group[0].train_attack)}",
             group[0].sparsity,
-            _figure([trial.hypervolume for trial in group], 0),
+            figure([trial.hypervolume for trial in group], 0),
             _alpha(group),
             str(sum(trial.overfitted_epochs for trial in group)),
             str(len(group)),
@@ -101,8 +102,8 @@ def _cost_table(study: Study, trials: Mapping[str, Sequence[Trial]]) -> Table:
                 f"{cost.macs / 1e6:.2f}",
                 f"{cost.nonzero_macs / 1e6:.2f}",
                 number(cost.bytes / 2**10),
-                _figure([trial.step_ms for trial in group], 1),
-                _figure([trial.train_s for trial in group], 0),
+                figure([trial.step_ms for trial in group], 1),
+                figure([trial.train_s for trial in group], 0),
             )
         )
     columns = (
@@ -135,8 +136,8 @@ def _curve_table(trials: Mapping[str, Sequence[Trial]]) -> Table:
         (
             name,
             f"{lam:g}",
-            _figure([result.clean.percent for result in results], 1),
-            "≤ " + _figure([result.robust.percent for result in results], 1),
+            figure([result.clean.percent for result in results], 1),
+            "≤ " + figure([result.robust.percent for result in results], 1),
         )
         for name, group in trials.items()
         for lam, results in _by_lambda(group).items()
@@ -160,12 +161,7 @@ def _ratio_table(trials: Mapping[str, Sequence[Trial]]) -> Table:
 def _ratio(group: Sequence[Trial], other: Sequence[Trial]) -> str:
     below = {trial.seed: trial.hypervolume for trial in other}
     ratios = [trial.hypervolume / below[trial.seed] for trial in group if below.get(trial.seed)]
-    return _figure(ratios, 2) if ratios else "unknown"
-
-
-def _figure(values: Sequence[float], digits: int) -> str:
-    mean, half = interval(values)
-    return f"{mean:,.{digits}f}" if half is None else f"{mean:,.{digits}f} ± {half:,.{digits}f}"
+    return figure(ratios, 2) if ratios else "unknown"
 
 
 def _by_variant(study: Study) -> dict[str, list[Trial]]:

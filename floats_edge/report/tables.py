@@ -195,6 +195,7 @@ def evaluation_note(record: Evaluation) -> str:
         f"{record.dataset}, {record.split} images, on {record.backend}. Attack: {evaluation_attack(record)}, L∞ ε "
         f"{attack.epsilon:.4g}, {settings}gradients from {record.attacked}, seed {record.seed}. "
         f"{_NOISE[record.noise]}Robust accuracy under this attack alone is an upper bound: read it as 'at most'. "
+        f"float32 on GPUs: evaluated in {record.float32}, trained in {record.subject.train_float32}. "
         f"Versions: {', '.join(f'{name} {version}' for name, version in record.versions.items())}."
     )
 

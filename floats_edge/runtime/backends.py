@@ -10,7 +10,7 @@ from floats_edge.runtime.base import DEFAULT_HOST, Host, Predictor
 
 log = logging.getLogger("floats_edge.runtime")
 
-BACKENDS = ("ort-cpu", "ort-cuda", "ort-trt", "trt")
+BACKENDS = ("ort-cpu", "ort-cuda", "trt")
 
 
 def unavailable_reason(backend: str, bundle: Bundle | None = None) -> str | None:
@@ -19,14 +19,11 @@ def unavailable_reason(backend: str, bundle: Bundle | None = None) -> str | None
         from floats_edge.runtime.trt import trt_unavailable_reason
 
         return trt_unavailable_reason(bundle)
-    from floats_edge.runtime.ort_session import PROVIDERS
+    from floats_edge.runtime.ort_providers import provider_problem
 
-    try:
-        import onnxruntime
-    except ImportError as error:
-        return f"onnxruntime cannot be imported: {error}"
-    if PROVIDERS[backend] not in onnxruntime.get_available_providers():
-        return f"this onnxruntime has no {PROVIDERS[backend]}"
+    problem = provider_problem(backend)
+    if problem is not None:
+        return problem
     if bundle is not None and bundle.manifest.precision == "bf16" and backend == "ort-cpu":
         return "ONNX Runtime has no bf16 kernels for the CPU, and emulation takes a time that says nothing"
     return None
@@ -66,7 +63,7 @@ def load(
     Args:
         bundle: its folder.
         lam: in force at first; None: the first that it serves, 0 if any.
-        backend: ``ort-cpu``, ``ort-cuda``, ``ort-trt`` or ``trt``.
+        backend: ``ort-cpu``, ``ort-cuda`` or ``trt``.
         host: how it may use this machine.
 
     Raises:

@@ -100,7 +100,7 @@ class Cuda(ABC):
         """Record what ``queue`` puts into the stream as a CUDA graph; nothing of it runs now.
 
         Raises:
-            BackendError: it puts something there that cannot be captured, or the binding has no graphs.
+            BackendError: it puts nothing there, or what cannot be captured, or the binding has no graphs.
         """
 
     def check_graphs(self) -> None:
@@ -328,6 +328,9 @@ class _CudaPython(Cuda):
             raise
         graph = self._call(runtime.cudaStreamEndCapture, self._stream, fix=_NOT_CAPTURED)
         try:
+            _, nodes = self._call(runtime.cudaGraphGetNodes, graph)
+            if not nodes:
+                raise BackendError("CUDA captured no work: it went into another stream.", fix=_NOT_CAPTURED)
             executable = self._call(runtime.cudaGraphInstantiate, graph, 0, fix=_NOT_CAPTURED)
         finally:
             self._call(runtime.cudaGraphDestroy, graph)

@@ -11,7 +11,8 @@ from floats_edge.artifacts.records import Reading
 from floats_edge.runtime.base import DEFAULT_HOST, Host, Images, Kernels, Logits, Predictor
 from floats_edge.runtime.graph_check import check_constants, check_session, graph_bytes, read_graph
 from floats_edge.runtime.lambda_weights import input_weights
-from floats_edge.runtime.ort_session import BoundSession, is_emulated, on_gpu, ort_value
+from floats_edge.runtime.ort_providers import on_gpu
+from floats_edge.runtime.ort_session import BoundSession, is_emulated, open_session, ort_value
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -21,7 +22,7 @@ Serve = Callable[[float], BoundSession]
 
 
 def open_ort(bundle: Bundle, backend: str, lam: float, host: Host = DEFAULT_HOST) -> "OrtPredictor":
-    """Load a bundle with the execution provider of ``backend``, a key of ``ort_session.PROVIDERS``.
+    """Load a bundle with the execution provider of ``backend``, a key of ``ort_providers.PROVIDERS``.
 
     Args:
         bundle: what to load.
@@ -80,7 +81,7 @@ class OrtPredictor(Predictor):
 def _bank(bundle: Bundle, backend: str, host: Host) -> Serve:
     """Modes ``fixed`` and ``bank``: one session per lambda, all loaded; switching picks another."""
     sessions: dict[float | None, BoundSession] = {
-        graph.lam: BoundSession(graph_bytes(bundle, graph.file), bundle, backend, host)
+        graph.lam: BoundSession(open_session(graph_bytes(bundle, graph.file), bundle, backend, host), bundle, backend)
         for graph in bundle.manifest.graphs
     }
     for each in sessions.values():
@@ -91,10 +92,11 @@ def _bank(bundle: Bundle, backend: str, host: Host) -> Serve:
 def _bound(bundle: Bundle, backend: str, host: Host) -> Serve:
     """Mode ``bound``: one weightless session whose weight inputs are bound once to buffers that hold W(lam)."""
     weights = input_weights(bundle, host.threads)
+    opened = open_session(graph_bytes(bundle, bundle.manifest.graphs[0].file), bundle, backend, host)
+    check_session(opened, bundle, weights.at(0.0))
     on_device = on_gpu(backend)
     values = {name: ort_value(array, on_device=on_device) for name, array in weights.at(0.0).items()}
-    session = BoundSession(graph_bytes(bundle, bundle.manifest.graphs[0].file), bundle, backend, host, values)
-    check_session(session.session, bundle, weights.at(0.0))
+    session = BoundSession(opened, bundle, backend, values)
 
     def serve(lam: float) -> BoundSession:
         arrays = weights.at(lam)  # on the CPU these are what the session reads
@@ -109,9 +111,10 @@ def _bound(bundle: Bundle, backend: str, host: Host) -> Serve:
 def _input(bundle: Bundle, backend: str, host: Host) -> Serve:
     """Mode ``input``: lambda is an input beside the images, and every inference computes the weights anew."""
     lam_in_force = np.zeros((), dtype=np.float32)
+    opened = open_session(graph_bytes(bundle, bundle.manifest.graphs[0].file), bundle, backend, host)
+    check_session(opened, bundle, {LAMBDA_INPUT: lam_in_force})
     others: dict[str, ort.OrtValue] = {LAMBDA_INPUT: ort_value(lam_in_force, on_device=False)}
-    session = BoundSession(graph_bytes(bundle, bundle.manifest.graphs[0].file), bundle, backend, host, others)
-    check_session(session.session, bundle, {LAMBDA_INPUT: lam_in_force})
+    session = BoundSession(opened, bundle, backend, others)
 
     def serve(lam: float) -> BoundSession:
         lam_in_force[...] = lam
@@ -131,8 +134,8 @@ def _refit(bundle: Bundle, backend: str, host: Host) -> Serve:
         for tensor in model.graph.initializer:
             if tensor.name in arrays:
                 tensor.raw_data = arrays[tensor.name].tobytes()
-        session = BoundSession(model.SerializeToString(), bundle, backend, host)
-        check_session(session.session, bundle)
-        return session
+        session = open_session(model.SerializeToString(), bundle, backend, host)
+        check_session(session, bundle)
+        return BoundSession(session, bundle, backend)
 
     return serve

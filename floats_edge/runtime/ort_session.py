@@ -12,16 +12,10 @@ from numpy.typing import NDArray
 from floats_edge.artifacts.bundle import EXPORT_AGAIN, Bundle
 from floats_edge.errors import BackendError
 from floats_edge.runtime.base import Host, Images, Kernels, Logits
+from floats_edge.runtime.ort_providers import ON_ITS_PROVIDER_ALONE, PROVIDERS, on_gpu, preload_cuda
 
 if TYPE_CHECKING:
     import onnxruntime as ort
-
-PROVIDERS = {
-    "ort-cpu": "CPUExecutionProvider",
-    "ort-cuda": "CUDAExecutionProvider",
-    "ort-trt": "TensorrtExecutionProvider",
-}
-"""Execution provider by backend."""
 
 _PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 """TF32 is on by default; fp32 is to mean float32, not 10 bits of mantissa."""
@@ -38,7 +32,7 @@ _KERNEL = "_kernel_time"
 
 
 class BoundSession:
-    """One graph, loaded. An inference copies the images in, runs, copies the logits out; on the CPU it binds nothing.
+    """One graph. An inference copies the images in, runs, copies the logits out; on the CPU it binds nothing.
 
     On a GPU, binding what is in host memory is what copies it over, so that is bound anew for every inference.
 
@@ -46,20 +40,20 @@ class BoundSession:
     network (measured with ``tools/bench/profile_clocks``).
 
     Args:
-        model: the graph, serialised.
+        session: of it, as :func:`open_session` gives it.
         bundle: it belongs to.
-        backend: a key of :data:`PROVIDERS`.
-        host: how it may use this machine.
+        backend: that the session was opened on.
         others: graph inputs besides the images, by name.
-
-    Raises:
-        BackendError: ONNX Runtime cannot load it, or would run it on another provider.
     """
 
     def __init__(
-        self, model: bytes, bundle: Bundle, backend: str, host: Host, others: Mapping[str, "ort.OrtValue"] | None = None
+        self,
+        session: "ort.InferenceSession",
+        bundle: Bundle,
+        backend: str,
+        others: Mapping[str, "ort.OrtValue"] | None = None,
     ) -> None:
-        self.session = open_session(model, bundle, backend, host)
+        self.session = session
         self._names = (bundle.manifest.input.name, bundle.manifest.output.name)
         self._classes = len(bundle.manifest.output.labels)
         self._on_gpu = on_gpu(backend)
@@ -144,7 +138,7 @@ def ort_value(array: NDArray[Any], *, on_device: bool) -> "ort.OrtValue":
     """A tensor; on the CPU it shares the array's memory, which must outlive it. NumPy's uint16 stands for bfloat16.
 
     Raises:
-        BackendError: bfloat16 on a GPU.
+        BackendError: bfloat16 on a GPU, or the GPU does not take it.
     """
     import onnxruntime as ort
 
@@ -155,12 +149,13 @@ def ort_value(array: NDArray[Any], *, on_device: bool) -> "ort.OrtValue":
                 fix="use --backend trt, or export with --precision fp16",
             )
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16)
-    return ort.OrtValue.ortvalue_from_numpy(array, "cuda" if on_device else "cpu", 0)
-
-
-def on_gpu(backend: str) -> bool:
-    """Whether a backend computes on the GPU."""
-    return backend != "ort-cpu"
+    try:
+        return ort.OrtValue.ortvalue_from_numpy(array, "cuda" if on_device else "cpu", 0)
+    except RuntimeError as error:
+        raise BackendError(
+            f"ONNX Runtime cannot put a tensor on the GPU: {error}",
+            fix="if memory ran out, close other programs on this GPU; otherwise see floats-edge doctor",
+        ) from error
 
 
 def is_emulated(bundle: Bundle, backend: str) -> bool:
@@ -170,6 +165,12 @@ def is_emulated(bundle: Bundle, backend: str) -> bool:
 
 def open_session(model: bytes, bundle: Bundle, backend: str, host: Host) -> "ort.InferenceSession":
     """Load a graph of a bundle.
+
+    Args:
+        model: the graph, serialised.
+        bundle: it belongs to.
+        backend: a key of ``PROVIDERS``.
+        host: how it may use this machine.
 
     Raises:
         BackendError: ONNX Runtime cannot load it, or would run it on another provider.
@@ -186,8 +187,9 @@ def open_session(model: bytes, bundle: Bundle, backend: str, host: Host) -> "ort
     if host.trace_to is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(host.trace_to / "trace")
-    if provider != "CPUExecutionProvider":
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if on_gpu(backend):
+        preload_cuda()
+        options.add_session_config_entry(*ON_ITS_PROVIDER_ALONE)
     try:
         if is_emulated(bundle, backend):
             from floats_edge.runtime.bfloat16 import emulated

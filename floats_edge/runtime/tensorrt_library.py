@@ -1,19 +1,32 @@
-"""The TensorRT of this machine: TensorRT 10.3 to 11, or TensorRT-RTX, which has the same API."""
+"""The TensorRT of this machine: TensorRT 10.3 to 11, or TensorRT-RTX, which has the same API.
 
+Where CUDA cannot start, ``Runtime`` of TensorRT 11.4 gives an object that crashes the process when it is used, or let
+go of; only an error in the log tells. Other makers raise TypeError for what they could not make. So its objects are
+made here alone.
+"""
+
+import ctypes
 import functools
 import importlib
 import logging
 import platform
-from typing import Any
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from floats_edge.artifacts.manifest import Flavour
 from floats_edge.errors import BackendError
+
+if TYPE_CHECKING:
+    import tensorrt
 
 TENSORRT_LOG = logging.getLogger("floats_edge.tensorrt")
 """What TensorRT says."""
 FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt_rtx")
 """In order of preference."""
 
+_NO_GPUS = ("NONE", "CURRENT")
+"""Compute capabilities of TensorRT-RTX that name no GPU."""
 _OLDEST = (10, 3)
 _INSTALL = (
     "pip install 'floats-edge[rtx]' (TensorRT-RTX, x86-64) or 'floats-edge[trt]' (TensorRT); "
@@ -61,9 +74,91 @@ def preferred_tensorrt() -> tuple[Flavour, Any]:
             raise BackendError(f"there is no TensorRT: {first.what} {second.what}", fix=_INSTALL) from None
 
 
+def known_gpus(trt: Any) -> tuple[str, ...]:
+    """What TensorRT-RTX can compile for, for example ``sm_86``."""
+    names = [name for name in trt.ComputeCapability.__members__ if name not in _NO_GPUS]
+    return tuple(name.replace("SM", "sm_") for name in names)
+
+
+def check_gpu(flavour: Flavour, trt: Any, target: str) -> None:
+    """Check that a flavour runs on GPUs of a compute capability: TensorRT-RTX does on those that it compiles for.
+
+    Raises:
+        BackendError: it does not.
+    """
+    if flavour == "tensorrt_rtx" and target not in known_gpus(trt):
+        raise BackendError(
+            f"TensorRT-RTX {trt.__version__} knows {', '.join(known_gpus(trt))}, not this GPU, {target}, "
+            "which takes the full TensorRT.",
+            fix="pip install 'floats-edge[trt]'; a Jetson has JetPack's",
+        )
+
+
 def host_platform() -> str:
     """Operating system and machine, for example ``linux-x86_64`` or ``linux-aarch64``."""
     return f"{platform.system()}-{platform.machine()}".lower()
+
+
+def make_runtime(trt: Any) -> "tensorrt.Runtime":
+    """What deserialises engines.
+
+    Raises:
+        BackendError: TensorRT cannot make one here; says why.
+    """
+    return _made(trt, trt.Runtime)
+
+
+def make_builder(trt: Any) -> "tensorrt.Builder":
+    """What builds engines.
+
+    Raises:
+        BackendError: TensorRT cannot make one here; says why.
+    """
+    return _made(trt, trt.Builder)
+
+
+def make_parser(trt: Any, network: "tensorrt.INetworkDefinition") -> "tensorrt.OnnxParser":
+    """What reads an ONNX graph into ``network``.
+
+    Raises:
+        BackendError: TensorRT cannot make one here; says why.
+    """
+    return _made(trt, trt.OnnxParser, network)
+
+
+def make_refitter(trt: Any, engine: "tensorrt.ICudaEngine") -> "tensorrt.Refitter":
+    """What gives ``engine`` other weights.
+
+    Raises:
+        BackendError: TensorRT cannot make one here; says why.
+    """
+    return _made(trt, trt.Refitter, engine)
+
+
+def _made(trt: Any, maker: Callable[..., Any], *arguments: Any) -> Any:
+    """What a maker of TensorRT makes, unless it has said that it failed."""
+    logger = tensorrt_logger(trt)
+    logger.heard.errors.clear()
+    try:
+        made = maker(*arguments, logger)
+    except (TypeError, RuntimeError) as error:
+        made = None
+        logger.heard.errors.append(str(error).splitlines()[0])
+    if logger.heard.errors:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))  # never let go of
+        raise BackendError(
+            f"TensorRT {trt.__version__} cannot make a {maker.__name__} here: {' '.join(logger.heard.errors)}",
+            fix="check the driver with nvidia-smi (Jetson: tegrastats); in a container start it with --gpus all; "
+            "a driver older than the CUDA of this TensorRT must be updated, or a TensorRT for its CUDA be installed",
+        )
+    return made
+
+
+class _Heard(threading.local):
+    """Errors that TensorRT has told this thread."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
 
 
 @functools.cache
@@ -73,8 +168,12 @@ def tensorrt_logger(trt: Any) -> Any:
     class Log(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
+            self.heard = _Heard()
 
         def log(self, severity: Any, msg: str) -> None:
-            TENSORRT_LOG.log(_LEVELS[severity.name], "%s", msg)
+            level = _LEVELS[severity.name]
+            if level == logging.ERROR:
+                self.heard.errors.append(msg)
+            TENSORRT_LOG.log(level, "%s", msg)
 
     return Log()

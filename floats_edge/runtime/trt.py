@@ -14,11 +14,11 @@ from floats_edge.runtime.base import DEFAULT_HOST, Host, Images, Kernels, Logits
 from floats_edge.runtime.cuda import Cuda, open_cuda
 from floats_edge.runtime.golden import check_golden, read_golden
 from floats_edge.runtime.lambda_weights import InputWeights, input_weights
-from floats_edge.runtime.tensorrt_library import load_tensorrt, preferred_tensorrt
+from floats_edge.runtime.tensorrt_library import check_gpu, load_tensorrt, make_runtime, preferred_tensorrt
 from floats_edge.runtime.trt_engines import fitting_engines, load_engine
 from floats_edge.runtime.trt_kernels import time_kernels
 from floats_edge.runtime.trt_lambda import BoundWeights, LambdaInput, LambdaPlace, RefittedWeights
-from floats_edge.runtime.trt_launch import GraphLaunch, Launch, check_graphs
+from floats_edge.runtime.trt_launch import GraphLaunch, Launch, RtxGraphLaunch, check_graphs
 from floats_edge.runtime.trt_memory import engine_memory
 
 log = logging.getLogger("floats_edge.runtime")
@@ -68,11 +68,14 @@ def load_trt(bundle: Bundle, lam: float, host: Host = DEFAULT_HOST) -> "TrtPredi
 def trt_unavailable_reason(bundle: Bundle | None = None) -> str | None:
     """Why TensorRT (or, if one is given, a bundle on TensorRT) cannot run here, or None where it can."""
     try:
-        if bundle is None:
-            preferred_tensorrt()
-        with open_cuda() as cuda:
-            if bundle is not None:
+        if bundle is not None:
+            with open_cuda() as cuda:
                 fitting_engines(bundle, cuda.target)
+            return None
+        flavour, trt = preferred_tensorrt()
+        with open_cuda() as cuda:
+            check_gpu(flavour, trt, cuda.target)
+            make_runtime(trt)
     except BackendError as error:
         return error.what.rstrip(".")
     return None
@@ -117,7 +120,7 @@ class TrtPredictor(Predictor):
         lambdas = manifest.lam.values
         name = "trt, CUDA graph" if host.cuda_graph else "trt"
         super().__init__(name, manifest.input.preprocessing, lambdas, 0.0 if lambdas is None else lambdas[0])
-        self._cuda = cuda
+        self._cuda, self._cuda_graph = cuda, host.cuda_graph
         self._free_before, _ = cuda.memory_info()
         self._plan_bytes = sum(manifest.files[engine.file].bytes for engine in engines.values())
         flavour = next(iter(engines.values())).flavour
@@ -177,7 +180,8 @@ class TrtPredictor(Predictor):
         """Put the lambda in force, and bind what the engines take and give."""
         images, logits = bundle.manifest.input.name, bundle.manifest.output.name
         for lam, engine in self._engines.items():
-            launch = GraphLaunch if host.cuda_graph and engine.kernels is None else Launch
+            captured = GraphLaunch if engine.kernels is None else RtxGraphLaunch
+            launch = captured if host.cuda_graph else Launch
             self._launches[lam] = launch(engine.context, self._cuda, images, self._must)
         addresses = {images: self._images, logits: self._logits}
         self._lambda = self._lambda_place(bundle, weights)
@@ -203,7 +207,7 @@ class TrtPredictor(Predictor):
         with ExitStack() as closing:  # backwards, and to the end whatever fails on the way
             closing.callback(self._cuda.close)
             while self._engines:
-                closing.callback(self._engines.popitem()[1].keep_kernels)
+                closing.callback(self._engines.popitem()[1].close)
             closing.callback(setattr, self, "_lambda", None)
             while self._launches:
                 closing.callback(self._launches.popitem()[1].forget)
@@ -256,6 +260,11 @@ class TrtPredictor(Predictor):
         self._cuda.to_device(self._images, staged)
 
     def kernels(self, images: Images, count: int) -> Kernels:
+        if self._cuda_graph:
+            raise BackendError(
+                "a CUDA graph is one launch: TensorRT tells no times of the kernels in it.",
+                fix="open the bundle without Host(cuda_graph=True) to time them one by one",
+            )
         return time_kernels(self._trt, self._engines[self._key].context, lambda: self._infer(images), count)
 
     def memory(self) -> dict[str, Reading]:

@@ -13,8 +13,8 @@ from floats_edge.artifacts.manifest import Engine
 from floats_edge.errors import BackendError
 from floats_edge.runtime.base import Host
 from floats_edge.runtime.cuda import Cuda
-from floats_edge.runtime.rtx_kernels import CompiledKernels
-from floats_edge.runtime.tensorrt_library import host_platform, load_tensorrt, tensorrt_logger
+from floats_edge.runtime.rtx_kernels import CompiledKernels, check_plan
+from floats_edge.runtime.tensorrt_library import check_gpu, host_platform, load_tensorrt, make_runtime
 
 if TYPE_CHECKING:
     import tensorrt
@@ -60,6 +60,7 @@ def _misfit(engine: Engine, target: str) -> str | None:
     """Why this host cannot run an engine, or None if it can."""
     try:
         trt = load_tensorrt(engine.flavour)
+        check_gpu(engine.flavour, trt, target)
     except BackendError as error:
         return error.what
     here = trt.__version__
@@ -72,7 +73,10 @@ def _misfit(engine: Engine, target: str) -> str | None:
         wider = ", and runs on Ampere or newer" if "ampere+" in engine.compatibility else ""
         return f"built for {', '.join(engine.targets)}{wider}; this GPU is {target}."
     if engine.dla is not None:
-        cores = trt.Runtime(tensorrt_logger(trt)).num_DLA_cores
+        try:
+            cores = make_runtime(trt).num_DLA_cores
+        except BackendError as error:
+            return error.what
         if engine.dla >= cores:
             return f"built for DLA {engine.dla}; TensorRT finds {cores} here."
     return None
@@ -93,7 +97,7 @@ def _number(target: str) -> int:
     return int(target.removeprefix("sm_"))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class LoadedEngine:
     """An engine ready to run.
 
@@ -113,10 +117,16 @@ class LoadedEngine:
     odd: tuple[str, ...]
     kernels: CompiledKernels | None
 
-    def keep_kernels(self) -> None:
-        """Keep what was compiled while it ran, for the next time."""
-        if self.kernels is not None:
-            self.kernels.keep()
+    def close(self) -> None:
+        """Keep what was compiled while it ran, for the next time; the context goes before what it was made with.
+
+        Nothing else may hold the context any more.
+        """
+        try:
+            if self.kernels is not None:
+                self.kernels.keep()
+        finally:
+            del self.context
 
 
 def load_engine(bundle: Bundle, engine: Engine, plan: bytes, cuda: Cuda, host: Host) -> LoadedEngine:
@@ -134,16 +144,18 @@ def load_engine(bundle: Bundle, engine: Engine, plan: bytes, cuda: Cuda, host: H
     """
     _warn_of_another_gpu(bundle, engine, cuda)
     trt = load_tensorrt(engine.flavour)
-    runtime: tensorrt.Runtime = trt.Runtime(tensorrt_logger(trt))
+    runtime: tensorrt.Runtime = make_runtime(trt)
     # An engine for newer versions brings the runtime of its own version, a library that is run as it is.
     runtime.engine_host_code_allowed = "version" in engine.compatibility
     if engine.dla is not None:
         runtime.DLA_core = engine.dla
+    if engine.flavour == "tensorrt_rtx":
+        check_plan(trt, runtime, plan, bundle.path / engine.file, rebuild_command(bundle))
     loaded = runtime.deserialize_cuda_engine(plan)
     kernels = None
     if loaded and engine.flavour == "tensorrt_rtx":
         kernels = CompiledKernels(trt, loaded, bundle.manifest.files[engine.file].sha256, cuda, host)
-    context = kernels.context if kernels else loaded and loaded.create_execution_context()
+    context = kernels.context(loaded) if kernels else loaded and loaded.create_execution_context()
     if not context:
         raise BackendError(
             f"{engine.flavour} could not load {bundle.path / engine.file}; its own message is in the log.",

@@ -46,7 +46,7 @@ def time_kernels(trt: Any, context: Any, infer: Callable[[], object], count: int
     names = dict.fromkeys(name for inference in inferences for name in inference)
     in_us = {name: [inference.get(name, 0.0) for inference in inferences] for name in names}
     layers = _inspected(trt, context)
-    return Kernels(in_us, "TensorRT IProfiler", _sparse(layers), kernel_origins(layers))
+    return Kernels(in_us, "TensorRT IProfiler, kernels launched one by one", _sparse(layers), kernel_origins(layers))
 
 
 def _inspected(trt: Any, context: Any) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from floats_edge.artifacts.manifest import LAMBDA_INPUT, Precision
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.runtime.cuda import Cuda
 from floats_edge.runtime.lambda_weights import InputWeights
-from floats_edge.runtime.tensorrt_library import tensorrt_logger
+from floats_edge.runtime.tensorrt_library import make_refitter
 from floats_edge.runtime.trt_engines import LoadedEngine
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class RefittedWeights:
         self._trt, self._cuda = trt, cuda
         self._remedy = rebuild_command(bundle)
         self._weights = weights
-        self._refitter: tensorrt.Refitter = trt.Refitter(engine.engine, tensorrt_logger(trt))
+        self._refitter: tensorrt.Refitter = make_refitter(trt, engine.engine)
         self._type = getattr(trt.DataType, _WEIGHT_TYPES[bundle.manifest.precision])
         varying = {name: array for name, array in self._weights.at(0.0).items() if name in self._weights.varying}
         wrong = set(varying) ^ set(self._refitter.get_all_weights()) or {

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from floats_edge.artifacts.manifest import Flavour
+from floats_edge.errors import BackendError
 from floats_edge.runtime.cuda import Cuda, Graph
 from floats_edge.runtime.rtx_kernels import whole_graph
 
@@ -65,6 +66,20 @@ class Launch:
 
     def forget(self) -> None:
         """Drop what depends on the shape or on where the engine's weights are."""
+
+
+class RtxGraphLaunch(Launch):
+    """As a CUDA graph that TensorRT-RTX records by itself; what it cannot record it launches without, in silence."""
+
+    def prepare(self, shape: tuple[int, ...]) -> None:
+        if shape != self._shape:
+            super().prepare(shape)
+            if not self._context.is_stream_capturable(self._cuda.stream):
+                self._shape = ()
+                raise BackendError(
+                    f"TensorRT-RTX cannot make a CUDA graph of this engine for a batch of {shape[0]}.",
+                    fix="leave --cuda-graph out, or give another --batch",
+                )
 
 
 class GraphLaunch(Launch):

@@ -14,21 +14,27 @@ is a few lines.
 import hashlib
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import NoReturn
 
 import torch
 from torch import Tensor, distributed, nn
 
-from floats_edge.errors import BackendError, RecipeError
+from floats_edge.errors import INTERRUPTED, BackendError, RecipeError
 from floats_edge.recipe import Recipe
 
 TORCHRUN = "torchrun --nproc-per-node 2 -m floats_edge train RECIPE"
 TIMEOUT = timedelta(minutes=30)
 """How long a worker waits for another that neither answers nor ends; torchrun sees within a second that one ended."""
+GRACE = timedelta(seconds=5)
+"""How long a worker that is to end may take for it."""
+_STOPPED = "torchrun stops this worker: another one has ended, or all are to end."
 _RESUME = "see what the others say; then start again with --resume, which goes on from the last epoch saved"
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -202,16 +208,45 @@ def join(device: str) -> Iterator[Workers]:
             f"worker {rank} of {size} could not join the others: {str(error).splitlines()[0]}",
             fix=f"start all of them with torchrun, on one machine: {TORCHRUN}",
         ) from None
-    before = signal.signal(signal.SIGTERM, _stopped)
+    with _ended_by_sigterm():
+        try:
+            yield Workers(rank, size, local_rank, device)
+        finally:
+            distributed.destroy_process_group()
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end this process, within seconds where it waits in NCCL, gloo or CUDA for a worker that is gone.
+
+    Python runs no handler of a signal while such a call lasts; what it writes at once into a pipe, a thread reads.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    os.register_at_fork(after_in_child=partial(signal.set_wakeup_fd, -1))  # what ends a loader is not meant for us
+    handler, descriptor = signal.signal(signal.SIGTERM, _stopped), signal.set_wakeup_fd(writer)
+    ended = threading.Event()
+    threading.Thread(target=_end_if_stuck, args=(reader, ended), daemon=True).start()
     try:
-        yield Workers(rank, size, local_rank, device)
+        yield
     finally:
-        distributed.destroy_process_group()
-        signal.signal(signal.SIGTERM, before)
+        ended.set()
+        signal.set_wakeup_fd(descriptor)
+        signal.signal(signal.SIGTERM, handler)
+        os.close(writer)
+
+
+def _end_if_stuck(reader: int, ended: threading.Event) -> None:
+    """Wait for SIGTERM in ``reader``, and then for the end of the run, but not for long."""
+    while number := os.read(reader, 1):
+        if number[0] == signal.SIGTERM and not ended.wait(GRACE.total_seconds()):
+            os.write(sys.stderr.fileno(), f"\nError: {_STOPPED}\nRemedy: {_RESUME}\n".encode())
+            os._exit(INTERRUPTED)
+    os.close(reader)
 
 
 def _stopped(*_: object) -> NoReturn:
-    raise BackendError("torchrun stops this worker: another one has ended, or all are to end.", fix=_RESUME)
+    raise BackendError(_STOPPED, fix=_RESUME)
 
 
 def _from_torchrun() -> tuple[int, int, int]:

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from floats_edge.artifacts.files import Tensors
 from floats_edge.errors import BackendError
+from floats_edge.float32 import float32_as
 from floats_edge.recipe import Train
 
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -18,8 +20,8 @@ class Precision:
     """Automatic mixed precision: weights, BatchNorm's statistics and losses stay float32, convolutions do not.
 
     The attack, most of a training step, is computed in the same precision as the update; the checks after an epoch are
-    not, for float32 is what is evaluated and exported. float16 needs its losses scaled lest small gradients vanish; a
-    step whose gradients overflow is left out. None of this has run on a GPU.
+    not, for IEEE float32 is what is evaluated and exported. float16 needs its losses scaled lest small gradients
+    vanish; a step whose gradients overflow is left out. None of this has run on a GPU.
 
     Args:
         amp: ``off``, ``bf16`` or ``fp16``.
@@ -72,14 +74,32 @@ class Precision:
         self.scaler.load_state_dict({name: state[f"scaler/{name}"].item() for name in self.scaler.state_dict()})
 
 
+def prepare_cublas(*trains: Train) -> None:
+    """If one of these trainings is to be deterministic, let cuBLAS be, which asks once: at the first matrix product.
+
+    Raises:
+        BackendError: CUDA has started in this process already.
+    """
+    if _CUBLAS in os.environ or not any(train.deterministic for train in trains):
+        return
+    if torch.cuda.is_initialized():
+        raise BackendError(
+            "train.deterministic comes too late: this process has used CUDA, and cuBLAS may have chosen otherwise.",
+            fix=f"start it with {_CUBLAS}=:4096:8 in its environment",
+        )
+    os.environ[_CUBLAS] = ":4096:8"
+
+
 @contextmanager
 def torch_settings(train: Train) -> Iterator[None]:
     """What a recipe asks of torch as a whole, for as long as it trains.
 
     Raises:
-        BackendError: torch.compile lacks something here.
+        BackendError: torch.compile lacks something here, or CUDA was used before it could be deterministic.
     """
+    prepare_cublas(train)
     with ExitStack() as stack:
+        stack.enter_context(float32_as("ieee"))  # but for what a step computes
         if train.deterministic:
             stack.enter_context(_deterministic_algorithms())
         if train.compile:
@@ -102,9 +122,8 @@ def layers_draw(seed: int, device: torch.device) -> Iterator[None]:
 def _deterministic_algorithms() -> Iterator[None]:
     """Algorithms that give the same bits in every run on one machine; an error where torch has none.
 
-    Runs on a CPU give the same bits anyway. cuBLAS reads the variable when it is first used.
+    Runs on a CPU give the same bits anyway.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(mode=True)
     try:

@@ -19,6 +19,7 @@ from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run, save_
 from floats_edge.artifacts.files import Tensors
 from floats_edge.data import Splits
 from floats_edge.errors import ArtifactError, RecipeError
+from floats_edge.float32 import float32_as
 from floats_edge.method.conditioning import conditioned_weights
 from floats_edge.networks.spec import NO_CODE, Code, ImageSpec
 from floats_edge.prepare import example, prepare
@@ -238,8 +239,7 @@ class Trainer:
             swapped += self.updater.after_step(step + 1, self.optimizer)
             speed = losses.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
             observer.on_step(step + 1, total, loss, speed)
-        if isinstance(self.step, ResampledFloatStep):
-            self.step.settle_frozen(self.feed.batches(epoch), self.attack, generator)
+        self.settle_frozen(epoch, generator)
         seconds = time.perf_counter() - start
         self.check_alike()
         check.check_numbers(self.network)
@@ -271,6 +271,11 @@ class Trainer:
             with layers_draw(epoch_seed(self.recipe.seed, 0, LAYERS, self.workers.rank), self.device):
                 self.step.settle(self.feed.batches(0), self.attack, generator)
 
+    def settle_frozen(self, epoch: int, generator: torch.Generator) -> None:
+        """End an epoch: a network that learns under resampled noise is made ready for the draw that is deployed."""
+        if isinstance(self.step, ResampledFloatStep):
+            self.step.settle_frozen(self.feed.batches(epoch), self.attack, generator)
+
     def check_alike(self) -> None:
         """Check that every worker has the same masks and parameters.
 
@@ -281,10 +286,11 @@ class Trainer:
         self.workers.check_alike((*masks, *self._parameters().values()))
 
     def update(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Losses:
-        with self.precision.autocast():
-            losses = self.step.losses(images, labels, self.attack, generator)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.precision.backward(losses.total)
+        with float32_as(self.recipe.train.float32):
+            with self.precision.autocast():
+                losses = self.step.losses(images, labels, self.attack, generator)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.precision.backward(losses.total)
         self.workers.average_gradients([*self._parameters().values()])
         self.precision.unscale(self.optimizer)
         self.updater.mask_gradients()

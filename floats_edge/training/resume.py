@@ -28,14 +28,18 @@ def previous_run(path: Path, recipe: Recipe, resume: bool) -> TrainingRun | None
             f"{path} already holds a run.", fix="continue it with --resume, or choose another folder with --out"
         )
     run = open_run(path)
-    before, now = _read_by_training(run.checkpoint.recipe), _read_by_training(recipe)
-    changed = [key for key in now if now[key] != before[key]]
-    if changed:
+    if changed := changed_keys(run.checkpoint.recipe, recipe):
         raise ArtifactError(
             f"{path} was trained by another recipe: {', '.join(changed)} differ.",
             fix=f"resume with {path / 'recipe.yaml'}, or choose another --out",
         )
     return run
+
+
+def changed_keys(before: Recipe, now: Recipe) -> list[str]:
+    """The choices on which training depends and in which two recipes differ."""
+    old, new = _read_by_training(before), _read_by_training(now)
+    return [key for key in new if new[key] != old[key]]
 
 
 def _read_by_training(recipe: Recipe) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
 
 from floats_edge.attacks import Network, attack
 from floats_edge.baselines.oat import OatNetwork
@@ -28,10 +28,16 @@ from floats_edge.recipe import Attack, Method, Recipe, Train
 from floats_edge.training.distributed import Workers
 from floats_edge.training.feed import Batch
 
+NEAR = 0.001
+"""Standard deviation of the noise that TRADES starts PGD with: at the clean image itself there is no way up."""
+
 
 @dataclass(frozen=True)
 class Losses:
-    """Of one batch: what is minimised, and its mean over clean and over attacked images; None: there were none."""
+    """Of one batch: what is minimised, and its mean over clean and over attacked images; None: there were none.
+
+    Of TRADES, ``robust`` is the divergence of attacked images from clean ones.
+    """
 
     total: Tensor
     clean: Tensor | None
@@ -47,24 +53,35 @@ class Losses:
 class CrossEntropy:
     """The loss that every method minimises.
 
-    An attack does not see the weights: it seeks the worst change of each image by itself, by the sign of that image's
-    gradient, and a positive factor alters neither. Targets of mixed images are probabilities; the weights then apply to
-    each class's part of the loss.
+    An attack sees neither weights nor smoothing. It seeks the worst change of each image by itself, by the sign of that
+    image's gradient, which a positive factor does not alter; and what it leads away from is the true class. Targets of
+    mixed images are probabilities; the weights then apply to each class's part of the loss.
 
     Attributes:
         weights: of an image by its class, float32 ``[classes]``, 1 in the mean over training images; None: all 1. The
             loss of a batch is divided by the number of its images, not by the sum of their weights, so that the means
             over workers and batches are those over images.
+        smoothing: share of every target that all classes have alike. An image keeps its weight: torch would weigh each
+            class of the smoothed target, and the rare ones of a skewed set then outweigh the true one.
     """
 
     weights: Tensor | None = None
+    smoothing: float = 0.0
 
     def each(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Of every image: ``[N]``."""
-        return cross_entropy(logits, labels, self.weights, reduction="none")
+        sharp = cross_entropy(logits, labels, self.weights, reduction="none")
+        if not self.smoothing:
+            return sharp
+        even = cross_entropy(logits, labels, reduction="none", label_smoothing=1.0)
+        if self.weights is not None:
+            even = even * (self.weights[labels] if labels.ndim == 1 else (labels * self.weights).sum(1))
+        return (1 - self.smoothing) * sharp + self.smoothing * even
 
     def mean(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Over the images."""
+        if self.smoothing:
+            return self.each(logits, labels).mean()
         return cross_entropy(logits, labels, self.weights, reduction="sum") / len(labels)
 
 
@@ -80,7 +97,8 @@ def class_weights(labels: Labels, classes: int) -> Tensor:
 
 def make_loss(config: Train, labels: Labels, classes: int, device: torch.device) -> CrossEntropy:
     """The loss for training images with these ``labels``."""
-    return CrossEntropy(class_weights(labels, classes).to(device) if config.balance == "weights" else None)
+    weights = class_weights(labels, classes).to(device) if config.balance == "weights" else None
+    return CrossEntropy(weights, config.label_smoothing)
 
 
 class Step(Protocol):
@@ -131,10 +149,18 @@ class Folded:
         load_weights(self.folded, weights_at(fold(self.layers, self.rule), lam))
         return self.folded
 
-    def attacked(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Tensor:
+    def attacked(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        attack_config: Attack,
+        generator: torch.Generator,
+        deviation: float | None = None,
+    ) -> Tensor:
         """``images`` attacked at lambda = 1; they are this worker's of a batch, or of a part of one."""
         positions = self.workers.positions(len(images) * self.workers.size)
-        return attack(self.at(1.0), images, labels, generator, positions, **attack_config.model_dump())
+        options = attack_config.model_dump()
+        return attack(self.at(1.0), images, labels, generator, positions, deviation=deviation, **options)
 
 
 class FloatStep(Folded):
@@ -171,13 +197,54 @@ class ResampledFloatStep(FloatStep):
 
 
 class AdversarialStep(Folded):
-    """PGD adversarial training (Madry et al., ICLR 2018): the whole batch attacked."""
+    """PGD adversarial training (Madry et al., ICLR 2018): the whole batch attacked.
+
+    With a weight below 1 the batch is trained clean, too, as in the baseline of OAT (Wang et al., NeurIPS 2020).
+    """
+
+    def __init__(self, prepared: Prepared, recipe: Recipe, workers: Workers, loss: CrossEntropy) -> None:
+        super().__init__(prepared, recipe, workers, loss)
+        self.weight = recipe.pgd_at.weight
 
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
         adversarial = self.attacked(images, labels, attack_config, generator)
         self.prepared.learn()
         robust = self.loss.mean(self.network(adversarial), labels)
-        return Losses(robust, None, robust)
+        if self.weight == 1:
+            return Losses(robust, None, robust)
+        clean = self.loss.mean(self.network(images), labels)
+        return Losses((1 - self.weight) * clean + self.weight * robust, clean, robust)
+
+
+class TradesStep(Folded):
+    """TRADES (Zhang et al., ICML 2019): the whole batch clean, and attacked away from what is said of it clean.
+
+    Minimises the cross entropy of clean images plus beta times KL(p(clean) || p(attacked)), without weights by class.
+    The attack maximises that divergence: with p(clean) as its target, the cross entropy has the same gradient.
+    """
+
+    def __init__(self, prepared: Prepared, recipe: Recipe, workers: Workers, loss: CrossEntropy) -> None:
+        super().__init__(prepared, recipe, workers, loss)
+        self.beta = recipe.trades.beta
+
+    def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
+        said = _log_probabilities(self.at(1.0)(images)).exp().detach()
+        adversarial = self.attacked(images, said, attack_config, generator, NEAR)
+        self.prepared.learn()
+        logits, moved = self.network(images), self.network(adversarial)
+        clean, apart = self.loss.mean(logits, labels), divergence(logits, moved)
+        return Losses(clean + self.beta * apart, clean, apart)
+
+
+def divergence(clean: Tensor, attacked: Tensor) -> Tensor:
+    """KL(p(clean) || p(attacked)) of logits ``[N, classes]``, mean over the images."""
+    target = _log_probabilities(clean)
+    return kl_div(_log_probabilities(attacked), target, log_target=True, reduction="batchmean")
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    """In float32 at least: mixed precision on a CPU would leave them in bfloat16."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(1)
 
 
 class StandardStep(Folded):
@@ -275,5 +342,6 @@ def make_step(prepared: Prepared, recipe: Recipe, workers: Workers, loss: CrossE
 FOLDED_STEPS: dict[Method, Callable[[Prepared, Recipe, Workers, CrossEntropy], Step]] = {
     "float": FloatStep,
     "pgd-at": AdversarialStep,
+    "trades": TradesStep,
     "standard": StandardStep,
 }

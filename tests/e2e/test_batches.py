@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from floats_edge.artifacts.checkpoint import TrainingRun
-from floats_edge.artifacts.study import Trial
+from floats_edge.artifacts.study import Footing, Trial
 from floats_edge.cli.main import cli
+from floats_edge.compare.plan import Plan
 from floats_edge.compare.run import compare
 from floats_edge.data import Splits
 from floats_edge.evaluation.batch import evaluation_batch
@@ -101,13 +102,17 @@ def test_export_and_verify(run: TrainingRun, seen: set[int], tmp_path: Path) -> 
 
 def test_compare(recipe: Recipe, seen: set[int], silent: Observer, tmp_path: Path) -> None:
     class Watcher:
+        def on_footing(self, footing: Footing) -> None:
+            assert footing.budgets
+
         def training(self, name: str, epochs: int) -> Any:
             return nullcontext(silent)
 
         def on_trial(self, trial: Trial) -> None:
             assert trial.results
 
-    compare({"one": override_recipe(recipe, ("data.train_images=16",))}, 1, tmp_path / "study", Watcher())
+    plan = Plan({"one": override_recipe(recipe, ("data.train_images=16",))}, "one")
+    compare(plan, 1, tmp_path / "study", Watcher(), equal="seconds")
     assert max(seen) == BATCH
 
 

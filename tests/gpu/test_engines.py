@@ -20,7 +20,7 @@ from floats_edge.runtime.base import Host
 from floats_edge.runtime.cuda import open_cuda
 from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.ort import open_ort
-from floats_edge.runtime.tensorrt_library import preferred_tensorrt, tensorrt_logger
+from floats_edge.runtime.tensorrt_library import make_runtime, preferred_tensorrt
 from floats_edge.runtime.trt import open_trt
 from floats_edge.runtime.trt_lambda import RefittedWeights
 
@@ -150,7 +150,7 @@ def test_a_hardware_compatible_engine_runs_here(full_tensorrt, build):
 
 def test_a_dla_computes_the_same(full_tensorrt, build):
     _, trt = preferred_tensorrt()
-    if trt.Runtime(tensorrt_logger(trt)).num_DLA_cores == 0:
+    if make_runtime(trt).num_DLA_cores == 0:
         pytest.skip("this GPU has no DLA beside it")
     bundle = build("fixed", "fp16", EngineOptions(batch=(4, 4, 4), dla=0))
     with open_trt(bundle, 0.3) as predictor, open_ort(bundle, "ort-cpu", 0.3) as reference:

@@ -66,6 +66,12 @@ def test_default_step_of_pgd_is_a_quarter_of_epsilon(
     torch.testing.assert_close(attacked, moved)
 
 
+def test_pgd_can_start_next_to_the_image(linear: Network, images: Tensor, labels: Tensor, uphill: Tensor) -> None:
+    noise = torch.empty_like(images).normal_(0, 0.01, generator=seeded(3))
+    attacked = attack(linear, images, labels, seeded(3), kind="pgd", epsilon=EPSILON, deviation=0.01)
+    torch.testing.assert_close(attacked, ((images + noise).clamp(0, 1) + EPSILON / 4 * uphill).clamp(0, 1))
+
+
 def test_fgsm_rs_is_a_random_start_and_one_step_of_five_quarters(
     linear: Network, images: Tensor, labels: Tensor, uphill: Tensor
 ) -> None:

@@ -126,6 +126,10 @@ def test_unknown_key_names_the_nearest(override: str, fix: str) -> None:
         ("train.batch_size=63", "train.batch_size"),
         ("train.warmup=1", "train.warmup"),
         ("train.momentum=0", "train.momentum"),
+        ("train.label_smoothing=1", "train.label_smoothing"),
+        ("pgd_at.weight=0", "pgd_at.weight"),
+        ("pgd_at.weight=1.5", "pgd_at.weight"),
+        ("trades.beta=0", "trades.beta"),
         ("sparsity.density=0", "sparsity.density"),
         ("sparsity.density=1.5", "sparsity.density"),
         ("sparsity.density=.nan", "sparsity.density"),
@@ -254,6 +258,8 @@ def test_what_a_pattern_does_not_read_is_refused(pattern: str) -> None:
         ("pgd-at", "condition.alpha=0", "float"),
         ("standard", "condition.rule=paper", "float"),
         ("float", "oat.encoding=none", "oat"),
+        ("trades", "pgd_at.weight=0.5", "pgd-at"),
+        ("pgd-at", "trades.beta=1", "trades"),
     ],
 )
 def test_what_a_method_does_not_read_is_refused(method: str, override: str, reader: str) -> None:

@@ -1,5 +1,6 @@
 """What may be compared with what."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def written(folder: Path, text: str, name: str = "recipe.yaml") -> Path:
 
 def test_variants_change_what_they_name_and_nothing_else(tmp_path: Path) -> None:
     path = written(tmp_path, f"{BASE}variants:\n  plain: {{}}\n  quick: {{attack: {{kind: n-fgsm, steps: 1}}}}\n")
-    plan = load_plan([path], ("train.epochs=5",))
+    plan = load_plan([path], ("train.epochs=5",)).variants
     assert list(plan) == ["plain", "quick"]
     assert plan["quick"].attack.kind == "n-fgsm"
     assert plan["quick"].attack.epsilon == 0.1
@@ -41,14 +42,15 @@ def test_variants_change_what_they_name_and_nothing_else(tmp_path: Path) -> None
 def test_ordinary_recipes_are_variants_of_their_name(tmp_path: Path) -> None:
     one = written(tmp_path, BASE, "one.yaml")
     other = written(tmp_path, BASE.replace("base", "sparse") + "sparsity: {density: 0.1}\n", "other.yaml")
-    assert list(load_plan([one, other])) == ["base", "sparse"]
+    assert list(load_plan([one, other]).variants) == ["base", "sparse"]
 
 
+COMPARISONS = ["compare-noise", "compare-small", "compare-two-networks", "paper-cifar10", "paper-stl10", "paper-svhn"]
 SHARED = ("condition.noise=resample", "oat.dimensions=16", "sparsity.update_every=2", "sparsity.multiple=4")
 
 
 def test_of_what_is_shared_a_variant_takes_what_it_reads() -> None:
-    plan = load_plan(["compare-small"], SHARED)
+    plan = load_plan(["compare-small"], SHARED).variants
     assert plan["oat"].oat.dimensions == 16
     assert plan["float"].condition.noise == plan["float-alpha-0"].condition.noise == "resample"
     assert plan["oat"].condition == plan["pgd-at"].condition == Condition()
@@ -62,7 +64,7 @@ def test_of_what_is_shared_a_variant_takes_what_it_reads() -> None:
 @pytest.mark.parametrize("pattern", ["2:4", "'2:4'"])
 def test_a_pattern_that_sets_the_density_does_not_take_the_shared_one(tmp_path: Path, pattern: str) -> None:
     variants = f"variants:\n  a: {{}}\n  b: {{sparsity: {{pattern: {pattern}}}}}\n"
-    plan = load_plan([written(tmp_path, f"{BASE}sparsity: {{density: 0.3, swap_rate: 0.1}}\n{variants}")])
+    plan = load_plan([written(tmp_path, f"{BASE}sparsity: {{density: 0.3, swap_rate: 0.1}}\n{variants}")]).variants
     assert plan["a"].sparsity == Sparsity(density=0.3, swap_rate=0.1)
     assert plan["b"].sparsity == Sparsity(pattern="2:4", swap_rate=0.1)
 
@@ -95,7 +97,46 @@ def test_unequal_footing_is_refused(tmp_path: Path, changes: str, key: str) -> N
 
 def test_lambdas_may_differ(tmp_path: Path) -> None:
     path = written(tmp_path, f"{BASE}variants:\n  a: {{}}\n  b: {{evaluate: {{lambdas: [0, 1]}}}}\n")
-    assert load_plan([path])["b"].evaluate.lambdas == (0.0, 1.0)
+    assert load_plan([path]).variants["b"].evaluate.lambdas == (0.0, 1.0)
+
+
+GROUPED = f"{BASE}variants:\n  clean: {{method: standard}}\n  hard: {{method: pgd-at}}\n  knob: {{}}\n"
+
+
+def test_the_first_variant_is_the_reference_unless_another_is_named(tmp_path: Path) -> None:
+    assert load_plan([written(tmp_path, GROUPED)]).reference == "clean"
+    assert load_plan([written(tmp_path, f"{GROUPED}reference: knob\n")]).reference == "knob"
+    assert load_plan([written(tmp_path, GROUPED)], ("reference=hard",)).reference_variants == ("hard",)
+
+
+def test_an_envelope_can_be_the_reference(tmp_path: Path) -> None:
+    plan = load_plan([written(tmp_path, f"{GROUPED}reference: both\nenvelopes: {{both: [clean, hard]}}\n")])
+    assert plan.envelopes == {"both": ("clean", "hard")}
+    assert plan.reference_variants == ("clean", "hard")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message", "fix"),
+    [
+        ("reference: other", "no variant 'other' to refer to", "set reference to one of: clean, hard, knob"),
+        ("envelopes: {both: [clean, other]}", "envelope both: there is no variant 'other'", "clean, hard, knob"),
+        ("envelopes: {both: [clean, knob]}", "knob is of method float, which has a knob", "take knob out"),
+        ("envelopes: {hard: [clean]}", "'hard' is a variant and an envelope", "rename"),
+        ("envelopes: {both: clean}", "envelopes names no variants", "name: .variant, variant"),
+        ("envelopes: {both: [clean, clean]}", "envelope both names 'clean' twice", "name it once"),
+        ("envelopes: [clean]", "envelopes names no variants", "name: .variant, variant"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(tmp_path: Path, lines: str, message: str, fix: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_plan([written(tmp_path, f"{GROUPED}{lines}\n")])
+    assert re.search(fix, caught.value.fix)
+
+
+def test_two_networks_are_compared_with_one() -> None:
+    plan = load_plan(["compare-two-networks"])
+    assert plan.envelopes[plan.reference] == ("standard", "pgd-at")
+    assert plan.variants["float"].attack.kind == "n-fgsm"
 
 
 def test_two_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -117,17 +158,17 @@ def test_a_comparison_is_no_recipe_to_train() -> None:
 
 
 def test_seeds_count_from_the_recipe_s_own(tmp_path: Path) -> None:
-    recipe = load_plan([written(tmp_path, BASE + "seed: 5\n")])["base"]
+    recipe = load_plan([written(tmp_path, BASE + "seed: 5\n")]).variants["base"]
     assert [with_seed(recipe, index).seed for index in range(2)] == [5, 6]
 
 
-@pytest.mark.parametrize("name", ["compare-noise", "compare-small", "paper-cifar10", "paper-stl10", "paper-svhn"])
+@pytest.mark.parametrize("name", COMPARISONS)
 def test_comparisons_that_come_with_the_package_stand_on_equal_footing(name: str) -> None:
-    assert len(load_plan([name])) > 1
+    assert len(load_plan([name]).variants) > 1
 
 
 def test_compare_small_holds_what_the_claims_need() -> None:
-    plan = load_plan(["compare-small"])
+    plan = load_plan(["compare-small"]).variants
     assert {recipe.method for recipe in plan.values()} == {"oat", "pgd-at", "float"}
     assert plan["float-alpha-0"].condition.alpha == 0
     assert {recipe.sparsity.density for recipe in plan.values()} == {1.0, 0.1, 0.5}
@@ -136,7 +177,7 @@ def test_compare_small_holds_what_the_claims_need() -> None:
 
 
 def test_compare_noise_differs_in_nothing_but_the_noise() -> None:
-    plan = load_plan(["compare-noise"])
+    plan = load_plan(["compare-noise"]).variants
     kinds = {(recipe.condition.noise, recipe.condition.alpha) for recipe in plan.values()}
     fixed = INITIAL_ALPHA
     assert kinds == {

@@ -10,13 +10,14 @@ import torch
 from click.testing import CliRunner
 
 from floats_edge.artifacts.checkpoint import Epoch
-from floats_edge.artifacts.study import STUDY, Study, Trial, load_study
+from floats_edge.artifacts.study import STUDY, Footing, Study, Trial, load_study
 from floats_edge.baselines.oat import OatNetwork
 from floats_edge.baselines.spec import Oat
 from floats_edge.cli.main import cli
 from floats_edge.compare.complexity import layer_macs
-from floats_edge.compare.plan import load_plan
+from floats_edge.compare.plan import Plan, load_plan
 from floats_edge.compare.run import compare
+from floats_edge.errors import ArtifactError
 from floats_edge.networks.build import build
 from floats_edge.networks.spec import NetworkSpec
 from floats_edge.training.loop import Observer
@@ -45,6 +46,9 @@ class Watch:
         self.trained: list[str] = []
         self.finished: list[str] = []
 
+    def on_footing(self, footing: Footing) -> None:
+        self.footing = footing
+
     @contextmanager
     def training(self, name: str, epochs: int) -> Iterator[Observer]:
         watch = self
@@ -63,6 +67,12 @@ class Watch:
         self.finished.append(trial.variant)
 
 
+def small(*names: str, options: tuple[str, ...] = SMALL) -> Plan:
+    """Some variants of compare-small; the first one is the reference."""
+    variants = load_plan(["compare-small"], options).variants
+    return Plan({name: variants[name] for name in names}, names[0])
+
+
 @pytest.fixture(scope="module")
 def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
@@ -79,7 +89,7 @@ def study(study_folder: Path) -> Study:
 
 
 def test_every_variant_is_measured(study: Study, study_folder: Path) -> None:
-    assert [trial.variant for trial in study.trials] == list(load_plan(["compare-small"]))
+    assert [trial.variant for trial in study.trials] == list(load_plan(["compare-small"]).variants)
     for trial in study.trials:
         assert trial.results[0].clean.total == 20
         assert trial.train_s > 0
@@ -109,7 +119,7 @@ def test_cost(study: Study) -> None:
 
 
 def test_finished_trials_are_used_again_and_seeds_can_be_added(study_folder: Path) -> None:
-    plan = {name: recipe for name, recipe in load_plan(["compare-small"], SMALL).items() if name in ("oat", "float")}
+    plan = small("oat", "float")
     before = {path: path.read_bytes() for path in (study_folder / "float").rglob("*") if path.is_file()}
     watch = Watch(stop="float, seed 1")
     with pytest.raises(KeyboardInterrupt):
@@ -132,8 +142,7 @@ def test_a_trial_of_other_weights_is_evaluated_again(study_folder: Path, study: 
     trial_file = study_folder / "float" / "seed-0" / "test" / "trial.json"
     stale = json.loads(trial_file.read_text())
     trial_file.write_text(json.dumps({**stale, "weights_sha256": "0" * 64}))
-    plan = {"float": load_plan(["compare-small"], SMALL)["float"]}
-    (trial,) = compare(plan, 1, study_folder, Watch()).trials
+    (trial,) = compare(small("float"), 1, study_folder, Watch()).trials
     assert trial.weights_sha256 == stale["weights_sha256"]
     assert trial.results == next(trial for trial in study.trials if trial.variant == "float").results
 
@@ -141,14 +150,63 @@ def test_a_trial_of_other_weights_is_evaluated_again(study_folder: Path, study: 
 def test_another_evaluation_needs_no_other_training(study_folder: Path, study: Study) -> None:
     changed = (*SMALL, "evaluate.images=30", "evaluate.attack.steps=1", "evaluate.lambdas=[0,1]")
     watch = Watch()
-    again = compare({"float": load_plan(["compare-small"], changed)["float"]}, 1, study_folder, watch)
+    again = compare(small("float", options=changed), 1, study_folder, watch)
     assert (watch.trained, watch.finished) == ([], ["float"])
     before = next(trial for trial in study.trials if trial.variant == "float")
     (trial,) = again.trials
     assert trial.weights_sha256 == before.weights_sha256
     assert [(result.lam, result.clean.total) for result in trial.results] == [(0, 30), (1, 30)]
-    assert trial.evaluation is not None
     assert trial.evaluation.attack == again.attack != study.attack
+
+
+def test_an_older_study_is_refused_with_the_command_that_makes_it_anew(study_folder: Path, tmp_path: Path) -> None:
+    older = {**json.loads((study_folder / STUDY).read_text()), "schema_version": 1}
+    del older["footing"]
+    (tmp_path / STUDY).write_text(json.dumps(older))
+    watch = Watch()
+    with pytest.raises(ArtifactError, match=r"study\.json is not valid") as caught:
+        compare(small("float"), 1, tmp_path, watch)
+    assert "floats-edge compare RECIPE --out DIR" in caught.value.fix
+    assert watch.trained == []
+    assert json.loads((tmp_path / STUDY).read_text()) == older
+
+
+def test_a_trial_that_lacks_something_names_the_file_to_delete(study_folder: Path) -> None:
+    trial_file = study_folder / "pgd-at" / "seed-0" / "test" / "trial.json"
+    older = json.loads(trial_file.read_text())
+    del older["evaluation"]
+    trial_file.write_text(json.dumps(older))
+    with pytest.raises(ArtifactError, match=r"pgd-at/seed-0/test/trial\.json is not valid: evaluation") as caught:
+        compare(small("pgd-at"), 1, study_folder, Watch())
+    assert "delete it and repeat" in caught.value.fix
+    trial_file.unlink()
+    watch = Watch()
+    compare(small("pgd-at"), 1, study_folder, watch)
+    assert (watch.trained, watch.finished) == ([], ["pgd-at"])
+
+
+def test_one_network_for_the_time_of_two(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    options = [word for option in (*SMALL, "train.epochs=2") for word in ("-o", option)]
+    words = ["compare", "compare-two-networks", *options, "--equal", "seconds", "--seeds", "2", "--out", str(tmp_path)]
+    result = CliRunner().invoke(cli, [*words, "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("Equal seconds")
+    assert "as many seconds as standard + pgd-at" in " ".join(result.stderr.split())
+    study = load_study(tmp_path / STUDY)
+    assert (study.reference, study.envelopes) == ("two-networks", {"two-networks": ("standard", "pgd-at")})
+    trained = {trial.variant: trial.steps // 3 for trial in study.trials}
+    assert trained == {name: budget.epochs for name, budget in study.footing.budgets.items()}
+    assert trained["standard"] == trained["pgd-at"] == 2
+    text = (tmp_path / "study.md").read_text()
+    for title in ("Difference to two-networks", "given up against two-networks", "best single network of two-networks"):
+        assert title in text
+    again = CliRunner().invoke(cli, [*words, "--device", "cpu"])
+    assert again.exit_code == 0, again.output
+    assert load_study(tmp_path / STUDY) == study
+    other = CliRunner().invoke(cli, [*words, "--equal", "passes", "--device", "cpu"])
+    assert other.exit_code == 1
+    assert "was begun with --equal seconds" in other.stderr
 
 
 def test_multiply_accumulates_by_hand() -> None:

@@ -100,7 +100,7 @@ def test_an_engine_that_does_not_load_is_not_let_pass(trt, refit, monkeypatch):
         export(refit.path, refit.path, LET_PASS)
 
 
-def test_an_engine_for_another_host_is_neither_checked_nor_marked(trt, refit, monkeypatch):
+def test_an_engine_for_another_host_is_neither_checked_nor_marked(trt, refit, monkeypatch, caplog):
     """Nor is an older one, which runs here, made to answer for it."""
     monkeypatch.setenv("FAKE_TENSORRT", "refit in part")
     export(refit.path, refit.path, LET_PASS)
@@ -110,3 +110,5 @@ def test_an_engine_for_another_host_is_neither_checked_nor_marked(trt, refit, mo
         ("10.9.0", False),
         ("10.3.0", True),
     ]
+    assert "built, but not run here" in caplog.text
+    assert "built by tensorrt 10.9.0; here is 10.3.0" in caplog.text

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from fixtures.jetson import board
 from fixtures.tiny_bundle import (
     MODES_AND_PRECISIONS,
     add_engine,
@@ -19,11 +21,11 @@ from fixtures.tiny_bundle import (
 
 from floats_edge.artifacts.bundle import Bundle, file_entries, open_bundle, write_manifest
 from floats_edge.deploy.engine_request import BuildRequest, EngineOptions
-from floats_edge.deploy.tensorrt_builder import build, mark_refittable
+from floats_edge.deploy.tensorrt_builder import build, free_memory, mark_refittable
 from floats_edge.deploy.tensorrt_engine import build_engine
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.evaluation.parity import GATES
-from floats_edge.runtime.cuda import cuda_unavailable_reason
+from floats_edge.runtime.cuda import cuda_unavailable_reason, open_cuda
 from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.ort import open_ort
 from floats_edge.runtime.trt import open_trt
@@ -164,7 +166,7 @@ def test_rtx_refuses_a_refittable_engine_without_a_gpu_with_the_remedy(rtx, tmp_
     (tmp_path / "model.onnx").write_bytes(graph_bytes(None, "fp32", "refit"))
     request = BuildRequest(tmp_path / "model.onnx", tmp_path / "model.plan", refittable=("stem.weight",))
     with pytest.raises(
-        BackendError, match="TensorRT-RTX builds a refittable engine only where there is a GPU, and here is none: "
+        BackendError, match="TensorRT-RTX builds a refittable engine only where there is a GPU that it knows: "
     ) as caught:
         build_engine(request)
     assert "--switch bound" in caught.value.fix
@@ -180,7 +182,7 @@ def test_rtx_builds_a_refittable_engine_where_there_is_a_gpu_and_it_is_refitted(
     names = tuple(bundle_weights(bundle).varying)
     plan = tmp_path / "model.plan"
     built = build(BuildRequest(bundle.path / "model.onnx", plan, EngineOptions((1, 4, 8)), names))
-    assert (built.flavour, built.targets, built.gpu) == ("tensorrt_rtx", ("sm_86",), None)
+    assert (built.flavour, built.targets, built.gpu) == ("tensorrt_rtx", ("sm_86", "sm_87"), None)
     bundle = add_engine(bundle, engine_entry(flavour="tensorrt_rtx"), plan.read_bytes())
     with open_trt(bundle, 0.3) as predictor, open_ort(bundle, "ort-cpu", 0.3) as reference:
         for lam in (1.0, 0.3):
@@ -206,3 +208,12 @@ def test_tactics_may_work_in_half_of_the_memory_that_is_free(monkeypatch, tmp_pa
     (tmp_path / "model.onnx").write_bytes(graph_bytes(0.3, "fp32"))
     built = build_engine(BuildRequest(tmp_path / "model.onnx", tmp_path / "model.plan", EngineOptions((1, 2, 4))))
     assert "building in 1536 MiB" in built.log, "the stand-in has 3 GiB free"
+
+
+def test_on_a_jetson_that_is_what_the_system_would_give(fake_driver, monkeypatch, tmp_path):
+    """The board's caches hold most of its memory; CUDA, here the stand-in's 3 GiB, counts none of that as free."""
+    orin, elsewhere = board("orin-nano", tmp_path / "orin"), tmp_path / "elsewhere"
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(orin / "proc"))
+    with open_cuda() as cuda:
+        assert free_memory(cuda, orin) == 5_600_000 * 1024
+        assert free_memory(cuda, elsewhere) == 3 * 2**30

@@ -8,7 +8,14 @@ import pytest
 
 import floats_edge
 
-ADAPTER = ("deploy/tensorrt_builder.py", "runtime/trt.py", "runtime/trt_engines.py", "runtime/trt_lambda.py")
+ADAPTER = (
+    "deploy/tensorrt_builder.py",
+    "runtime/rtx_kernels.py",
+    "runtime/tensorrt_library.py",
+    "runtime/trt.py",
+    "runtime/trt_engines.py",
+    "runtime/trt_lambda.py",
+)
 
 
 def trees() -> Iterator[ast.AST]:

@@ -127,6 +127,7 @@ def test_the_real_binding_has_the_functions_that_are_used():
     assert runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost == 2
     assert hasattr(runtime.cudaStreamCaptureMode, "cudaStreamCaptureModeThreadLocal")
     assert runtime.cudaStreamNonBlocking == 1
+    assert "numNodes" in runtime.cudaGraphGetNodes.__doc__.splitlines()[0]
 
 
 # Page-locked memory and graphs
@@ -166,6 +167,14 @@ def test_a_graph_runs_nothing_when_recorded_and_all_of_it_when_launched(binding)
     runtime = sys.modules["cuda.bindings.runtime"]
     assert runtime.executables == {}
     assert not any(runtime.graphs.values())
+
+
+@pytest.mark.parametrize("binding", ["cuda-python"], indirect=True)
+def test_a_graph_of_nothing_is_refused(binding):
+    """The work went elsewhere, and would not be there when the graph is launched."""
+    with open_cuda() as cuda, pytest.raises(BackendError, match="CUDA captured no work"):
+        cuda.record(lambda: None)
+    assert not any(sys.modules["cuda.bindings.runtime"].graphs.values())
 
 
 @pytest.mark.parametrize("binding", ["cuda-python"], indirect=True)

@@ -7,9 +7,8 @@ import onnxruntime
 import pytest
 from fixtures.tiny_bundle import images, write_bundle
 
-from floats_edge.runtime import ort_session
 from floats_edge.runtime.base import DEFAULT_HOST, Host
-from floats_edge.runtime.ort_session import BoundSession
+from floats_edge.runtime.ort_session import BoundSession, open_session
 
 
 class GpuBinding:
@@ -50,15 +49,19 @@ def bundle(tmp_path):
     return write_bundle(tmp_path / "bundle", (0.3,))
 
 
+def opened(bundle, host):
+    session = open_session(bundle.read(bundle.manifest.graphs[0].file), bundle, "ort-cpu", host)
+    return BoundSession(session, bundle, "ort-cpu")
+
+
 @pytest.fixture
 def on_cpu(bundle):
     """A real session."""
-    return BoundSession(bundle.read(bundle.manifest.graphs[0].file), bundle, "ort-cpu", DEFAULT_HOST)
+    return opened(bundle, DEFAULT_HOST)
 
 
-def test_images_go_to_a_gpu_anew_for_every_inference(bundle, on_cpu, monkeypatch):
-    monkeypatch.setattr(ort_session, "open_session", lambda *_: GpuSession(on_cpu.session))
-    session = BoundSession(b"", bundle, "ort-cuda", DEFAULT_HOST)
+def test_images_go_to_a_gpu_anew_for_every_inference(bundle, on_cpu):
+    session = BoundSession(GpuSession(on_cpu.session), bundle, "ort-cuda")
     for some in (images(2), images(4)[2:], images(3), images(2)):
         np.testing.assert_array_equal(session.infer(some), on_cpu.infer(some))
 
@@ -77,7 +80,7 @@ def test_on_the_cpu_inputs_are_bound_once_for_a_batch(on_cpu, monkeypatch):
 
 
 def test_idle_threads_leave_the_cores_to_others(bundle):
-    session = BoundSession(bundle.read(bundle.manifest.graphs[0].file), bundle, "ort-cpu", Host(threads=2))
+    session = opened(bundle, Host(threads=2))
     session.infer(images(2))
     start = time.process_time()
     time.sleep(0.2)

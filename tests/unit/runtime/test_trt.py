@@ -54,7 +54,7 @@ def test_kernels_carry_their_names_and_the_nodes_they_came_from(bound):
         assert np.array_equal(predictor.predict(images(2)), before)
     assert list(kernels.times) == ["stem_U3_myl0_0", "__myl_Glob_myl0_1", "__myl_Flat_myl0_2", "__myl_Gemm_myl0_3"]
     assert kernels.times["__myl_Glob_myl0_1"] == pytest.approx([2, 2, 2])
-    assert kernels.source == "TensorRT IProfiler"
+    assert kernels.source == "TensorRT IProfiler, kernels launched one by one"
     assert kernels.sparse == frozenset()
     assert kernels.origins["stem_U3_myl0_0"] == ("stem", "relu")
     assert kernels.origins["__myl_Gemm_myl0_3"] == ("classifier",)

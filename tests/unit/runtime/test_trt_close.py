@@ -56,7 +56,7 @@ def test_all_of_it_goes_even_if_something_fails(closing, monkeypatch):
     """The error keeps alive what it came from; everything else goes, and the device after it."""
     predictor, happened = closing
     kept = []
-    monkeypatch.setattr(predictor._engines[None].__class__, "keep_kernels", lambda _: kept.append("kernels"))
+    monkeypatch.setattr(predictor._engines[None].__class__, "close", lambda _: kept.append("kernels"))
     runtime = sys.modules["cuda.bindings.runtime"]
     destroy = runtime.cudaGraphExecDestroy
 
@@ -69,6 +69,29 @@ def test_all_of_it_goes_even_if_something_fails(closing, monkeypatch):
         predictor.close()
     assert [event for event in happened if event in ("graph", "refitter", "device")] == ["graph", "refitter", "device"]
     assert kept == ["kernels"]
+
+
+def test_what_rtx_made_a_context_with_outlives_it(fake_driver, monkeypatch, tmp_path):
+    trt, happened = importlib.import_module("tensorrt"), []
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", trt)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(fake_driver.Context, "pop", noted(fake_driver.Context.pop, "device", happened))
+    bundle = write_bundle(tmp_path / "bundle", (0.3,))
+    plan = b"[1, 8]\n" + bundle.read("model-lam0.3.onnx")
+    predictor = open_trt(add_engine(bundle, engine_entry(lam=0.3, flavour="tensorrt_rtx"), plan), 0.3)
+    predictor.predict(images(2))
+    loaded = predictor._engines[0.3]
+    for what, made in {
+        "context": loaded.context,
+        "config": loaded.kernels._config,
+        "cache": loaded.kernels._cache,
+    }.items():
+        weakref.finalize(made, happened.append, what)
+    del loaded, made
+    predictor.close()
+    assert happened[0] == "context"
+    assert set(happened[1:3]) == {"config", "cache"}
+    assert happened[3] == "device"
 
 
 def test_an_engine_that_is_refused_does_not_outlive_the_device_either(fake_driver, monkeypatch, tmp_path):

@@ -1,17 +1,22 @@
 """Which engine of a bundle is taken and how it is loaded. The host is a stand-in: TensorRT 10.3.0 on an Orin."""
 
 import importlib
+import re
 import sys
 
 import numpy as np
 import pytest
-from fixtures.tiny_bundle import add_engine, engine_entry, images, write_bundle
+from fixtures.tiny_bundle import add_engine, engine_entry, graph_bytes, images, write_bundle
 
 from floats_edge.artifacts.cache import read_cache, write_cache
+from floats_edge.deploy.engine_request import BuildRequest, EngineOptions
+from floats_edge.deploy.tensorrt_engine import build_engine
 from floats_edge.errors import BackendError
 from floats_edge.runtime.base import DEFAULT_HOST, Host
+from floats_edge.runtime.cuda import cuda_unavailable_reason
 from floats_edge.runtime.ort import open_ort
-from floats_edge.runtime.tensorrt_library import host_platform
+from floats_edge.runtime.rtx_kernels import check_plan
+from floats_edge.runtime.tensorrt_library import host_platform, make_runtime
 from floats_edge.runtime.trt import open_trt, trt_unavailable_reason
 from floats_edge.runtime.trt_engines import fitting_engines
 
@@ -185,6 +190,34 @@ def assert_rebuilds(bundle, command):
 # TensorRT-RTX
 
 
+@pytest.mark.parametrize("target", ["sm_87", "sm_90", "sm_110"])
+def test_the_real_tensorrt_rtx_says_which_gpus_it_does_not_know(fake_driver, tmp_path, monkeypatch, target):
+    rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (x86-64 only)")
+    entry = engine_entry(flavour="tensorrt_rtx", version=rtx.__version__, targets=("sm_86", target))
+    bundle = add_engine(write_bundle(tmp_path / "bundle", None), entry, b"never read")
+    assert fitting_engines(bundle, "sm_86")[None] == entry
+    told = rf"TensorRT-RTX {rtx.__version__} knows sm_75, .*sm_120.*, not this GPU, {target}, which takes the"
+    with pytest.raises(BackendError, match=told):
+        fitting_engines(bundle, target)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setattr(fake_driver.Device, "compute_capability", lambda _: divmod(int(target[3:]), 10))
+    assert re.search(told, trt_unavailable_reason() or "")
+
+
+def test_the_real_tensorrt_rtx_has_its_word_on_a_plan_before_it_is_loaded(tmp_path):
+    rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (x86-64 only)")
+    with pytest.raises(BackendError, match=r"cannot run .*a\.plan here: malformed engine\.") as caught:
+        check_plan(rtx, make_runtime(rtx), b"no plan" * 100, tmp_path / "a.plan", "rebuild it")
+    assert caught.value.fix == "rebuild it"
+    if cuda_unavailable_reason() is None:
+        pytest.skip("there is a GPU, for which a plan may be right")
+    onnx, plan = tmp_path / "model.onnx", tmp_path / "model.plan"
+    onnx.write_bytes(graph_bytes(0.3, "fp32"))
+    build_engine(BuildRequest(onnx, plan, EngineOptions(targets=("sm_86",))))
+    with pytest.raises(BackendError, match=r"cannot run .*model\.plan here: its own message is in the log"):
+        check_plan(rtx, make_runtime(rtx), plan.read_bytes(), plan, "rebuild it")
+
+
 @pytest.fixture
 def rtx_bundle(trt, tmp_path, monkeypatch):
     """A bundle for the stand-in, which passes for TensorRT-RTX as well; caches go to a folder of the test's own."""
@@ -198,6 +231,17 @@ def rtx_bundle(trt, tmp_path, monkeypatch):
 def run(bundle, count, host=DEFAULT_HOST):
     with open_trt(bundle, 0.3, host) as predictor:
         return predictor.predict(images(count))
+
+
+def test_a_plan_of_which_rtx_thinks_little_is_refused_or_warned_of(rtx_bundle, trt, monkeypatch, caplog):
+    monkeypatch.setenv("FAKE_TENSORRT", "invalid")
+    with pytest.raises(BackendError, match=r"cannot run .*a\.plan here: unsupported cc") as caught:
+        run(rtx_bundle, 2)
+    assert "--trt" in caught.value.fix
+    assert trt.DESERIALISED == []
+    monkeypatch.setenv("FAKE_TENSORRT", "suboptimal")
+    assert run(rtx_bundle, 2).shape == (2, 5)
+    assert "a.plan may be slower than one built here: unsupported cc" in caplog.text
 
 
 def test_rtx_compiles_kernels_once(rtx_bundle, trt, tmp_path):
@@ -216,9 +260,8 @@ def test_rtx_compiles_kernels_once(rtx_bundle, trt, tmp_path):
 def test_what_rtx_runs_first_is_what_serves(rtx_bundle, trt):
     """And no fallback that kernels compiled in the background replace."""
     run(rtx_bundle, 2)
-    (config,) = trt.CONFIGS
-    eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
-    assert config.dynamic_shapes_kernel_specialization_strategy is eager
+    ((_, specialisation),) = trt.STRATEGIES
+    assert specialisation is trt.DynamicShapesKernelSpecializationStrategy.EAGER
 
 
 def test_two_cards_in_a_machine_keep_their_kernels_apart(rtx_bundle, trt, tmp_path, monkeypatch, fake_driver):
@@ -254,8 +297,17 @@ def test_rtx_makes_cuda_graphs_in_the_one_context_that_keeps_its_kernels(rtx_bun
     plain = run(rtx_bundle, 2)
     assert np.array_equal(run(rtx_bundle, 2, Host(cuda_graph=True)), plain)
     assert trt.COMPILED == [2], "the kernels of the first run are used"
-    strategies = [config.cuda_graph_strategy for config in trt.CONFIGS]
+    strategies = [graphs for graphs, _ in trt.STRATEGIES]
     assert strategies == [trt.CudaGraphStrategy.DISABLED, trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE]
+
+
+def test_rtx_that_cannot_make_a_graph_is_no_row_with_one(rtx_bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    monkeypatch.setenv("FAKE_TENSORRT", "not capturable")
+    with pytest.raises(BackendError, match=r"cannot make a CUDA graph of this engine for a batch of 2") as caught:
+        run(rtx_bundle, 2, Host(cuda_graph=True))
+    assert "--cuda-graph" in caught.value.fix
+    assert run(rtx_bundle, 2).shape == (2, 5)
 
 
 def test_an_old_rtx_has_no_cuda_graphs(rtx_bundle, trt, monkeypatch):
@@ -270,6 +322,7 @@ def test_an_old_rtx_has_no_cuda_graphs(rtx_bundle, trt, monkeypatch):
 def test_the_real_tensorrt_rtx_has_cuda_graphs_and_runtime_caches():
     rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (x86-64 only)")
     assert {"create_runtime_cache", "set_runtime_cache", "cuda_graph_strategy"} <= set(dir(rtx.IRuntimeConfig))
+    assert hasattr(rtx.IExecutionContext, "is_stream_capturable")
     assert "WHOLE_GRAPH_CAPTURE" in rtx.CudaGraphStrategy.__members__
     assert {"deserialize", "serialize"} <= set(dir(rtx.IRuntimeCache))
     assert "runtime_config" in (rtx.ICudaEngine.create_execution_context.__doc__ or "")

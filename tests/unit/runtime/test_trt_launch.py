@@ -98,6 +98,15 @@ def test_the_time_on_the_device_is_that_of_a_graph_launch(trt, tmp_path):
         assert len(trt.ENQUEUED) == enqueued
 
 
+def test_a_graph_has_no_times_of_kernels(trt, tmp_path):
+    with open_trt(make(tmp_path / "bundle", "fixed"), 0.3, GRAPH) as predictor:
+        before = predictor.predict(images(2))
+        with pytest.raises(BackendError, match="a CUDA graph is one launch") as caught:
+            predictor.kernels(images(2), 3)
+        assert "cuda_graph" in caught.value.fix
+        assert np.array_equal(predictor.predict(images(2)), before)
+
+
 def test_pycuda_cannot_and_says_so_before_anything_is_loaded(fake_driver, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     trt = importlib.import_module("tensorrt")

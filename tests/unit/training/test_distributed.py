@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -143,6 +144,56 @@ def test_a_lost_worker_ends_the_run_and_the_last_epoch_is_kept(silent: Observer,
     assert len(open_run(folder).checkpoint.history) == kept + 1
 
 
+def test_sigterm_ends_a_worker_that_waits_for_another(tmp_path: Path) -> None:
+    """The other one never comes: gloo waits for it where no handler of a signal runs, as NCCL and CUDA do."""
+    program = """
+import sys, time
+from floats_edge.training.distributed import join
+with join("cpu") as workers:
+    open(sys.argv[1] + str(workers.rank), "x").close()
+    workers.wait() if workers.rank == 0 else time.sleep(60)
+"""
+    process = torchrun("--no-python", sys.executable, "-c", program, tmp_path / "joined-")
+    while len(list(tmp_path.iterdir())) < 2:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children()
+    (waiting,) = [worker for worker in children if worker.environ().get("RANK") == "0"]
+    time.sleep(0.5)
+    waiting.terminate()
+    start = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - start < 20
+    assert "Error: torchrun stops this worker" in errors
+    assert "exitcode  : 130" in errors
+
+
+def test_after_a_run_sigterm_is_as_before() -> None:
+    handler, descriptor = signal.getsignal(signal.SIGTERM), signal.set_wakeup_fd(-1)
+    with distributed._ended_by_sigterm():
+        assert signal.getsignal(signal.SIGTERM) is not handler
+        with pytest.raises(BackendError, match="torchrun stops this worker"):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert signal.set_wakeup_fd(descriptor) == -1
+
+
+def test_what_ends_a_process_that_reads_images_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends, end = [], os._exit
+    monkeypatch.setattr(distributed, "GRACE", distributed.timedelta(seconds=0))
+    with distributed._ended_by_sigterm():
+        child = os.fork()
+        if child == 0:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                end(0)
+        monkeypatch.setattr(os, "_exit", ends.append)
+        os.waitpid(child, 0)
+        time.sleep(0.2)
+        assert ends == []
+
+
 class TestShares:
     @pytest.mark.parametrize("size", [1, 2, 3])
     def test_every_image_is_one_workers(self, size: int) -> None:
@@ -154,8 +205,8 @@ class TestShares:
                 mine = [image for image in batch[Workers(rank, size).share] if image >= first]
                 assert mine == [first + position for position in positions]
 
-    @pytest.mark.parametrize("kind", ["pgd", "fgsm-rs", "n-fgsm"])
-    def test_random_starts_are_those_of_the_whole_batch(self, kind: str) -> None:
+    @pytest.mark.parametrize(("kind", "deviation"), [("pgd", None), ("pgd", 0.01), ("fgsm-rs", None), ("n-fgsm", None)])
+    def test_random_starts_are_those_of_the_whole_batch(self, kind: str, deviation: float | None) -> None:
         images = torch.rand(6, 3, 4, 4).contiguous(memory_format=torch.channels_last)
         labels = torch.arange(6) % 2
 
@@ -166,7 +217,8 @@ class TestShares:
             mine = slice(None) if positions is None else slice(positions.start, None, positions.step)
             batch = images[mine].contiguous(memory_format=torch.channels_last)
             generator = torch.Generator().manual_seed(3)
-            return attack(network, batch, labels[mine], generator, positions, kind=kind, epsilon=0.1, steps=1)
+            options = {"kind": kind, "epsilon": 0.1, "deviation": deviation}
+            return attack(network, batch, labels[mine], generator, positions, **options)
 
         whole = attacked(None)
         for rank in range(2):

@@ -1,6 +1,8 @@
 """Mixed precision, compilation and deterministic algorithms, as far as a CPU has them."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,50 @@ class TestDeterminism:
         assert not torch.are_deterministic_algorithms_enabled()
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
         assert all(runs[0][name].tobytes() == runs[1][name].tobytes() for name in runs[1])
+
+    @pytest.mark.parametrize("command", ["train quickstart", "compare compare-small"])
+    @pytest.mark.parametrize("value", ["true", "false"])
+    def test_cublas_is_told_before_cuda_starts(self, tmp_path: Path, command: str, value: str) -> None:
+        """In a process of its own; opening the device is the first that CUDA hears of."""
+        program = """
+import os, sys, torch
+from floats_edge.cli.main import cli
+def opened(*_, **options):
+    print(options["device"], os.environ.get("CUBLAS_WORKSPACE_CONFIG"), torch.cuda.is_initialized())
+    raise RuntimeError("no GPU")
+torch.empty = opened
+cli(sys.argv[1:])
+"""
+        words = [
+            *command.split(),
+            "--device",
+            "cuda",
+            "-o",
+            f"train.deterministic={value}",
+            "--out",
+            str(tmp_path / "run"),
+        ]
+        environment = {name: text for name, text in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words], env=environment, capture_output=True, text=True, check=False
+        )
+        told = ":4096:8" if value == "true" else "None"
+        assert done.stdout.split() == ["cuda:0", told, "False"], done.stderr
+
+    def test_too_late_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+        with torch_settings(Train()):
+            pass
+        with (
+            pytest.raises(BackendError, match=r"deterministic comes too late") as caught,
+            torch_settings(Train(deterministic=True)),
+        ):
+            pass
+        assert "CUBLAS_WORKSPACE_CONFIG=:4096:8" in caught.value.fix
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+        with torch_settings(Train(deterministic=True)):
+            assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 
 class TestCompile:

@@ -31,7 +31,11 @@ from floats_edge.training.sparsity import draw_masks
 
 VARIANTS = {
     "pgd-at": (*DENSE, "method=pgd-at"),
+    "pgd-at-half": (*DENSE, "method=pgd-at", "pgd_at.weight=0.5"),
+    "trades": (*DENSE, "method=trades"),
+    "trades-pgd": (*DENSE, "method=trades", "attack.kind=pgd", "attack.steps=3", "trades.beta=3"),
     "standard": (*DENSE, "method=standard"),
+    "smoothed": ("train.epochs=2", "train.label_smoothing=0.1"),
     "oat": OAT,
     "oat-single-bare": (*OAT, "oat.encoding=none", "oat.batchnorm=single"),
     "2:4": (*DENSE, "sparsity.pattern='2:4'", "sparsity.update_every=0.4"),
@@ -101,7 +105,7 @@ def test_it_learns(name: str, digits_recipe: Recipe, digits: Splits, silent: Obs
 
 
 class TestPlain:
-    @pytest.mark.parametrize("name", ["pgd-at", "standard"])
+    @pytest.mark.parametrize("name", ["pgd-at", "trades", "standard"])
     def test_folded_network_computes_the_same(
         self, name: str, digits_recipe: Recipe, few: Splits, runs: dict[str, TrainingRun]
     ) -> None:
@@ -149,8 +153,9 @@ class TestPlain:
         assert runs["pgd-at"].checkpoint.history[0].clean_loss is None
         assert runs["standard"].checkpoint.history[0].robust_loss is None
 
-    def test_export(self, runs: dict[str, TrainingRun], tmp_path: Path) -> None:
-        bundle = export(runs["pgd-at"].path, tmp_path / "bundle", ExportRequest(lambdas=(0.5,)))
+    @pytest.mark.parametrize("name", ["pgd-at", "trades"])
+    def test_export(self, name: str, runs: dict[str, TrainingRun], tmp_path: Path) -> None:
+        bundle = export(runs[name].path, tmp_path / "bundle", ExportRequest(lambdas=(0.5,)))
         assert bundle.manifest.density == 1
 
 

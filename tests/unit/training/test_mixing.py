@@ -31,6 +31,7 @@ OPTIONS = {
     "resample": (*DENSE, *BOTH, "condition.noise=resample", "train.balance=sampler"),
     "oat": (*OAT, *BOTH),
     "pgd-at": (*DENSE, *BOTH, "method=pgd-at", "train.balance=weights"),
+    "trades": (*DENSE, *BOTH, "method=trades", "train.balance=weights", "train.label_smoothing=0.1"),
     "standard": (*DENSE, *BOTH, "method=standard"),
 }
 
