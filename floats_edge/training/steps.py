@@ -115,6 +115,9 @@ class Step(Protocol):
         """The network as served at ``lam``, valid until the next call or update; its parameters need no gradient."""
         ...
 
+    def copy(self) -> None:
+        """Make anew what is a copy of the network, after its layers changed their shapes."""
+
 
 class Folded:
     """A FLOAT or plain network in training, and its folded copy.
@@ -133,11 +136,16 @@ class Folded:
         self.workers = workers
         self.rule: Rule = recipe.condition.rule
         self.noise_seed = recipe.condition.noise_seed
+        self.compiled = recipe.train.compile
+        if self.compiled and workers.size == 1:  # BatchNorm over several workers would split its graph at every layer
+            self.network.compile()
+        self.copy()
+
+    def copy(self) -> None:
         self.folded = unfilled(self.network, self.layers)
-        if recipe.train.compile:
+        if self.compiled:
+            torch.compiler.reset()  # what was compiled for other shapes counts towards its limit
             self.folded.compile()
-            if workers.size == 1:  # BatchNorm over several workers would split its graph at every layer
-                self.network.compile()
 
     @torch.no_grad()
     def at(self, lam: float) -> Network:
@@ -326,6 +334,9 @@ class OatStep:
 
     def at(self, lam: float) -> Network:
         return _served(self.network, lambda batch: self.network(batch, lam))
+
+    def copy(self) -> None:
+        """Nothing to do: what is attacked is the network itself."""
 
     def _choose(self, count: int, zeros: int, generator: torch.Generator) -> Tensor:
         """Positions in ``lambdas``, those of 0 first: int64 ``[count]``."""

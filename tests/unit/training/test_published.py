@@ -8,8 +8,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from fixtures.training import DENSE, trainer
-from fixtures.two_workers import float64_by_default
+from fixtures.training import DENSE, float64_by_default, trainer
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
