@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from floats_edge.artifacts.bundle import Bundle
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from floats_edge.deploy.lambda_graph import Network
     from floats_edge.recipe import Recipe
     from floats_edge.training.loop import Observer
+
+settings.register_profile("any machine", deadline=None)  # how long an example takes is no property of the program
+settings.load_profile("any machine")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FAKE_GPU = Path(__file__).parent / "fixtures" / "fake_gpu"

@@ -92,7 +92,7 @@ def test_n_fgsm_steps_from_wide_noise_and_is_not_projected(
     torch.testing.assert_close(n_fgsm(linear, images, labels, seeded(3), EPSILON, EPSILON), attacked)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(epsilon=st.floats(1e-3, 1), kind=st.sampled_from(["pgd", "fgsm-rs"]), seed=st.integers(0, 100))
 def test_stays_in_the_ball_and_among_images(epsilon: float, kind: str, seed: int) -> None:
     images = (torch.rand(4, 1, 5, 5, generator=seeded(seed)) * 1.4 - 0.2).clamp(0, 1)

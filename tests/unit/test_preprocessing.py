@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
@@ -37,7 +37,6 @@ def noise(height: int, width: int, *channels: int) -> np.ndarray:
 class TestSizes:
     sides = st.integers(1, 3000)
 
-    @settings(deadline=None)
     @given(sides, sides, st.integers(1, 300), st.integers(1, 300), st.integers(0, 40))
     def test_short_side_covers_as_little_as_it_can(self, h: int, w: int, down: int, across: int, more: int) -> None:
         box = (down + more, across + more)
@@ -52,7 +51,6 @@ class TestSizes:
             assert 0 <= first <= have - want
             assert abs(first - (have - want - first)) <= 1
 
-    @settings(deadline=None)
     @given(sides, sides, st.integers(1, 300), st.integers(0, 40))
     def test_short_side_is_torchvision_s(self, h: int, w: int, size: int, more: int) -> None:
         from torchvision.transforms.v2.functional._geometry import (
@@ -64,7 +62,6 @@ class TestSizes:
         assert list(scaled) == _compute_resized_output_size((h, w), [size + more])
         assert crop_offset(scaled, (size, size)) == _center_crop_compute_crop_anchor(size, size, *scaled)
 
-    @settings(deadline=None)
     @given(sides, sides, st.integers(1, 300), st.integers(1, 300))
     def test_pad_fits_as_largely_as_it_can(self, h: int, w: int, down: int, across: int) -> None:
         scaled = scaled_size((h, w), chosen(size=[down, across], resize="pad"))

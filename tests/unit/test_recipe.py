@@ -39,7 +39,7 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
     assert load_recipe(str(file)) == recipe
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     epsilon=st.floats(1e-6, 1),
     density=st.floats(1e-6, 1),

@@ -59,7 +59,7 @@ class TestFileName:
         with pytest.raises(ValidationError):
             self.names.validate_python(name)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.text(alphabet="a./\\", max_size=8))
     def test_what_is_accepted_stays_inside(self, name: str) -> None:
         try:

@@ -55,7 +55,7 @@ def assert_equal(first: AffineLayer, second: AffineLayer) -> None:
     assert first.theta.shape == second.theta.shape
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     shape=st.lists(st.integers(1, 7), min_size=2, max_size=4).map(tuple), density=st.sampled_from([0.0, 0.2, 0.9, 1])
 )

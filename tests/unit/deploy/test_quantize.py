@@ -2,7 +2,7 @@ import numpy as np
 import onnx
 import pytest
 from fixtures.tiny_bundle import affine_layers, images, network, ranges
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
@@ -25,7 +25,6 @@ def random_layer(seed: int, rule: Rule) -> dict[str, AffineLayer]:
 # Weights
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), lam=st.floats(0, 1), rule=st.sampled_from(["interpolate", "paper"]))
 def test_the_scales_fit_at_every_lambda(seed, lam, rule):
     layers = random_layer(seed, rule)

@@ -6,7 +6,7 @@ import fixtures.tiny_bundle as tiny
 import numpy as np
 import pytest
 from fixtures.tiny_bundle import build_engines, write_bundle
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from floats_edge.deploy.engine_request import EngineOptions
@@ -23,7 +23,6 @@ OLD = (
 )
 
 
-@settings(deadline=None)  # the first example imports torch
 @given(st.integers(1, 3), st.integers(1, 12), st.sampled_from([(), (3, 3), (1, 1)]), st.integers(0, 2**32 - 1))
 def test_it_agrees_with_the_masks_of_training(out, channels, kernel, seed):
     torch = pytest.importorskip("torch")

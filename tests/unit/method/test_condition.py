@@ -74,7 +74,7 @@ def test_a_conditioned_network_trains_as_the_network_did() -> None:
     assert torch.equal(conditioned_layers(network)["stem"].norm.clean.running_mean, alone.stem_norm.running_mean)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 2**31), st.sampled_from([0.0, 1.0]))
 def test_an_end_of_the_knob_is_what_it_folds_into(seed: int, lam: float) -> None:
     network, knob = trained(seed)

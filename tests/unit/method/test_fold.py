@@ -68,7 +68,7 @@ def assert_folds(network: nn.Module, knob: Knob, lam: float, rule: Rule) -> None
     assert ((got - wanted).abs().max() / (wanted.max() - wanted.min())).item() < 1e-5
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=SEEDS)
 @pytest.mark.parametrize("rule", ["interpolate", "paper"])
 @pytest.mark.parametrize("lam", [0.0, 1.0])
@@ -77,14 +77,14 @@ def test_folded_network_computes_the_same_at_both_ends(name: str, seed: int, rul
     assert_folds(*network_of(seed, name), lam, rule)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=SEEDS, lam=st.floats(0, 1))
 @NAMES
 def test_by_the_papers_rule_it_computes_the_same_in_between(name: str, seed: int, lam: float) -> None:
     assert_folds(*network_of(seed, name), lam, "paper")
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=SEEDS, lam=st.sampled_from([0.0, 1.0]) | st.floats(0, 1))
 @pytest.mark.parametrize("rule", ["interpolate", "paper"])
 @NAMES
@@ -120,7 +120,7 @@ def test_a_layers_position_is_the_index_of_its_noise(name: str) -> None:
         np.testing.assert_array_equal(layer.noise.numpy(), wanted)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=SEEDS, lam=st.floats(0, 1))
 def test_interpolation_is_the_straight_line_between_the_ends(seed: int, lam: float) -> None:
     layers = layers_of(seed)
@@ -130,7 +130,7 @@ def test_interpolation_is_the_straight_line_between_the_ends(seed: int, lam: flo
         torch.testing.assert_close(weight.double(), wanted, rtol=1e-5, atol=1e-5)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=SEEDS, lam=st.floats(0, 1))
 @pytest.mark.parametrize("rule", ["interpolate", "paper"])
 def test_no_weight_is_larger_than_at_an_end(seed: int, lam: float, rule: Rule) -> None:

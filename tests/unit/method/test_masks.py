@@ -36,7 +36,7 @@ network_shapes = st.lists(convolution | classifier, min_size=1, max_size=12).map
 
 
 class TestLayerCounts:
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(shapes=network_shapes, density=st.floats(0.01, 1))
     @pytest.mark.parametrize("rule", ["erk", "uniform"])
     def test_sum_is_exact_and_no_layer_overflows(self, rule: str, shapes: Shapes, density: float) -> None:
@@ -48,7 +48,7 @@ class TestLayerCounts:
         assert sum(counts.values()) == round(density * total)
         assert all(1 <= counts[name] <= math.prod(shape) for name, shape in shapes.items())
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(shapes=network_shapes, density=st.floats(0.01, 1))
     def test_erk_is_in_proportion_to_the_sum_of_dimensions(self, shapes: Shapes, density: float) -> None:
         """Over the layers that are not dense, up to the rounding to whole weights."""

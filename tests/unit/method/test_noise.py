@@ -45,7 +45,7 @@ def test_reference_gives_the_published_vector() -> None:
     ]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**63 - 1),
     layer=st.integers(0, 100),

@@ -37,7 +37,7 @@ def test_groups_and_back() -> None:
 
 
 @given(SHAPES, st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_random_mask_keeps_two_of_every_four(shape: tuple[int, ...], seed: int) -> None:
     mask = random_mask(shape, torch.Generator().manual_seed(seed))
     assert mask.shape == shape
@@ -57,7 +57,7 @@ def test_layers_that_do_not_divide_stay_dense() -> None:
 
 
 @given(SHAPES, st.integers(0, 99), st.floats(0, 0.9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_swaps_keep_the_pattern(shape: tuple[int, ...], seed: int, fraction: float) -> None:
     before = layer(shape, seed)
     moved = swap_within_groups({"x": before}, fraction)

@@ -67,7 +67,7 @@ def test_every_graph_of_ours_passes(mode: str, precision: str) -> None:
     check_sizes(read_parts(graph_bytes(0.3 if mode in ("fixed", "bank") else None, precision, mode)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_damage_is_told_as_such_whatever_it_is(data: st.DataObject) -> None:
     """Bytes changed, taken out and doubled anywhere: refused, or a graph that is allowed; no other exception."""

@@ -41,7 +41,7 @@ def by_rule(digits_run: TrainingRun) -> dict[Rule, Layers]:
     return {rule: {name: layer.numpy() for name, layer in fold(trained, rule).items()} for rule in rules}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(lams=st.lists(st.sampled_from([0.0, 1.0]) | st.floats(0, 1), min_size=1, max_size=3))
 @pytest.mark.parametrize("rule", ["interpolate", "paper"])
 def test_equals_the_fold_at_every_lambda_in_any_order(

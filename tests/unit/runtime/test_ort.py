@@ -44,7 +44,7 @@ def test_equals_the_trained_network(
             assert np.abs(logits - wanted).max() / np.ptp(wanted) < TOLERANCE[precision]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(lam=st.floats(0, 1))
 def test_bound_serves_any_lambda(
     bundles: Callable[..., Bundle], digits_run: TrainingRun, images: Images, lam: float
