@@ -1,0 +1,170 @@
+"""Evaluation on CUDA, and every backend by mode and precision: what it computes, how fast, and at which cost."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpu_check.small import SMALL, write_images
+from gpu_check.told import Told, attempt, tensorrt_row
+
+if TYPE_CHECKING:
+    from floats_edge.artifacts.bundle import Bundle
+    from floats_edge.artifacts.records import Profile
+
+QUICK = (
+    ("fixed", "fp32"), ("bound", "fp32"), ("fixed", "fp16"), ("bound", "fp16"), ("fixed", "int8"), ("bound", "int8"),
+    ("bank", "fp16"), ("input", "fp16"), ("refit", "fp16"),
+)  # fmt: skip
+EVERY = tuple(
+    (mode, precision)
+    for mode in ("fixed", "bank", "bound", "input", "refit")
+    for precision in ("fp32", "fp16", "bf16", "int8")
+    if (mode, precision) != ("refit", "int8")  # there is no such thing
+)
+LAMBDAS: dict[str, Any] = {"fixed": (0.3,), "bank": (0.0, 0.5, 1.0)}
+LOGITS = 1e-4
+"""Of the range of the logits: what CUDA and the CPU may differ by in IEEE float32."""
+MORE_IMAGES = 2.0
+"""Percentage points by which accuracy on CUDA and the CPU may differ, as random starts of the attack do."""
+
+
+def engines(told: Told, quick: bool) -> None:
+    """Evaluation on CUDA against the CPU; every backend by mode and precision: what it computes, and how fast."""
+    import floats_edge as fe
+    from floats_edge.profiling.isolation import run_isolated
+    from floats_edge.runtime.backends import BACKENDS, unavailable_reason
+
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        images = write_images(place / "images")
+        told.doing("training the network to export, on the CPU")
+        run = fe.train("quickstart", place / "run", options=SMALL, data=images)
+        told.doing("evaluation")
+        evaluation(told, run.path, images)
+        base = fe.export(run.path, place / "bound-fp32", fe.ExportRequest("runtime", "fp32"), data=images)
+        reasons = {name: run_isolated(unavailable_reason, name) for name in BACKENDS if name != "ort-cpu"}
+        for backend in (backend for backend, reason in reasons.items() if reason):
+            told.find(backend, "skipped", reasons[backend] or "")
+        here = [backend for backend, reason in reasons.items() if reason is None]
+        if not here:
+            told.find(
+                "engines", "skipped", "no backend of a GPU runs here: one bundle on ort-cpu shows what is measured"
+            )
+        chosen = (QUICK if quick else EVERY) if here else (("bound", "fp32"),)
+        for mode, precision in chosen:
+            folder = place / f"{mode}-{precision}-engine"
+            bundle = exported(told, base, folder, mode, precision, "trt" in here, images)
+            if bundle is not None:
+                prove(told, bundle, here or ["ort-cpu"], images, 0.5 if quick else 3.0)
+
+
+def evaluation(told: Told, run: Path, images: Path) -> None:
+    """A trained network in PyTorch on CUDA: its logits, and its accuracy, against the CPU's."""
+    import numpy as np
+    import torch
+
+    import floats_edge as fe
+    from floats_edge.artifacts.checkpoint import open_run
+    from floats_edge.float32 import float32_as
+    from floats_edge.runtime.torch import run_predictor
+
+    if not torch.cuda.is_available():
+        told.find("evaluation on CUDA", "skipped", f"PyTorch {torch.__version__} finds no CUDA device")
+        return
+
+    def apart() -> float:
+        some = np.random.default_rng(0).random((64, 1, 16, 16), np.float32)
+        found = []
+        with float32_as("ieee"):
+            for device in ("cuda", "cpu"):
+                predictor = run_predictor(open_run(run), device)
+                predictor.set_lambda(0.5)
+                found.append(predictor.predict(some))
+        return float(np.abs(found[0] - found[1]).max() / np.ptp(found[1]))
+
+    def points() -> float:
+        cuda, cpu = (fe.evaluate(run, fe.EvaluateRequest(device=device), images).results for device in ("cuda", "cpu"))
+        pairs = [
+            (getattr(a, kind), getattr(b, kind)) for a, b in zip(cuda, cpu, strict=True) for kind in ("clean", "robust")
+        ]
+        return max(abs(one.percent - other.percent) for one, other in pairs)
+
+    for what, work, most, unit, n, how in (
+        ("logits on CUDA against the CPU", apart, LOGITS, "of their range", 64, "lambda 0.5, IEEE float32"),
+        ("accuracy on CUDA against the CPU", points, MORE_IMAGES, "points", 200, "clean and PGD-5 at 5 lambdas"),
+    ):
+        value = attempt(told, what, "training", work)
+        if value is not None:
+            why = f"largest difference, at most {most:g}; {how}"
+            told.find(what, "passed" if value <= most else "failed", why, value, unit, n, "training")
+
+
+def exported(
+    told: Told, base: "Bundle", folder: Path, mode: str, precision: Any, trt: bool, images: Path
+) -> "Bundle | None":
+    """A bundle with an engine where TensorRT is here; without one if it cannot be built."""
+    import floats_edge as fe
+
+    switch: Any = mode if mode in ("input", "refit") else "bound"
+    request = fe.ExportRequest(LAMBDAS.get(mode, "runtime"), precision, trt=trt, switch=switch)
+    name = f"{mode} {precision}"
+    bundle = attempt(told, f"{name}: export{' with an engine' * trt}", tensorrt_row() if trt else None,
+                     lambda: fe.export(base.path, folder, request, images))  # fmt: skip
+    if bundle is None and trt:
+        return exported(told, base, folder, mode, precision, False, images)
+    return bundle
+
+
+def prove(told: Told, bundle: "Bundle", backends: Sequence[str], images: Path, seconds: float) -> None:
+    """Golden outputs, parity, attacks, and a profile of a bundle on each backend."""
+    import floats_edge as fe
+    from floats_edge.deploy.verify import verify
+    from floats_edge.profiling.bench import Timing
+    from floats_edge.profiling.isolation import run_isolated
+    from floats_edge.runtime.backends import unavailable_reason
+
+    name = f"{bundle.manifest.lam.mode} {bundle.manifest.precision}"
+    for backend in backends:
+        what, path = f"{name} on {backend}", _row(backend)
+        reason = run_isolated(unavailable_reason, backend, bundle)
+        if reason is not None:
+            told.find(what, "skipped", reason)
+            continue
+        request = fe.VerifyRequest(backend, images=50, queries=20)
+        found = attempt(told, f"{what}: verify", path, lambda: run_isolated(verify, bundle.path, request, images))  # noqa: B023
+        if found is not None:
+            error = max((parity.max_error for parity in found.parity), default=None)
+            why = " ".join(found.problems) or (
+                f"golden outputs at {len(found.golden_lambdas)} lambdas; largest difference of logits from the float "
+                f"twin; accuracy of 50 images, clean, under PGD and Square; {found.library}"
+            )
+            told.find(f"{what}: verify", "failed" if found.problems else "passed", why, error, "of the logits' range",
+                      found.parity[0].images if found.parity else None, path)  # fmt: skip
+        timing = Timing(warmup_s=seconds / 3, duration_s=seconds)
+        measured = fe.ProfileRequest((backend,), (1, 32), timing=timing)
+        profile = attempt(told, f"{what}: profile", path, lambda: fe.profile(bundle.path, measured))  # noqa: B023
+        if profile is not None:
+            told.line("records", profile.model_dump(mode="json"))
+            _figures(told, what, profile, path)
+
+
+def _row(backend: str) -> str | None:
+    return {"ort-cuda": "ort-cuda", "trt": tensorrt_row()}.get(backend)
+
+
+def _figures(told: Told, name: str, profile: "Profile", path: str | None) -> None:
+    """The figures of a profile that a reader looks for first; its record has all."""
+    for run in profile.runs:
+        what = f"{name}, batch {run.batch}"
+        why = "; ".join([f"lambda {run.lam:g}", run.includes, *run.marks])
+        told.find(f"{what}: latency, p50", "measured", why, run.latency_ms.p50, "ms", run.latency_ms.n, path)
+        told.find(f"{what}: images/s", "measured", why, run.throughput, "images/s", run.latency_ms.n, path)
+        if run.set_lambda_ms is not None:
+            told.find(f"{what}: change of lambda, p50", "measured", "one switch", run.set_lambda_ms.p50, "ms",
+                      run.set_lambda_ms.n, path)  # fmt: skip
+        energy = run.energy["energy per inference"]
+        told.find(f"{what}: energy per inference", "unknown" if energy.value is None else "measured", energy.source,
+                  energy.value, energy.unit, path=path)  # fmt: skip
+    for what, reason in profile.skipped.items():
+        told.find(f"{name}: {what}", "skipped", reason)
