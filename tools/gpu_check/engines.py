@@ -1,7 +1,6 @@
 """Evaluation on CUDA, and every backend by mode and precision: what it computes, how fast, and at which cost."""
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,8 @@ from gpu_check.told import Told, attempt, tensorrt_row
 if TYPE_CHECKING:
     from floats_edge.artifacts.bundle import Bundle
     from floats_edge.artifacts.records import Profile
+    from floats_edge.artifacts.verification import Verification
+    from floats_edge.profiling.bench import Timing
 
 QUICK = (
     ("fixed", "fp32"), ("bound", "fp32"), ("fixed", "fp16"), ("bound", "fp16"), ("fixed", "int8"), ("bound", "int8"),
@@ -32,6 +33,7 @@ MORE_IMAGES = 2.0
 def engines(told: Told, quick: bool) -> None:
     """Evaluation on CUDA against the CPU; every backend by mode and precision: what it computes, and how fast."""
     import floats_edge as fe
+    from floats_edge.profiling.bench import Timing
     from floats_edge.profiling.isolation import run_isolated
     from floats_edge.runtime.backends import BACKENDS, unavailable_reason
 
@@ -51,12 +53,13 @@ def engines(told: Told, quick: bool) -> None:
             told.find(
                 "engines", "skipped", "no backend of a GPU runs here: one bundle on ort-cpu shows what is measured"
             )
-        chosen = (QUICK if quick else EVERY) if here else (("bound", "fp32"),)
-        for mode, precision in chosen:
+            prove(told, base, "ort-cpu", images, Timing(0.1, 0.3), (1,))
+        timing = Timing(0.2, 0.5) if quick else Timing()
+        for mode, precision in (QUICK if quick else EVERY) if here else ():
             folder = place / f"{mode}-{precision}-engine"
             bundle = exported(told, base, folder, mode, precision, "trt" in here, images)
-            if bundle is not None:
-                prove(told, bundle, here or ["ort-cpu"], images, 0.5 if quick else 3.0)
+            for backend in here if bundle else ():
+                prove(told, bundle, backend, images, timing, (1, 32))
 
 
 def evaluation(told: Told, run: Path, images: Path) -> None:
@@ -116,41 +119,40 @@ def exported(
     return bundle
 
 
-def prove(told: Told, bundle: "Bundle", backends: Sequence[str], images: Path, seconds: float) -> None:
-    """Golden outputs, parity, attacks, and a profile of a bundle on each backend."""
+def prove(told: Told, bundle: "Bundle", backend: str, images: Path, timing: "Timing", batches: tuple[int, ...]) -> None:
+    """Golden outputs, parity, attacks, and a profile of a bundle on a backend."""
     import floats_edge as fe
-    from floats_edge.deploy.verify import verify
-    from floats_edge.profiling.bench import Timing
     from floats_edge.profiling.isolation import run_isolated
     from floats_edge.runtime.backends import unavailable_reason
 
-    name = f"{bundle.manifest.lam.mode} {bundle.manifest.precision}"
-    for backend in backends:
-        what, path = f"{name} on {backend}", _row(backend)
-        reason = run_isolated(unavailable_reason, backend, bundle)
-        if reason is not None:
-            told.find(what, "skipped", reason)
-            continue
-        request = fe.VerifyRequest(backend, images=50, queries=20)
-        found = attempt(told, f"{what}: verify", path, lambda: run_isolated(verify, bundle.path, request, images))  # noqa: B023
-        if found is not None:
-            error = max((parity.max_error for parity in found.parity), default=None)
-            why = " ".join(found.problems) or (
-                f"golden outputs at {len(found.golden_lambdas)} lambdas; largest difference of logits from the float "
-                f"twin; accuracy of 50 images, clean, under PGD and Square; {found.library}"
-            )
-            told.find(f"{what}: verify", "failed" if found.problems else "passed", why, error, "of the logits' range",
-                      found.parity[0].images if found.parity else None, path)  # fmt: skip
-        timing = Timing(warmup_s=seconds / 3, duration_s=seconds)
-        measured = fe.ProfileRequest((backend,), (1, 32), timing=timing)
-        profile = attempt(told, f"{what}: profile", path, lambda: fe.profile(bundle.path, measured))  # noqa: B023
-        if profile is not None:
-            told.line("records", profile.model_dump(mode="json"))
-            _figures(told, what, profile, path)
+    what = f"{bundle.manifest.lam.mode} {bundle.manifest.precision} on {backend}"
+    path = {"ort-cuda": "ort-cuda", "trt": tensorrt_row()}.get(backend)
+    reason = run_isolated(unavailable_reason, backend, bundle)
+    if reason is not None:
+        told.find(what, "skipped", reason)
+        return
+    found = attempt(told, f"{what}: verify", path, lambda: run_isolated(verified, bundle.path, backend, images))
+    if found is not None:
+        error = max((parity.max_error for parity in found.parity), default=None)
+        why = " ".join(found.problems) or (
+            f"golden outputs at {len(found.golden_lambdas)} lambdas; largest difference of logits from the float twin; "
+            f"accuracy of {found.images} images, clean, under PGD and Square; {found.library}"
+        )
+        count = found.parity[0].images if found.parity else None
+        verdict = "failed" if found.problems else "passed"
+        told.find(f"{what}: verify", verdict, why, error, "of the logits' range", count, path)
+    request = fe.ProfileRequest((backend,), batches, timing=timing)
+    profile = attempt(told, f"{what}: profile", path, lambda: fe.profile(bundle.path, request))
+    if profile is not None:
+        told.line("records", profile.model_dump(mode="json"))
+        _figures(told, what, profile, path)
 
 
-def _row(backend: str) -> str | None:
-    return {"ort-cuda": "ort-cuda", "trt": tensorrt_row()}.get(backend)
+def verified(bundle: Path, backend: str, images: Path) -> "Verification":
+    """The proof of a bundle on a backend, for a process of its own."""
+    import floats_edge as fe
+
+    return fe.verify(bundle, fe.VerifyRequest(backend, images=50, queries=20), images)
 
 
 def _figures(told: Told, name: str, profile: "Profile", path: str | None) -> None:
@@ -165,6 +167,6 @@ def _figures(told: Told, name: str, profile: "Profile", path: str | None) -> Non
                       run.set_lambda_ms.n, path)  # fmt: skip
         energy = run.energy["energy per inference"]
         told.find(f"{what}: energy per inference", "unknown" if energy.value is None else "measured", energy.source,
-                  energy.value, energy.unit, path=path)  # fmt: skip
+                  energy.value, energy.unit, path="sensors")  # fmt: skip
     for what, reason in profile.skipped.items():
         told.find(f"{name}: {what}", "skipped", reason)

@@ -58,8 +58,8 @@ def speed(told: Told, quick: bool, device: str = "cuda", benches: Sequence[Bench
 
     if device == "cuda":
         need_cuda()
-    for bench in benches or (QUICK if quick else EVERY):
-        for way, options in WAYS.items():
+    for way, options in WAYS.items():
+        for bench in benches or (QUICK if quick else EVERY):
             what = f"{bench.name}, {way}"
             rounds = 10 if quick else 40
             pace = attempt(told, what, "training", lambda: run_isolated(measured, bench, options, device, rounds))  # noqa: B023

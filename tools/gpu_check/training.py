@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_check.small import SMALL, TRAINING, write_images
-from gpu_check.told import Told, Verdict, attempt, need_cuda
+from gpu_check.told import Told, attempt, need_cuda
 
 
 class _Losses:
@@ -62,11 +62,22 @@ FIRST, LATER = 1e-3, 0.1
 takes signs of gradients, which rounding turns over near zero, and every step builds on the one before."""
 
 
+WAYS = {
+    "TF32": (("train.float32=tf32",), LATER),
+    "amp bf16": (("train.amp=bf16",), LATER),
+    "amp fp16": (("train.amp=fp16",), LATER),
+    "compiled": (("train.float32=ieee", "train.compile=true"), FIRST),
+    "compiled, amp bf16": (("train.amp=bf16", "train.compile=true"), LATER),
+}
+"""Options of a training, and what the loss of its first step may be apart."""
+
+
 def training(told: Told, quick: bool, device: str = "cuda") -> None:
     """Losses on CUDA against those of the CPU, and every way of computing on CUDA against IEEE float32 there."""
     from floats_edge.profiling.isolation import run_isolated
 
-    on = need_cuda() if device == "cuda" else "CPU, to try this part out"
+    del quick
+    on = need_cuda() if device == "cuda" else device
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         images = write_images(place / "images")
@@ -74,7 +85,7 @@ def training(told: Told, quick: bool, device: str = "cuda") -> None:
         def losses(name: str, *options: str, on: str = device, how: Any = trained) -> tuple[list[float], bytes] | None:
             folder = place / name.replace(" ", "-")
             work = lambda: run_isolated(how, folder, images, on, options)  # noqa: E731
-            return attempt(told, f"training, {name}", "training", work)
+            return attempt(told, f"training, {name}", None if on == "cpu" else "training", work)
 
         ieee = "train.float32=ieee"
         cpu = losses("on the CPU", on="cpu", how=trained_alike)
@@ -82,22 +93,15 @@ def training(told: Told, quick: bool, device: str = "cuda") -> None:
         if cpu and same:
             _compare(told, f"IEEE float32 on {on} against the CPU", same[0], cpu[0], FIRST)
         plain = losses("IEEE float32", ieee)
-        ways = {
-            "TF32": ("train.float32=tf32",),
-            "amp bf16": ("train.amp=bf16",),
-            "amp fp16": ("train.amp=fp16",),
-            "compiled": (ieee, "train.compile=true"),
-            **({} if quick else {"compiled, amp bf16": ("train.amp=bf16", "train.compile=true")}),
-        }
-        for name, options in ways.items():
-            if plain and (found := losses(name, *options)):
-                first = FIRST if name == "compiled" else LATER
-                _compare(told, f"{name} against IEEE float32, on {on}", found[0], plain[0], first)
         runs = [losses(f"deterministic {number}", "train.deterministic=true") for number in (1, 2)]
         if all(runs):
-            verdict: Verdict = "passed" if runs[0] == runs[1] else "failed"
-            told.find(f"deterministic, twice on {on}", verdict, f"same losses and weights, bit for bit; {TRAINING}",
-                      path="training")  # fmt: skip
+            why = f"same losses and weights, bit for bit; {TRAINING}"
+            told.find(
+                f"deterministic, twice on {on}", "passed" if runs[0] == runs[1] else "failed", why, path="training"
+            )
+        for name, (options, first) in WAYS.items():
+            if plain and (found := losses(name, *options)):
+                _compare(told, f"{name} against IEEE float32, on {on}", found[0], plain[0], first)
         _workers(told, place, images)
 
 
