@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpu_check.small import SMALL, write_images
-from gpu_check.told import Told, attempt, tensorrt_row
+from gpu_check.told import CannotRunError, Told, attempt, need_cuda, tensorrt_row
 
 if TYPE_CHECKING:
     from floats_edge.artifacts.bundle import Bundle
@@ -65,15 +65,16 @@ def engines(told: Told, quick: bool) -> None:
 def evaluation(told: Told, run: Path, images: Path) -> None:
     """A trained network in PyTorch on CUDA: its logits, and its accuracy, against the CPU's."""
     import numpy as np
-    import torch
 
     import floats_edge as fe
     from floats_edge.artifacts.checkpoint import open_run
     from floats_edge.float32 import float32_as
     from floats_edge.runtime.torch import run_predictor
 
-    if not torch.cuda.is_available():
-        told.find("evaluation on CUDA", "skipped", f"PyTorch {torch.__version__} finds no CUDA device")
+    try:
+        need_cuda()
+    except CannotRunError as reason:
+        told.find("evaluation on CUDA", "skipped", str(reason))
         return
 
     def apart() -> float:

@@ -40,7 +40,7 @@ def machine(told: Told, quick: bool) -> None:
 
 
 def _doctors(finding: "Finding") -> str:
-    return f"{finding.state}. Remedy: {finding.remedy}" if finding.remedy else finding.state
+    return f"{finding.state.rstrip('.')}. Remedy: {finding.remedy}" if finding.remedy else finding.state
 
 
 def _condition(told: Told, name: str, condition: "Reading | str") -> None:

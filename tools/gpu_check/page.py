@@ -67,7 +67,7 @@ def _sections(result: dict[str, Any]) -> list[Section]:
 
 
 def _table(part: dict[str, Any]) -> Table:
-    """The findings of a part; what was skipped for one reason is one row."""
+    """The findings of a part, failures first; what was skipped for one reason is one row."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for finding in part["findings"]:
         value = UNKNOWN if finding["value"] is None else f"{number(finding['value'])} {finding['unit']}"
@@ -80,7 +80,8 @@ def _table(part: dict[str, Any]) -> Table:
         else:
             rows[(*key, finding["what"])] = [finding["what"]]
     columns = ("", "what", "figure", "n", "conditions, tolerance, or reason")
-    cells = [(key[0], _several(names), *key[1:4]) for key, names in rows.items()]
+    failed_first = sorted(rows.items(), key=lambda row: row[0][0] != "failed")
+    cells = [(key[0], _several(names), *key[1:4]) for key, names in failed_first]
     return make_table(part["title"], columns, cells, ("figure", "n"))
 
 

@@ -1,5 +1,6 @@
 """What a part tells of what it found, and of why it could not look."""
 
+import ctypes
 import json
 import math
 from collections.abc import Callable
@@ -65,6 +66,10 @@ def attempt(told: Told, what: str, path: str | None, work: Callable[[], Any]) ->
 
 def need_cuda() -> str:
     """PyTorch's first CUDA device."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError as error:  # known long before PyTorch is imported
+        raise CannotRunError(f"there is no NVIDIA driver: {error}") from None
     import torch
 
     if not torch.cuda.is_available():
