@@ -87,9 +87,9 @@ def gpu_command(package: Path = Path(__file__).parents[1]) -> str | None:
     """Which command shows what works on a GPU: in a checkout around ``package``, or where there is a card."""
     command = package.parent / "tools" / "gpu"
     if command.is_file():
-        return f"What works on a GPU, how fast, and what does not and why: {command} --quick"
+        return f"{command} --quick tells what works on a GPU, how fast it is, and what does not work and why."
     if _gpu().remedy is None:
-        return "What works on this GPU, how fast, and what does not and why: tools/gpu --quick, in a checkout"
+        return "tools/gpu --quick, in a checkout, tells what works on this GPU, how fast it is, and what does not work and why."
     return None
 
 

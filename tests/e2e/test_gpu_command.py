@@ -197,6 +197,7 @@ def record(*findings: dict, card: str | None = "NVIDIA H100, sm_90") -> dict:
         "python": "3.12.1",
         "commit": None,
         "wheels": None,
+        "missing": [],
         "card": card,
         "seconds": 1.0,
         "incomplete": None,
@@ -248,6 +249,15 @@ def test_readme_stays_without_a_card_and_a_record_of_another_version_is_refused(
         file.write_text(json.dumps(record(finding("a", "passed", "training")) | changes))
         assert update_readme(readme, file) == code
         assert readme.read_text() == "<!-- gpu: training -->never<!-- /gpu -->"
+
+
+def test_a_bare_python_names_all_that_is_missing_and_goes_on(tmp_path):
+    bare = [sys.executable, "-I", "-S", COMMAND, "--quick", "--out", tmp_path]
+    done = subprocess.run(bare, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Not installed: click, jinja2, numpy, onnx," in done.stdout
+    assert "No page: No module named" in done.stdout
+    assert {"torch", "pytest"} <= set(json.loads((tmp_path / "gpu.json").read_text())["missing"])
 
 
 def test_wheels_are_unpacked_for_the_run_alone(tmp_path):

@@ -58,6 +58,8 @@ def _sections(result: dict[str, Any]) -> list[Section]:
         for part in result["parts"]
     ]
     notes = [f"Wheels: {result['wheels']}."] if result["wheels"] else []
+    if result["missing"]:
+        notes.append(f"Not installed: {', '.join(result['missing'])}.")
     if result["incomplete"]:
         notes.append(f"This is not all: {result['incomplete']}.")
     parts = [Section("What ran", (make_table("Parts", columns, rows, columns[2:7], notes=notes),))]
