@@ -85,12 +85,11 @@ def doctor() -> None:
 
 def gpu_command(package: Path = Path(__file__).parents[1]) -> str | None:
     """Which command shows what works on a GPU: in a checkout around ``package``, or where there is a card."""
+    tells = "tells what works on a GPU, how fast it is, and what does not work and why."
     command = package.parent / "tools" / "gpu"
     if command.is_file():
-        return f"{command} --quick tells what works on a GPU, how fast it is, and what does not work and why."
-    if _gpu().remedy is None:
-        return "tools/gpu --quick, in a checkout, tells what works on this GPU, how fast it is, and what does not work and why."
-    return None
+        return f"{command} --quick {tells}"
+    return f"tools/gpu --quick, in a checkout, {tells}" if _gpu().remedy is None else None
 
 
 def installed() -> list[Finding]:

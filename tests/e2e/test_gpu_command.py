@@ -251,13 +251,17 @@ def test_readme_stays_without_a_card_and_a_record_of_another_version_is_refused(
         assert readme.read_text() == "<!-- gpu: training -->never<!-- /gpu -->"
 
 
-def test_a_bare_python_names_all_that_is_missing_and_goes_on(tmp_path):
-    bare = [sys.executable, "-I", "-S", COMMAND, "--quick", "--out", tmp_path]
+def test_a_bare_python_names_all_that_is_missing_and_goes_on(tmp_path, monkeypatch):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    bare = [tmp_path / "bare" / "bin" / "python", COMMAND, "--quick", "--out", tmp_path]
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     done = subprocess.run(bare, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Not installed: click, jinja2, numpy, onnx," in done.stdout
     assert "No page: No module named" in done.stdout
-    assert {"torch", "pytest"} <= set(json.loads((tmp_path / "gpu.json").read_text())["missing"])
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    assert {"torch", "pytest"} <= set(result["missing"])
+    assert all("tools/gpu --wheels DIR" in part["reason"] for part in result["parts"])
 
 
 def test_wheels_are_unpacked_for_the_run_alone(tmp_path):
