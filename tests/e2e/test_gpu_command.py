@@ -79,6 +79,16 @@ time.sleep(1000)
     assert parts["next"]["state"] == "ran"
 
 
+def test_what_a_part_found_is_written_before_the_next_one_starts(run):
+    reads = """
+from pathlib import Path
+saved = json.loads((Path(sys.argv[1]).parents[1] / "gpu.json").read_text())
+find(saved["parts"][0]["findings"][0]["what"], why=saved["incomplete"])
+"""
+    (found,) = by_name(run(first="find('one')", second=reads))["second"]["findings"]
+    assert (found["what"], found["why"]) == ("one", "still running")
+
+
 def test_a_part_that_does_not_heed_sigterm_is_killed(run, monkeypatch):
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); find('one'); time.sleep(1000)"
     started = time.monotonic()
@@ -212,8 +222,8 @@ def test_the_record_has_these_keys(run):
 def test_the_page_shows_figures_with_conditions_failures_first_and_one_row_for_one_reason():
     skipped = [finding(f"skipped {number}", "skipped", why="no <card>") for number in range(3)]
     figure = finding("latency", "measured", value=0.5, unit="ms", n=50, why="batch 1")
-    text = page(record(*skipped, figure, finding("wrong", "failed")))
-    assert text.index("wrong") < text.index("skipped 0")
+    text = page(record(*skipped, figure, finding("a broken engine", "failed")))
+    assert text.index("a broken engine") < text.index("skipped 0")
     assert "skipped 0 and 2 more" in text
     assert "no &lt;card&gt;" in text
     assert all(part in text for part in ("What works on NVIDIA H100, sm_90", "0.500 ms", "batch 1"))
