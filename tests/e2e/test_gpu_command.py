@@ -14,11 +14,16 @@ from types import ModuleType
 import psutil
 import pytest
 from gpu_check import training
+from gpu_check.engines import exported
 from gpu_check.page import ROWS, page, tried, update_readme
 from gpu_check.small import write_images
 from gpu_check.speed import Bench, measured, union
 from gpu_check.told import Told
 from gpu_check.training import FIRST, _compare, trained, trained_alike
+
+import floats_edge as fe
+from floats_edge.deploy import export as stages
+from floats_edge.errors import BackendError, FloatsError, ParityError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = REPOSITORY / "tools" / "gpu"
@@ -312,6 +317,28 @@ def test_losses_are_judged_by_the_first_step_and_by_the_worst(told):
 def test_a_figure_that_is_no_number_is_a_failure(told):
     told.find("latency", "measured", "batch 1", float("nan"), "ms")
     assert [(f["verdict"], f["value"]) for f in findings(told)] == [("failed", None)]
+
+
+def test_a_gate_that_fails_on_the_cpu_is_no_failure_of_a_gpu_and_an_engine_that_fails_is(
+    told, bundles, tmp_path, monkeypatch
+):
+    def refuse(kind: type[FloatsError], engines: bool) -> None:
+        real = stages.export
+
+        def export(path, out, request, *rest):
+            if request.trt == engines:
+                raise kind("refused.", fix="none")
+            return real(path, out, request, *rest)
+
+        monkeypatch.setattr(fe, "export", export, raising=False)
+
+    base = bundles("bound")
+    refuse(ParityError, engines=False)
+    assert exported(told, base, tmp_path / "a", "fixed", "fp32", True, None) is None
+    refuse(BackendError, engines=True)
+    assert exported(told, base, tmp_path / "b", "fixed", "fp32", True, None).path == tmp_path / "b"
+    assert [f["verdict"] for f in findings(told)] == ["skipped", "failed"]
+    assert findings(told)[1]["path"] in ("tensorrt", "tensorrt-rtx")
 
 
 def test_random_numbers_of_the_cpu_take_the_place_of_the_devices_own(tmp_path, one_thread, monkeypatch):
