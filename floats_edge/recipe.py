@@ -56,6 +56,8 @@ Method = Literal["float", "oat", "pgd-at", "trades", "standard"]
 Noise = Literal["frozen", "resample"]
 """One draw of eta that stays, or a fresh one every time."""
 
+TrainingNoise = Literal[Noise, "every-forward"]
+
 Alpha = Annotated[Literal["trained"] | float, BeforeValidator(_trained_or_number)]
 """What scales the noise."""
 
@@ -189,8 +191,10 @@ class Data(Section):
 class Condition(Section):
     """How lambda conditions the weights: W(lam) = m * (theta + lam * alpha * sigma * eta)."""
 
-    noise: Noise = Field(
-        default="frozen", description="train with the draw that is deployed, or with a fresh one for every step"
+    noise: TrainingNoise = Field(
+        default="frozen",
+        description="train with the draw that is deployed; resample: with a fresh one for every step of training; "
+        "every-forward: with a fresh one whenever the network is run with noise, in every step of an attack too",
     )
     noise_seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the frozen noise eta")
     alpha: Alpha = Field(
@@ -204,6 +208,11 @@ class Condition(Section):
         default=(), max_length=1024, description="layers, or modules around them, that lambda leaves alone"
     )
     rule: Rule = Field(default="interpolate", description="how a lambda between 0 and 1 is served")
+    clean_images: Literal["half", "all"] = Field(
+        default="half",
+        description="of a batch, that are trained clean; all: those to be attacked too, without noise, normalised by "
+        "the adversarial BatchNorm",
+    )
 
 
 class Sparsity(Section):
@@ -295,6 +304,9 @@ class Train(Section):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = Field(default=0.9, gt=0, lt=1, description="of SGD; AdamW's first beta")
     weight_decay: float = Field(default=5e-4, ge=0)
+    decayed: Literal["weights", "all"] = Field(
+        default="weights", description="what weight decay applies to; all: biases, alpha and BatchNorm too"
+    )
     frozen: tuple[Word, ...] = Field(
         default=(), max_length=1024, description="modules that stay as they are, such as features.0"
     )

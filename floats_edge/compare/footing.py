@@ -22,13 +22,19 @@ def _twice(recipe: Recipe) -> int:
     return 2 * recipe.train.batch_size
 
 
+def _clean_and_half_attacked(recipe: Recipe) -> int:
+    """FLOAT's: half clean and half attacked, or all clean and half of them attacked again."""
+    batch = recipe.train.batch_size
+    return batch if recipe.condition.clean_images == "half" else batch + batch // 2
+
+
 def _clean_and_most_attacked(recipe: Recipe) -> int:
     """OAT's: of the images that are trained clean, only those of lambda 0 are not attacked."""
     return 2 * recipe.train.batch_size - math.ceil(recipe.train.batch_size / len(recipe.oat.lambdas))
 
 
 SEEN: dict[Method, Callable[[Recipe], int]] = {
-    "float": _once,
+    "float": _clean_and_half_attacked,
     "oat": _clean_and_most_attacked,
     "pgd-at": lambda recipe: _once(recipe) if recipe.pgd_at.weight == 1 else _twice(recipe),
     "trades": _twice,

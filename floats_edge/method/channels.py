@@ -1,9 +1,9 @@
-"""FLOATS, channel: whole channels, cut once while the network trains, so that it can be exported as a narrower one.
+"""FLOATS, channel: whole channels, cut once while the network trains, which is a narrower one from then on.
 
 The network is dense for the first fifth of training. Then, of every group of channels that can only go together, those
-of largest importance are kept. A cut channel is zero at every lambda: its weights, the weights that read it and the
-scale and shift of both its BatchNorms are masked, and nothing can make it grow again. For its use in FLOATS see
-README.md.
+of largest importance are kept. The others are removed: their weights, the weights that read them, and what both their
+BatchNorms have of them. A checkpoint keeps the full width, in which all of these are zero, and masks that say what is
+left. For its use in FLOATS see README.md.
 """
 
 import math
@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from floats_edge.method.batchnorm import DualNorm
 from floats_edge.method.channel_groups import STAYS, ChannelGroups, LayerChannels
 from floats_edge.method.conditioning import ConditionedWeight
 from floats_edge.method.layers import Conditioned, ConditionedLayer, ConditionedNorm
-from floats_edge.method.masks import forget
+from floats_edge.method.removal import Kept, remove
 
 DENSE_SHARE = 0.2
 """Share of training before the cut."""
@@ -62,7 +62,7 @@ def unmasked(channels: ChannelGroups, masks: Mapping[str, NDArray[np.bool_]]) ->
 
 
 class ChannelMasks:
-    """The masks of a network that is dense until :meth:`cut`; keeps what they exclude at zero from then on.
+    """The masks of a network that is dense until :meth:`cut`, which removes from it what they exclude.
 
     Args:
         layers: of the network, conditioned.
@@ -74,15 +74,7 @@ class ChannelMasks:
         self.layers = layers
         self.channels = channels
         self.counts = tuple(counts)
-        self.gradient: dict[str, Tensor] = {}
-        """Nothing is to be remembered: what is cut does not grow again."""
-
-    @torch.no_grad()
-    def mask_gradients(self) -> None:
-        """After backward, before the optimiser step: hide what the masks exclude."""
-        for parameter, mask in self._masked():
-            assert parameter.grad is not None, "every masked parameter takes part in a step"
-            parameter.grad.mul_(mask)
+        self.kept = Kept({})
 
     @torch.no_grad()
     def cut(self, optimizer: torch.optim.Optimizer) -> None:
@@ -90,14 +82,19 @@ class ChannelMasks:
         kept, scores = np.ones(self.channels.count + 1, dtype=bool), self.importance()
         for group, count in zip(self.channels.groups, self.counts, strict=True):
             kept[group.classes] = strongest(scores[group.classes], count).cpu().numpy()
-        for name, weight in self._weights().items():
-            mask = weight.mask.cpu().numpy().copy()
-            for axis, channels in enumerate(sides(self.channels.layers[name], kept)):
-                mask.swapaxes(0, axis)[~channels] = False
-            weight.set_mask(torch.from_numpy(mask))
-        for parameter, mask in self._masked():
-            parameter.mul_(mask)
-            forget(optimizer, parameter, mask)
+        self._remove(kept, optimizer)
+
+    def cut_as_masked(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Remove the channels that the masks of a stored network exclude; returns whether there were any."""
+        kept = unmasked(self.channels, {name: weight.mask.cpu().numpy() for name, weight in self._weights().items()})
+        if kept.all():
+            return False
+        self._remove(kept, optimizer)
+        return True
+
+    def _remove(self, kept: NDArray[np.bool_], optimizer: torch.optim.Optimizer) -> None:
+        left = {name: sides(self.channels.layers[name], kept) for name in self.layers}
+        self.kept = remove(self.layers, left, optimizer)
 
     def importance(self) -> Tensor:
         """Of each class, summed over the layers that write it: ``[count]``.
@@ -125,19 +122,6 @@ class ChannelMasks:
 
     def _weights(self) -> dict[str, ConditionedWeight]:
         return {name: layer.weight for name, layer in self.layers.items() if isinstance(layer, ConditionedLayer)}
-
-    def _masked(self) -> list[tuple[nn.Parameter, Tensor]]:
-        """Every parameter that is masked, with its mask: those of a BatchNorm, and biases, follow the channels."""
-        weights = self._weights()
-        masked = [(weight.theta, weight.mask) for weight in weights.values()]
-        kept = unmasked(self.channels, {name: weight.mask.cpu().numpy() for name, weight in weights.items()})
-        for name, layer in self.layers.items():
-            channels = torch.from_numpy(kept[self.channels.layers[name].outputs])
-            parameters = [
-                parameter for parameter in layer.parameters() if parameter.ndim == 1
-            ]  # biases, and those of BatchNorm
-            masked += [(parameter, channels.to(parameter.device)) for parameter in parameters]
-        return masked
 
 
 def _gammas(norm: DualNorm) -> list[Tensor]:

@@ -25,6 +25,8 @@ class ConditionedWeight(nn.Module):
 
     mask: Tensor
     eta: Tensor
+    drawn: Tensor | None
+    """Where channels were removed: bool, of the shape that noise is drawn for, the weights left."""
 
     def __init__(self, theta: nn.Parameter, alpha: float = INITIAL_ALPHA) -> None:
         super().__init__()
@@ -32,10 +34,24 @@ class ConditionedWeight(nn.Module):
         self.alpha = nn.Parameter(theta.new_tensor(alpha))
         self.register_buffer("mask", torch.ones_like(theta, dtype=torch.bool))
         self.register_buffer("eta", torch.zeros_like(theta, requires_grad=False), persistent=False)
+        self.register_buffer("drawn", None, persistent=False)
+
+    @property
+    def whole(self) -> Tensor:
+        """A tensor of the shape that the weight had before channels were removed."""
+        return self.eta if self.drawn is None else self.drawn
 
     def draw_noise(self, seed: int, layer_index: int) -> None:
         """Set ``eta`` to the frozen draw of this layer."""
-        self.eta.copy_(torch.from_numpy(standard_normal(seed, layer_index, tuple(self.theta.shape))))
+        self.set_noise(torch.from_numpy(standard_normal(seed, layer_index, tuple(self.whole.shape))))
+
+    def resample_noise(self, generator: torch.Generator) -> None:
+        """Set ``eta`` to a fresh draw from ``generator``, which is on its device."""
+        self.set_noise(torch.empty_like(self.whole, dtype=self.eta.dtype).normal_(generator=generator))
+
+    def set_noise(self, noise: Tensor) -> None:
+        """Set ``eta`` to what is left of ``noise``, which is of the shape of :attr:`whole`."""
+        self.eta.copy_(noise if self.drawn is None else noise[self.drawn.to(noise.device)].view(self.eta.shape))
 
     @torch.no_grad()
     def set_mask(self, mask: Tensor) -> None:
@@ -72,7 +88,7 @@ def conditioned_weights(network: nn.Module) -> dict[str, ConditionedWeight]:
 def resample_noise(network: nn.Module, generator: torch.Generator) -> None:
     """Give every conditioned weight fresh noise from ``generator``, which is on its device."""
     for weight in conditioned_weights(network).values():
-        weight.eta.normal_(generator=generator)
+        weight.resample_noise(generator)
 
 
 @torch.no_grad()

@@ -1,22 +1,20 @@
 """Channels that training cut, removed from the network: what is left is an ordinary, narrower network."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from floats_edge.errors import NetworkError
-from floats_edge.method.channel_groups import ChannelGroups
+from floats_edge.method.channel_groups import STAYS, ChannelGroups
 from floats_edge.method.channels import sides, unmasked
-from floats_edge.method.condition import load_weights
+from floats_edge.method.condition import conditioned_layers, load_weights
 from floats_edge.method.fold import VECTORS, AffineLayer, AffineLayers, clean_weights
 from floats_edge.method.plan import inference
+from floats_edge.method.removal import Channels, Sides, remove, resize
 
-Channels = NDArray[np.bool_]
 TOLERANCE = 1e-5
 """Largest error of the logits of a narrowed network, over their range."""
 
@@ -53,8 +51,7 @@ def check_channels(plain: nn.Module, layers: AffineLayers, channels: ChannelGrou
     Raises:
         NetworkError: it computes something else.
     """
-    kept = np.resize([True, False], channels.count + 1)
-    kept[-1] = True
+    kept = _every_second(channels)
     cut = {name: _without(layer, sides(channels.layers[name], kept)) for name, layer in layers.items()}
     narrow = copy.deepcopy(plain)
     for network, weights in ((plain, cut), (narrow, narrowed(narrow, cut, channels))):
@@ -69,13 +66,38 @@ def check_channels(plain: nn.Module, layers: AffineLayers, channels: ChannelGrou
         raise _uncuttable(f"the logits of a narrower one are off by {error:.1e} of their range")
 
 
+def check_training(network: nn.Module, channels: ChannelGroups, example: Tensor) -> None:
+    """Remove every second channel of a copy of a conditioned network for trial: it must run in training mode.
+
+    Raises:
+        NetworkError: it does not.
+    """
+    narrow, kept = copy.deepcopy(network), _every_second(channels)
+    layers = conditioned_layers(narrow)
+    left = {name: sides(channels.layers[name], kept) for name in layers}
+    remove(layers, left, torch.optim.SGD(narrow.parameters()))
+    with inference(narrow):
+        narrow.train()
+        try:
+            narrow(torch.cat((example, example)))  # BatchNorm cannot train on one image
+        except (RuntimeError, ValueError) as reason:
+            raise _uncuttable(f"a narrower one does not train: {reason}") from reason
+
+
+def _every_second(channels: ChannelGroups) -> Channels:
+    """The classes that a trial keeps."""
+    kept = np.resize([True, False], channels.count + 1)
+    kept[STAYS] = True
+    return kept
+
+
 def _uncuttable(reason: str) -> NetworkError:
     return NetworkError(
         f"channels of this network cannot be removed: {reason}.", fix="use -o sparsity.pattern=irregular or 2:4"
     )
 
 
-def _without(layer: AffineLayer, kept: Sequence[Channels]) -> AffineLayer:
+def _without(layer: AffineLayer, kept: Sides) -> AffineLayer:
     """A layer whose channels that are not kept are zero."""
     mask = layer.mask.copy()
     for axis, channels in enumerate(kept):
@@ -88,23 +110,15 @@ def _narrow(layer: nn.Module, outputs: Channels, inputs: Channels | None = None)
     """Give a plain layer parameters of the channels that are kept; their values are yet to be loaded."""
     before = layer.weight
     assert isinstance(before, Tensor), "plain layers have a weight"
-    size, *rest = before.shape
-    left = int(outputs.sum())
+    left, rest = int(outputs.sum()), list(before.shape[1:])
     if inputs is not None:
         rest[0] = int(inputs.sum())
     layer.weight = nn.Parameter(before.new_empty(left, *rest), requires_grad=False)
     layer.bias = nn.Parameter(before.new_empty(left), requires_grad=False)
-    if isinstance(layer, nn.Linear):
-        layer.in_features, layer.out_features = rest[0], left
-    elif isinstance(layer, nn.Conv2d):
-        if inputs is None and layer.groups > 1:
-            layer.in_channels = layer.groups = left * layer.groups // size
-        elif inputs is not None:
-            layer.in_channels = rest[0]
-        layer.out_channels = left
+    resize(layer, outputs, inputs)
 
 
-def _narrowed(layer: AffineLayer, kept: Sequence[Channels]) -> AffineLayer:
+def _narrowed(layer: AffineLayer, kept: Sides) -> AffineLayer:
     """A layer of the output channels kept and, unless these are its input channels, of the input channels kept."""
     if all(channels.all() for channels in kept):
         return layer

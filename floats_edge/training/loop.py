@@ -9,9 +9,10 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run, save_run
@@ -197,15 +198,16 @@ class Trainer:
         prepared = prepare(recipe, self.kind, len(splits.labels), device, code, pretrained)
         self.network, self.pretrained = prepared.network, prepared.pretrained
         self.weights_by_layer = conditioned_weights(self.network)
+        loss = make_loss(recipe.train, splits.train.labels, len(splits.labels), device)
+        self.step = make_step(prepared, recipe, workers, loss)  # what folds is found by its kind: before that changes
         self.updater = make_masks(
             self.network,
             example(self.kind).to(device),
             recipe,
             self.steps_per_epoch,
+            self.step.copy,
             pretrained=self.pretrained is not None,
         )
-        loss = make_loss(recipe.train, splits.train.labels, len(splits.labels), device)
-        self.step = make_step(prepared, recipe, workers, loss)  # what folds is found by its kind: before that changes
         synchronize_batchnorm(self.network, workers)
         self.optimizer = make_optimizer(self._parameters(), recipe.train)
         self.precision = Precision(recipe.train.amp, device)
@@ -328,20 +330,22 @@ class Trainer:
 
     def density(self) -> float:
         """Share of active weights over all layers."""
-        masks = [weight.mask for weight in self.weights_by_layer.values()]
-        if not masks:
+        weights = self.weights_by_layer.values()
+        if not weights:
             return 1.0
-        return sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+        return sum(int(weight.mask.sum()) for weight in weights) / sum(weight.whole.numel() for weight in weights)
 
     def weights(self) -> Tensors:
-        """The network's parameters and buffers, to save."""
-        return {name: tensor.detach().cpu().numpy() for name, tensor in self.network.state_dict().items()}
+        """The network's parameters and buffers, to save: at full width, whatever was removed."""
+        return {name: self._widened(name, tensor) for name, tensor in self.network.state_dict().items()}
 
     def state(self) -> Tensors:
         """What resuming needs besides the weights, to save."""
-        tensors = {f"gradient/{name}": gradient for name, gradient in self.updater.gradient.items()}
-        tensors |= remembered(self.optimizer, self._parameters()) | self.precision.state()
-        return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+        tensors = self.updater.state() | remembered(self.optimizer, self._parameters()) | self.precision.state()
+        return {name: self._widened(name.partition("/")[2], tensor) for name, tensor in tensors.items()}
+
+    def _widened(self, name: str, tensor: Tensor) -> NDArray[Any]:
+        return self.updater.kept.widened(name, tensor.detach().cpu().numpy())
 
     def restore(self, weights: Tensors, state: Tensors) -> None:
         """Take up what :meth:`weights` and :meth:`state` gave.
@@ -351,9 +355,8 @@ class Trainer:
         """
         try:
             self.network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-            for name, gradient in self.updater.gradient.items():
-                gradient.copy_(torch.from_numpy(state[f"gradient/{name}"]))
             remember(self.optimizer, self._parameters(), state)
+            self.updater.restore(state, self.optimizer)
             self.precision.restore(state)
         except (RuntimeError, KeyError):
             raise ArtifactError(

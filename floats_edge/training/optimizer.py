@@ -16,9 +16,10 @@ Parameters = Mapping[str, nn.Parameter]
 
 
 def make_optimizer(parameters: Parameters, train: Train) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum or AdamW, with weight decay on weights: none on biases, alpha and BatchNorm."""
-    decayed = [parameter for parameter in parameters.values() if parameter.ndim > 1]
-    others = [parameter for parameter in parameters.values() if parameter.ndim <= 1]
+    """SGD with Nesterov momentum or AdamW, with weight decay on weights, and on biases, alpha and BatchNorm if told."""
+    fewest = 0 if train.decayed == "all" else 2
+    decayed = [parameter for parameter in parameters.values() if parameter.ndim >= fewest]
+    others = [parameter for parameter in parameters.values() if parameter.ndim < fewest]
     groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
     if train.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=train.lr, betas=(train.momentum, SECOND_BETA))

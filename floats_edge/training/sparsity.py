@@ -1,11 +1,12 @@
 """A recipe's sparsity, put into the masks of a network and moved while it trains."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from floats_edge.artifacts.files import Tensors
 from floats_edge.errors import RecipeError
 from floats_edge.method import semi_structured
 from floats_edge.method.channel_groups import ChannelGroups, channel_groups
@@ -22,7 +23,8 @@ from floats_edge.method.masks import (
     swap_fraction,
     swap_within_layers,
 )
-from floats_edge.method.narrow import check_channels
+from floats_edge.method.narrow import check_channels, check_training
+from floats_edge.method.removal import Kept
 from floats_edge.recipe import Recipe, Sparsity
 
 MOVES: dict[str, Move] = {
@@ -35,8 +37,19 @@ MOVES: dict[str, Move] = {
 class Masks(Protocol):
     """What holds the masks of a network in training."""
 
-    gradient: dict[str, Tensor]
-    """Running means that a resumed run needs, by name of layer."""
+    kept: Kept
+    """What is left of the network's tensors."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed run needs of the masks besides the network's tensors, to save."""
+        ...
+
+    def restore(self, state: Tensors, optimizer: torch.optim.Optimizer) -> None:
+        """Take up what :meth:`state` gave, after the tensors of the network and of its optimiser.
+
+        Raises:
+            KeyError: something of it is missing.
+        """
 
     def mask_gradients(self) -> None:
         """After backward, before the optimiser step: hide what the masks exclude."""
@@ -73,6 +86,14 @@ class MovingMasks(MaskUpdater):
             draw_masks(self.weights, recipe.sparsity, recipe.seed)
         self.every = max(1, round(recipe.sparsity.update_every * steps_per_epoch))
         self.steps = recipe.train.epochs * steps_per_epoch
+        self.kept = Kept({})
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"gradient/{name}": gradient for name, gradient in self.gradient.items()}
+
+    def restore(self, state: Tensors, optimizer: torch.optim.Optimizer) -> None:
+        for name, gradient in self.gradient.items():
+            gradient.copy_(torch.from_numpy(state[f"gradient/{name}"]))
 
     def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> int:
         if self.sparsity.dense or step % self.every != 0:
@@ -84,20 +105,28 @@ class MovingMasks(MaskUpdater):
 
 
 class CutChannels(ChannelMasks):
-    """Dense until the cut, then the recipe's share of the channels.
+    """Dense until the cut, then a narrower network of the recipe's share of the channels.
 
     Args:
         network: of conditioned layers.
         example: images that it takes.
         recipe: of the run.
         steps_per_epoch: of training.
+        narrowed: called whenever the network became narrower.
 
     Raises:
         RecipeError: as :func:`channel_counts`.
-        NetworkError: the network does not compute the same without channels that are zero.
+        NetworkError: the network does not compute the same without channels that are zero, or does not train so.
     """
 
-    def __init__(self, network: nn.Module, example: Tensor, recipe: Recipe, steps_per_epoch: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        example: Tensor,
+        recipe: Recipe,
+        steps_per_epoch: int,
+        narrowed: Callable[[], None],
+    ) -> None:
         if recipe.train.frozen:
             raise RecipeError(
                 "pattern channel cuts channels out of the whole network, of which train.frozen keeps a part as it is.",
@@ -109,12 +138,25 @@ class CutChannels(ChannelMasks):
         super().__init__(layers, channels, channel_counts(channels, recipe.sparsity))
         folded = fold(layers, recipe.condition.rule)
         check_channels(plain, {name: layer.numpy() for name, layer in folded.items()}, channels, example)
+        check_training(network, channels, example)
         self.last_dense_step = max(1, round(DENSE_SHARE * recipe.train.epochs * steps_per_epoch))
         self.epoch = (self.last_dense_step - 1) // steps_per_epoch
+        self.narrowed = narrowed
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, state: Tensors, optimizer: torch.optim.Optimizer) -> None:
+        if self.cut_as_masked(optimizer):
+            self.narrowed()
+
+    def mask_gradients(self) -> None:
+        """Nothing to do: what is cut is no longer there."""
 
     def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> int:
         if step == self.last_dense_step:
             self.cut(optimizer)
+            self.narrowed()
         return 0
 
     def remark(self, epoch: int) -> str | None:
@@ -125,16 +167,21 @@ class CutChannels(ChannelMasks):
 
 
 def make_masks(
-    network: nn.Module, example: Tensor, recipe: Recipe, steps_per_epoch: int, pretrained: bool = False
+    network: nn.Module,
+    example: Tensor,
+    recipe: Recipe,
+    steps_per_epoch: int,
+    narrowed: Callable[[], None],
+    pretrained: bool = False,
 ) -> Masks:
-    """The masks of a network about to be trained.
+    """The masks of a network about to be trained; ``narrowed`` is called whenever they made it narrower.
 
     Raises:
         RecipeError: the recipe's sparsity does not fit the network.
         NetworkError: its channels cannot be removed.
     """
     if recipe.sparsity.pattern == "channel":
-        return CutChannels(network, example, recipe, steps_per_epoch)
+        return CutChannels(network, example, recipe, steps_per_epoch, narrowed)
     return MovingMasks(network, recipe, steps_per_epoch, pretrained)
 
 

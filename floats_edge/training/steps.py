@@ -5,6 +5,7 @@ epoch is checked on.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,10 +25,12 @@ from floats_edge.method.condition import draw_noise, fold, load_weights, unfille
 from floats_edge.method.conditioning import resample_noise
 from floats_edge.method.fold import Rule, weights_at
 from floats_edge.prepare import Prepared
-from floats_edge.recipe import Attack, Method, Recipe, Train
+from floats_edge.recipe import Attack, Method, Recipe, Train, TrainingNoise
 from floats_edge.training.distributed import Workers
 from floats_edge.training.feed import Batch
 
+NOISE_FREE = sys.float_info.min
+"""The lambda at which the adversarial BatchNorm normalises, and the noise is too small to change a weight."""
 NEAR = 0.001
 """Standard deviation of the noise that TRADES starts PGD with: at the clean image itself there is no way up."""
 
@@ -112,6 +115,9 @@ class Step(Protocol):
         """The network as served at ``lam``, valid until the next call or update; its parameters need no gradient."""
         ...
 
+    def copy(self) -> None:
+        """Make anew what is a copy of the network, after its layers changed their shapes."""
+
 
 class Folded:
     """A FLOAT or plain network in training, and its folded copy.
@@ -130,11 +136,16 @@ class Folded:
         self.workers = workers
         self.rule: Rule = recipe.condition.rule
         self.noise_seed = recipe.condition.noise_seed
+        self.compiled = recipe.train.compile
+        if self.compiled and workers.size == 1:  # BatchNorm over several workers would split its graph at every layer
+            self.network.compile()
+        self.copy()
+
+    def copy(self) -> None:
         self.folded = unfilled(self.network, self.layers)
-        if recipe.train.compile:
+        if self.compiled:
+            torch.compiler.reset()  # what was compiled for other shapes counts towards its limit
             self.folded.compile()
-            if workers.size == 1:  # BatchNorm over several workers would split its graph at every layer
-                self.network.compile()
 
     @torch.no_grad()
     def at(self, lam: float) -> Network:
@@ -148,15 +159,26 @@ class Folded:
         attack_config: Attack,
         generator: torch.Generator,
         deviation: float | None = None,
+        network: Network | None = None,
     ) -> Tensor:
-        """``images`` attacked at lambda = 1; they are this worker's of a batch, or of a part of one."""
+        """``images`` attacked at lambda = 1, or on ``network``; they are this worker's of a batch, or of a part."""
         positions = self.workers.positions(len(images) * self.workers.size)
         options = attack_config.model_dump()
-        return attack(self.at(1.0), images, labels, generator, positions, deviation=deviation, **options)
+        network = network or self.at(1.0)
+        return attack(network, images, labels, generator, positions, deviation=deviation, **options)
 
 
 class FloatStep(Folded):
-    """FLOAT: half of the batch clean at lambda = 0, the other half attacked at lambda = 1."""
+    """FLOAT: half of the batch clean at lambda = 0, the other half attacked at lambda = 1.
+
+    With ``condition.clean_images: all`` the other half is trained clean too, without noise through the adversarial
+    BatchNorm; clean and attacked images then all count alike, a quarter of the loss for each half that is trained clean
+    and a quarter for the one that is attacked.
+    """
+
+    def __init__(self, prepared: Prepared, recipe: Recipe, workers: Workers, loss: CrossEntropy) -> None:
+        super().__init__(prepared, recipe, workers, loss)
+        self.all_clean = recipe.condition.clean_images == "all"
 
     def settle(self, batches: Iterable[Batch], attack_config: Attack, generator: torch.Generator) -> None:
         """Re-estimate the statistics of the adversarial BatchNorm on the first 16 of ``batches``, attacked."""
@@ -166,26 +188,50 @@ class FloatStep(Folded):
 
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
         half = len(images) // 2
-        adversarial = self.attacked(images[half:], labels[half:], attack_config, generator)
+        first, second, truth = images[:half], images[half:], labels[half:]
+        adversarial = self.craft(second, truth, attack_config, generator)
         self.prepared.learn()
-        with self.knob.at(0.0):
-            clean = self.loss.mean(self.network(images[:half]), labels[:half])
-        with self.knob.at(1.0):
-            robust = self.loss.mean(self.network(adversarial), labels[half:])
-        return Losses((clean + robust) / 2, clean, robust)
+        clean = self._loss(0.0, first, labels[:half])
+        if not self.all_clean:
+            robust = self._loss(1.0, adversarial, truth)
+            return Losses((clean + robust) / 2, clean, robust)
+        clean = (clean + self._loss(NOISE_FREE, second, truth)) / 2
+        robust = self._loss(1.0, adversarial, truth)
+        return Losses(clean / 2 + robust / 4, clean, robust)
+
+    def _loss(self, lam: float, images: Tensor, labels: Tensor) -> Tensor:
+        with self.knob.at(lam):
+            return self.loss.mean(self.network(images), labels)
+
+    def craft(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Tensor:
+        """Attacked images for an update, which follows under the noise that is left in the network."""
+        return self.attacked(images, labels, attack_config, generator)
 
 
 class ResampledFloatStep(FloatStep):
     """FLOAT with fresh noise for every batch, which attack and update share."""
 
-    def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
+    def craft(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Tensor:
         resample_noise(self.network, generator)
-        return super().losses(images, labels, attack_config, generator)
+        return super().craft(images, labels, attack_config, generator)
 
     def settle_frozen(self, batches: Iterable[Batch], attack_config: Attack, generator: torch.Generator) -> None:
         """Make the network ready for the draw that is deployed: take up the frozen noise, and settle under it."""
         draw_noise(self.network, self.noise_seed)
         self.settle(batches, attack_config, generator)
+
+
+class RedrawnFloatStep(ResampledFloatStep):
+    """FLOAT with fresh noise for every forward with noise: in each step of the attack, and in the update."""
+
+    def craft(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Tensor:
+        def redrawn(batch: Tensor) -> Tensor:
+            resample_noise(self.network, generator)
+            return self.at(1.0)(batch)
+
+        adversarial = self.attacked(images, labels, attack_config, generator, network=redrawn)
+        resample_noise(self.network, generator)
+        return adversarial
 
 
 class AdversarialStep(Folded):
@@ -289,6 +335,9 @@ class OatStep:
     def at(self, lam: float) -> Network:
         return _served(self.network, lambda batch: self.network(batch, lam))
 
+    def copy(self) -> None:
+        """Nothing to do: what is attacked is the network itself."""
+
     def _choose(self, count: int, zeros: int, generator: torch.Generator) -> Tensor:
         """Positions in ``lambdas``, those of 0 first: int64 ``[count]``."""
         device = self.lambdas.device
@@ -323,13 +372,18 @@ def make_step(prepared: Prepared, recipe: Recipe, workers: Workers, loss: CrossE
     """The step of the recipe's method."""
     if isinstance(prepared.network, OatNetwork):
         return OatStep(prepared, prepared.network, recipe, workers, loss)
-    if recipe.method == "float" and recipe.condition.noise == "resample":
-        return ResampledFloatStep(prepared, recipe, workers, loss)
-    return FOLDED_STEPS[recipe.method](prepared, recipe, workers, loss)
+    if recipe.method == "float":
+        return FLOAT_STEPS[recipe.condition.noise](prepared, recipe, workers, loss)
+    return PLAIN_STEPS[recipe.method](prepared, recipe, workers, loss)
 
 
-FOLDED_STEPS: dict[Method, Callable[[Prepared, Recipe, Workers, CrossEntropy], Step]] = {
-    "float": FloatStep,
+MakeStep = Callable[[Prepared, Recipe, Workers, CrossEntropy], Step]
+FLOAT_STEPS: dict[TrainingNoise, MakeStep] = {
+    "frozen": FloatStep,
+    "resample": ResampledFloatStep,
+    "every-forward": RedrawnFloatStep,
+}
+PLAIN_STEPS: dict[Method, MakeStep] = {
     "pgd-at": AdversarialStep,
     "trades": TradesStep,
     "standard": StandardStep,

@@ -52,7 +52,12 @@ def epochs(footing: Footing) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("method", "changes"), [*((method, {}) for method in get_args(Method)), ("pgd-at", {"pgd_at": {"weight": 0.5}})]
+    ("method", "changes"),
+    [
+        *((method, {}) for method in get_args(Method)),
+        ("pgd-at", {"pgd_at": {"weight": 0.5}}),
+        ("float", {"condition": {"clean_images": "all"}}),
+    ],
 )
 def test_the_images_that_a_network_sees_at_an_update_are_counted(
     method: Method, changes: dict[str, Any], splits: Splits

@@ -1,5 +1,9 @@
-"""Channels: how many are kept, which, and that a cut one is zero and stays zero."""
+"""Channels: how many are kept, which, and that a network without the others computes what it did with them at zero."""
 
+import copy
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given
@@ -8,7 +12,8 @@ from torch import Tensor, nn
 
 from floats_edge.method.channel_groups import channel_groups
 from floats_edge.method.channels import ChannelMasks, importance, kept_count, strongest
-from floats_edge.method.condition import condition, conditioned_layers, unfilled
+from floats_edge.method.condition import condition, conditioned_layers, draw_noise, unfilled
+from floats_edge.method.conditioning import ConditionedWeight, resample_noise
 from floats_edge.method.knob import Knob
 
 IMAGES = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -34,18 +39,36 @@ class Residual(nn.Module):
         return inner, torch.relu(self.norm2(self.conv2(inner)) + x)
 
 
+class PreActivated(nn.Module):
+    """Stem, one block that normalises before it convolves, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.conv1, self.norm1 = nn.Conv2d(6, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5)
+        self.conv2 = nn.Conv2d(5, 6, 3, padding=1, bias=False)
+        self.last = nn.BatchNorm2d(6)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x)[-1].mean((2, 3)))
+
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The stream after the stem, after the block, and each normalised."""
+        before = self.stem(x)
+        normalized = torch.relu(self.norm(before))
+        after = before + self.conv2(torch.relu(self.norm1(self.conv1(normalized))))
+        return before, normalized, after, torch.relu(self.last(after))
+
+
 def knob_of(network: nn.Module) -> Knob:
     return network.stem.knob
 
 
-def convolutions(network: nn.Module) -> list[nn.Module]:
-    return [layer for layer in conditioned_layers(network).values() if hasattr(layer, "weight")]
-
-
-@pytest.fixture
-def network() -> Residual:
+def conditioned(kind: type[nn.Module]) -> nn.Module:
     torch.manual_seed(0)
-    network = Residual()
+    network = kind()
     condition(network, IMAGES)
     for name, parameter in network.named_parameters():
         if "norm" in name:
@@ -53,7 +76,12 @@ def network() -> Residual:
     return network
 
 
-def train(network: nn.Module, masks: ChannelMasks, optimizer: torch.optim.Optimizer, steps: int = 3) -> None:
+@pytest.fixture
+def network() -> nn.Module:
+    return conditioned(Residual)
+
+
+def train(network: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 3) -> None:
     network.train()
     for _ in range(steps):
         optimizer.zero_grad()
@@ -61,7 +89,6 @@ def train(network: nn.Module, masks: ChannelMasks, optimizer: torch.optim.Optimi
         for lam in (0.0, 1.0):
             with knob_of(network).at(lam):
                 nn.functional.cross_entropy(network(images), labels).backward()
-        masks.mask_gradients()
         optimizer.step()
 
 
@@ -113,7 +140,12 @@ def make_stand_out(network: nn.Module, one: torch.nn.Module, another: torch.nn.M
         another.clean.weight[2] = 50.0
 
 
-def test_importance_of_the_stream_is_summed_over_what_writes_it(network: Residual) -> None:
+def kept(weight: ConditionedWeight) -> list[int]:
+    """Which output channels of a weight are left."""
+    return weight.drawn.flatten(1).any(1).nonzero().flatten().tolist()
+
+
+def test_importance_of_the_stream_is_summed_over_what_writes_it(network: nn.Module) -> None:
     masks, optimizer = subject(network)
     with torch.no_grad():
         for conv in (network.stem, network.conv2):
@@ -121,129 +153,83 @@ def test_importance_of_the_stream_is_summed_over_what_writes_it(network: Residua
                 norm.weight.fill_(1.0)
     make_stand_out(network, network.stem.norm, network.conv2.norm)
     masks.cut(optimizer)
-    rows = network.stem.weight.mask.flatten(1).any(1).nonzero().flatten()
-    assert rows.tolist() == [0, 1, 2, 4]
-
-
-def test_a_cut_takes_all_that_a_channel_has(network: Residual) -> None:
-    masks, optimizer = subject(network)
-    train(network, masks, optimizer)
-    masks.cut(optimizer)
-    stream = network.stem.weight.mask.flatten(1).any(1)
-    inner = network.conv1.weight.mask.flatten(1).any(1)
-    assert (int(stream.sum()), int(inner.sum())) == (4, 2)
-    for weight, outputs, inputs in (
-        (network.stem.weight, stream, torch.ones(3, dtype=torch.bool)),
-        (network.conv1.weight, inner, stream),
-        (network.conv2.weight, stream, inner),
-        (network.head.weight, torch.ones(4, dtype=torch.bool), stream),
-    ):
-        expected = (outputs[:, None] & inputs).view(len(outputs), len(inputs), *[1] * (weight.mask.ndim - 2))
-        assert torch.equal(weight.mask, expected.expand_as(weight.mask))
-
-
-def test_what_is_cut_is_zero_at_every_lambda_and_never_grows_again(network: Residual) -> None:
-    masks, optimizer = subject(network)
-    train(network, masks, optimizer)
-    masks.cut(optimizer)
-    train(network, masks, optimizer)
-    cut = {"stream": ~network.stem.weight.mask.flatten(1).any(1), "inner": ~network.conv1.weight.mask.flatten(1).any(1)}
-    for conv, channels in ((network.stem, "stream"), (network.conv1, "inner"), (network.conv2, "stream")):
-        for norm in (conv.norm.clean, conv.norm.adv):
-            for parameter in (norm.weight, norm.bias):
-                momentum = optimizer.state[parameter]["momentum_buffer"]
-                assert not parameter[cut[channels]].any()
-                assert not momentum[cut[channels]].any()
-                assert bool(parameter[~cut[channels]].all()), "the others are still trained"
-    for unit in convolutions(network):
-        outside = ~unit.weight.mask
-        momentum = optimizer.state[unit.weight.theta]["momentum_buffer"]
-        for tensor in (unit.weight.theta, momentum, unit.weight(0.0), unit.weight(1.0)):
-            assert not tensor[outside].any()
-    network.eval()
-    for lam in (0.0, 0.4, 1.0):
-        with knob_of(network).at(lam):
-            inner, stream = network.features(torch.rand(4, 3, 6, 6))
-        assert not inner[:, cut["inner"]].any()
-        assert not stream[:, cut["stream"]].any()
-        assert bool(stream[:, ~cut["stream"]].any())
-
-
-def test_before_the_cut_nothing_is_hidden(network: Residual) -> None:
-    masks, optimizer = subject(network)
-    train(network, masks, optimizer, steps=1)
-    assert all(bool(parameter.grad.any()) for parameter in network.parameters() if parameter.grad is not None)
-    assert all(bool(unit.weight.mask.all()) for unit in convolutions(network))
-
-
-def test_gradients_of_what_is_cut_are_hidden_whatever_they_are(network: Residual) -> None:
-    """In this network they are zero by themselves, as ReLU passes none at zero; another activation would."""
-    masks, optimizer = subject(network)
-    masks.cut(optimizer)
-    for parameter in network.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    masks.mask_gradients()
-    for conv in (network.stem, network.conv1, network.conv2):
-        left = conv.weight.mask.flatten(1).any(1).float()
-        for parameter in (*conv.norm.clean.parameters(), *conv.norm.adv.parameters()):
-            assert torch.equal(parameter.grad, left)
-    for unit in convolutions(network):
-        assert torch.equal(unit.weight.theta.grad, unit.weight.mask.float())
-
-
-class PreActivated(nn.Module):
-    """Stem, one block that normalises before it convolves, and a classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 6, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(6)
-        self.conv1, self.norm1 = nn.Conv2d(6, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5)
-        self.conv2 = nn.Conv2d(5, 6, 3, padding=1, bias=False)
-        self.last = nn.BatchNorm2d(6)
-        self.head = nn.Linear(6, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x)[-1].mean((2, 3)))
-
-    def features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The stream after the stem, after the block, and each normalised."""
-        before = self.stem(x)
-        normalized = torch.relu(self.norm(before))
-        after = before + self.conv2(torch.relu(self.norm1(self.conv1(normalized))))
-        return before, normalized, after, torch.relu(self.last(after))
-
-
-def pre_activated() -> tuple[nn.Module, ChannelMasks, torch.optim.SGD]:
-    torch.manual_seed(0)
-    network = PreActivated()
-    condition(network, IMAGES)
-    return network, *subject(network)
+    assert kept(network.stem.weight) == [0, 1, 2, 4]
 
 
 def test_what_is_normalised_apart_counts_by_every_batchnorm_that_it_is_read_through() -> None:
-    network, masks, optimizer = pre_activated()
+    network = conditioned(PreActivated)
+    masks, optimizer = subject(network)
+    with torch.no_grad():
+        for lone in (network.norm, network.last):
+            for end in (lone.norm.clean, lone.norm.adv):
+                end.weight.fill_(1.0)
     make_stand_out(network, network.norm.norm, network.last.norm)
     masks.cut(optimizer)
-    assert network.stem.weight.mask.flatten(1).any(1).nonzero().flatten().tolist() == [0, 1, 2, 4]
-    assert network.conv2.weight.mask.flatten(1).any(1).nonzero().flatten().tolist() == [0, 1, 2, 4]
+    assert kept(network.stem.weight) == kept(network.conv2.weight) == [0, 1, 2, 4]
 
 
-def test_what_is_normalised_apart_is_zero_before_and_behind_its_batchnorms() -> None:
-    network, masks, optimizer = pre_activated()
-    train(network, masks, optimizer)
+def test_a_cut_takes_all_that_a_channel_has(network: nn.Module) -> None:
+    """And its momentum; the optimiser goes on with what is left."""
+    masks, optimizer = subject(network)
+    train(network, optimizer)
+    momenta = {name: optimizer.state[p]["momentum_buffer"] for name, p in network.named_parameters()}
+    before = {name: tensor.detach().clone() for name, tensor in tensors(network).items()}
     masks.cut(optimizer)
-    train(network, masks, optimizer)
-    cut = ~network.stem.weight.mask.flatten(1).any(1)
-    for norm in (network.norm.norm.clean, network.norm.norm.adv, network.last.norm.clean, network.last.norm.adv):
-        for parameter in (norm.weight, norm.bias):
-            assert not parameter[cut].any()
-            assert not optimizer.state[parameter]["momentum_buffer"][cut].any()
-            assert bool(parameter[~cut].all()), "the others are still trained"
+    after = tensors(network)
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == set(map(id, network.parameters()))
+    stream, inner = kept(network.stem.weight), kept(network.conv1.weight)
+    assert (len(stream), len(inner)) == (4, 2)
+    everything = {"stem": (stream, [0, 1, 2]), "conv1": (inner, stream), "conv2": (stream, inner)}
+    for layer, axes in {**everything, "head": ([0, 1, 2, 3], stream)}.items():
+        for name in (name for name in before if name.startswith(f"{layer}.")):
+            left = np.ix_(*axes[: before[name].ndim])
+            torch.testing.assert_close(after[name], before[name][left] if left else before[name], rtol=0, atol=0)
+            if name in momenta:
+                momentum = optimizer.state[after[name]]["momentum_buffer"]
+                torch.testing.assert_close(momentum, momenta[name][left] if left else momenta[name], rtol=0, atol=0)
+
+
+def tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, the noise among them, but for where it was drawn."""
+    found = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    return {name: tensor for name, tensor in found.items() if not name.endswith("drawn")}
+
+
+@pytest.mark.parametrize("kind", [Residual, PreActivated])
+def test_it_computes_what_it_did_with_the_cut_channels_at_zero(kind: type[nn.Module]) -> None:
+    """At full width, as a checkpoint keeps it, they are zero at every lambda, before and behind every BatchNorm."""
+    network = conditioned(kind)
+    masks, optimizer = subject(network)
+    train(network, optimizer)
+    whole = copy.deepcopy(network)
+    masks.cut(optimizer)
+    train(network, optimizer)
+    state = {name: masks.kept.widened(name, tensor.numpy()) for name, tensor in network.state_dict().items()}
+    whole.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in state.items()})
+    images = torch.rand(4, 3, 6, 6)
     network.eval()
+    whole.eval()
     for lam in (0.0, 0.4, 1.0):
-        with knob_of(network).at(lam):
-            streams = network.features(torch.rand(4, 3, 6, 6))
-        for stream in streams:
-            assert not stream[:, cut].any()
-            assert bool(stream[:, ~cut].any())
+        with knob_of(network).at(lam), knob_of(whole).at(lam):
+            torch.testing.assert_close(network(images), whole(images))
+            for narrow, wide in zip(network.features(images), whole.features(images), strict=True):
+                left = kept(network.conv1.weight if wide.shape[1] == 5 else network.stem.weight)
+                torch.testing.assert_close(wide[:, left], narrow)
+                assert not wide[:, [c for c in range(wide.shape[1]) if c not in left]].any()
+            assert bool(narrow.any())
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [lambda network: draw_noise(network, 3), lambda network: resample_noise(network, torch.Generator().manual_seed(3))],
+    ids=["frozen", "resampled"],
+)
+def test_the_noise_that_is_left_is_that_of_the_whole_layer(network: nn.Module, draw: Callable) -> None:
+    masks, optimizer = subject(network)
+    whole = copy.deepcopy(network)
+    masks.cut(optimizer)
+    for one in (network, whole):
+        draw(one)
+    for name in ("stem", "conv1", "conv2", "head"):
+        weight, other = network.get_submodule(name).weight, whole.get_submodule(name).weight
+        assert torch.equal(weight.eta.flatten(), other.eta[weight.drawn])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fixtures.networks import IMAGES, trained
+from fixtures.networks import IMAGES, OneMoreHeadInTraining, trained
 from torch import nn
 
 from floats_edge.errors import NetworkError
@@ -15,7 +15,7 @@ from floats_edge.method.channel_groups import STAYS, ChannelGroups, channel_grou
 from floats_edge.method.channels import ChannelMasks, kept_count
 from floats_edge.method.condition import condition, conditioned_layers, fold, load_weights, unfilled
 from floats_edge.method.fold import VECTORS, AffineLayers, Rule, weights_at
-from floats_edge.method.narrow import check_channels, narrowed
+from floats_edge.method.narrow import check_channels, check_training, narrowed
 from floats_edge.networks.build import build
 from floats_edge.networks.spec import NetworkSpec
 
@@ -26,13 +26,16 @@ FOREIGN = ("mobilenet_v2", "shufflenet_v2_x0_5", "efficientnet_b0")
 def cut(
     network: nn.Module, density: float = 0.5, multiple: int = 2, rule: Rule = "interpolate"
 ) -> tuple[nn.Module, AffineLayers, ChannelGroups]:
-    """A network as plain layers, its channels cut, and which these are."""
-    layers = conditioned_layers(network)
-    plain = unfilled(network, layers)
+    """A network as plain layers of full width, its channels cut, and which these are; it is narrow itself then."""
+    layers, whole = conditioned_layers(network), copy.deepcopy(network)
+    plain = unfilled(whole, conditioned_layers(whole))
     channels = channel_groups(plain, layers, IMAGES)
     counts = [kept_count(len(group.classes), density, multiple) for group in channels.groups]
-    ChannelMasks(layers, channels, counts).cut(torch.optim.SGD(network.parameters(), lr=0.1))
-    return plain, {name: layer.numpy() for name, layer in fold(layers, rule).items()}, channels
+    masks = ChannelMasks(layers, channels, counts)
+    masks.cut(torch.optim.SGD(network.parameters(), lr=0.1))
+    state = {name: masks.kept.widened(name, tensor.numpy()) for name, tensor in network.state_dict().items()}
+    whole.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in state.items()})
+    return plain, {name: layer.numpy() for name, layer in fold(conditioned_layers(whole), rule).items()}, channels
 
 
 def logits(plain: nn.Module, layers: AffineLayers, lam: float) -> torch.Tensor:
@@ -96,6 +99,28 @@ def test_what_is_left_is_dense_and_says_where_it_was() -> None:
         for field in ("theta", "noise"):
             np.testing.assert_array_equal(getattr(layers[name], field)[layer.drawn], getattr(layer, field).reshape(-1))
         assert {len(getattr(layer, vector)) for vector in VECTORS} == {len(layer.theta)}
+
+
+@pytest.mark.parametrize("name", ["resnet8", "wrn-16-8"])
+def test_what_is_left_is_what_the_network_in_training_folds_into(name: str) -> None:
+    network = trained(name, width=8)[0]
+    plain, layers, channels = cut(network)
+    for name, layer in narrowed(plain, layers, channels).items():
+        found = fold(conditioned_layers(network), "interpolate")[name].numpy()
+        for field in (*VECTORS, "theta", "noise", "mask"):
+            np.testing.assert_allclose(getattr(found, field), getattr(layer, field), rtol=1e-5, atol=1e-7)
+
+
+def test_a_network_that_would_not_train_is_refused() -> None:
+    network = trained("resnet8", width=8)[0]
+    layers = conditioned_layers(network)
+    check_training(network, channel_groups(unfilled(network, layers), layers, IMAGES), IMAGES)
+    assert network.stem.weight.theta.shape[0] == 8
+    network = OneMoreHeadInTraining()
+    condition(network, IMAGES)
+    layers = conditioned_layers(network)
+    with pytest.raises(NetworkError, match="cannot be removed: a narrower one does not train"):
+        check_training(network, channel_groups(unfilled(network, layers), layers, IMAGES), IMAGES)
 
 
 def test_a_group_that_stays_whole_leaves_its_layers_alone() -> None:

@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 import torch
 from fixtures import training
+from fixtures.networks import IMAGES, OneMoreHeadInTraining
 
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun, open_run
 from floats_edge.data import Splits
-from floats_edge.errors import RecipeError
+from floats_edge.errors import NetworkError, RecipeError
+from floats_edge.method.condition import condition
 from floats_edge.method.fold import VECTORS
 from floats_edge.recipe import Recipe
 from floats_edge.recipe_file import override_recipe
 from floats_edge.runtime.torch import deployed_network, folded_network
 from floats_edge.training.loop import Observer, Trainer, train
+from floats_edge.training.optimizer import remember
+from floats_edge.training.sparsity import make_masks
 from floats_edge.training.stage import Unwatched
 from floats_edge.training.statistics import image_spec
 
@@ -92,6 +96,65 @@ def test_resume_is_bit_for_bit_before_in_and_after_the_cut(
     ]
 
 
+class Hidden:
+    """Masks of a network that stays as wide as it is: what another one no longer has is kept at zero.
+
+    Args:
+        wide: trainer of the network.
+        narrow: trainer of the other one.
+    """
+
+    def __init__(self, wide: Trainer, narrow: Trainer) -> None:
+        left = {name: np.ones(parameter.shape) for name, parameter in narrow.network.named_parameters()}
+        kept = {name: torch.from_numpy(narrow.updater.kept.widened(name, ones)) for name, ones in left.items()}
+        self.masks = [(parameter, kept[name]) for name, parameter in wide.network.named_parameters()]
+
+    def mask_gradients(self) -> None:
+        for parameter, mask in self.masks:
+            parameter.grad.mul_(mask)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("condition.noise=resample", "attack.kind=pgd", "attack.steps=2"),
+        ("train.optimizer=adamw", "train.lr=0.003"),
+        ("model.name=wrn-16-8", "model.arguments={width: 4}", "condition.rule=paper"),
+    ],
+    ids=["sgd", "resampled", "adamw", "wide"],
+)
+def test_the_narrow_network_trains_as_the_masked_one_did(options: tuple[str, ...], recipe: Recipe, few: Splits) -> None:
+    """Twenty steps of both from the cut on, in float64, where rounding decides no sign."""
+    with training.float64_by_default():
+        narrow, wide = (training.trainer(recipe, few, *options) for _ in range(2))
+        for trainer in (narrow, wide):
+            trainer.network.double()  # the noise, which is drawn as float32
+        batches = [batch for epoch in range(6) for batch in narrow.feed.batches(epoch)]
+        cut, generator = narrow.updater.last_dense_step, torch.Generator().manual_seed(0)
+        for step, batch in enumerate(batches[:cut], 1):
+            narrow.update(*batch, generator)
+            narrow.updater.after_step(step, narrow.optimizer)
+        wide.network.load_state_dict({name: torch.from_numpy(array) for name, array in narrow.weights().items()})
+        remember(wide.optimizer, wide._parameters(), narrow.state())
+        wide.updater = Hidden(wide, narrow)
+        assert 2 * size(narrow) < size(wide)
+        generators = [torch.Generator().manual_seed(1) for _ in range(2)]
+        for batch in batches[cut : cut + 20]:
+            pairs = zip((narrow, wide), generators, strict=True)
+            one, other = (trainer.update(*batch, generator) for trainer, generator in pairs)
+            assert (one.clean.item(), one.robust.item()) == pytest.approx(
+                (other.clean.item(), other.robust.item()), rel=1e-9
+            )
+    weights = narrow.weights()
+    for name, parameter in wide.network.named_parameters():
+        np.testing.assert_allclose(weights[name], parameter.detach().numpy(), rtol=1e-7, atol=1e-7, err_msg=name)
+
+
+def size(trainer: Trainer) -> int:
+    return sum(parameter.numel() for parameter in trainer.network.parameters())
+
+
 def test_a_run_keeps_its_channels_and_is_deployed_narrower(run: TrainingRun) -> None:
     layers, trained = deployed_network(run).layers, folded_network(run).layers
     left = [len(layers[f"blocks.{index}.{conv}"].theta) for index in range(3) for conv in ("conv1", "conv2")]
@@ -131,6 +194,13 @@ def test_what_cannot_be_cut(recipe: Recipe, few: Splits, options: list[str], mes
     with pytest.raises(RecipeError, match=message) as caught:
         training.trainer(recipe, few, *options)
     assert fix in caught.value.fix
+
+
+def test_a_network_that_would_not_train_narrower_is_refused(recipe: Recipe) -> None:
+    network = OneMoreHeadInTraining()
+    condition(network, IMAGES)
+    with pytest.raises(NetworkError, match="a narrower one does not train"):
+        make_masks(network, IMAGES, recipe, 5, lambda: None)
 
 
 @pytest.mark.parametrize(

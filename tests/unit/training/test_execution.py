@@ -174,6 +174,22 @@ class TestCompile:
         torch.testing.assert_close(theirs.total, ours.total, rtol=1e-4, atol=1e-4)
         assert compiled.weights().keys() == eager.weights().keys()
 
+    def test_so_does_a_narrower_network(
+        self, digits_recipe: Recipe, few: Splits, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original = torch.nn.Module.compile
+        monkeypatch.setattr(torch.nn.Module, "compile", lambda network: original(network, backend="aot_eager"))
+        options = ("sparsity.pattern=channel", "sparsity.density=0.5", "sparsity.multiple=2")
+        losses = []
+        for value in ("true", "false"):
+            subject = trainer(digits_recipe, few, f"train.compile={value}", *options)
+            subject.updater.after_step(subject.updater.last_dense_step, subject.optimizer)
+            graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+            losses.append(update(subject).total)
+            made = torch._dynamo.utils.counters["stats"]["unique_graphs"] - graphs
+            assert made >= 3 if value == "true" else made == 0
+        torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-4)
+
     def test_what_the_compiler_lacks_is_told(self) -> None:
         def lacking(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> None:
             raise OSError("no C++ compiler")

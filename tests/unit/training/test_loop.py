@@ -276,7 +276,7 @@ class TestStep:
         def attack_seen(network: Any, images: torch.Tensor, labels: torch.Tensor, *args: Any, **config: Any) -> Any:
             folded_at_1 = weights_at(fold(trainer.step.layers, recipe.condition.rule), 1.0)
             assert all(torch.equal(p, folded_at_1[name].detach()) for name, p in network.named_parameters())
-            assert config == recipe.attack.model_dump()
+            assert config == {**recipe.attack.model_dump(), "deviation": None}
             result = original_attack(network, images, labels, *args, **config)
             attacked.append((images, labels, result))
             return result
@@ -335,8 +335,11 @@ class TestStep:
         progress = (np.arange(peak, steps) - peak) / (steps - peak)
         np.testing.assert_allclose(rates[peak:], 0.05 * (1 + np.cos(np.pi * progress)) / 2)
 
-    def test_weight_decay_spares_biases_alpha_and_batchnorm(self, recipe: Recipe, few: Splits) -> None:
-        trainer = Trainer(recipe, few, image_spec(recipe, few), torch.device("cpu"))
+    @pytest.mark.parametrize("decayed", ["weights", "all"])
+    def test_weight_decay_spares_biases_alpha_and_batchnorm_unless_told(
+        self, decayed: str, recipe: Recipe, few: Splits
+    ) -> None:
+        trainer = training.trainer(recipe, few, f"train.decayed={decayed}")
         names = {id(parameter): name for name, parameter in trainer.network.named_parameters()}
         decay = {
             names[id(parameter)]: group["weight_decay"]
@@ -345,7 +348,7 @@ class TestStep:
         }
         assert decay.keys() == set(names.values())
         assert {name for name, value in decay.items() if value > 0} == {
-            name for name in names.values() if name.endswith("theta")
+            name for name in names.values() if decayed == "all" or name.endswith("theta")
         }
 
 

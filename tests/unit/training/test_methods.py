@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fixtures.training import DENSE, OAT, StopAfterAnEpoch, trainer
+from fixtures.training import DENSE, OAT, PUBLISHED, StopAfterAnEpoch, trainer
 from torch import nn
 
 from floats_edge.artifacts.checkpoint import Epoch, TrainingRun
@@ -42,6 +42,7 @@ VARIANTS = {
     "channel": ("train.epochs=2", "sparsity.pattern=channel", "sparsity.density=0.5", "sparsity.multiple=2"),
     "importance": ("train.epochs=2", "sparsity.layer_densities=importance", "sparsity.update_every=0.4"),
     "resample": ("train.epochs=2", "condition.noise=resample"),
+    "published": ("train.epochs=2", *PUBLISHED, "attack.kind=pgd", "attack.steps=2", "sparsity.update_every=0.4"),
     "alpha-0": (*DENSE, "condition.alpha=0"),
     "adamw": ("train.epochs=2", "train.optimizer=adamw", "train.lr=0.01", "sparsity.update_every=0.4"),
 }
