@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -77,6 +78,18 @@ def doctor() -> None:
     for title, look in sections.items():
         rows = [("no" if f.remedy else "yes", f.subject, f.state, f.remedy or "") for f in look()]
         print_tables([Table(title, ("", "what", "state", "remedy"), tuple(rows))], Console(highlight=False))
+    pointer = gpu_command()
+    if pointer is not None:
+        click.echo(pointer)
+
+
+def gpu_command(package: Path = Path(__file__).parents[1]) -> str | None:
+    """Which command shows what works on a GPU: in a checkout around ``package``, or where there is a card."""
+    tells = "tells what works on a GPU, how fast it is, and what does not work and why."
+    command = package.parent / "tools" / "gpu"
+    if command.is_file():
+        return f"{command} --quick {tells}"
+    return f"tools/gpu --quick, in a checkout, {tells}" if _gpu().remedy is None else None
 
 
 def installed() -> list[Finding]:

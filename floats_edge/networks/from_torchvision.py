@@ -1,10 +1,9 @@
-"""torchvision's classifiers."""
+"""torchvision's classifiers, if it is installed."""
 
 import copy
 from collections.abc import Mapping
 from functools import partial
 
-import torchvision
 from torch import nn
 
 from floats_edge.errors import NetworkError
@@ -23,8 +22,14 @@ def from_torchvision(spec: NetworkSpec, classes: int, channels: int) -> nn.Modul
     For images of another number of channels than 3 its first convolution is made anew.
 
     Raises:
-        NetworkError: torchvision has no such classifier, or it takes no such arguments.
+        NetworkError: torchvision is not installed or has no such classifier, or it takes no such arguments.
     """
+    try:
+        import torchvision
+    except ImportError as error:
+        raise NetworkError(
+            f"{spec.title} needs torchvision: {error}.", fix="pip install 'floats-edge[train]'"
+        ) from None
     names = torchvision.models.list_models(module=torchvision.models)
     if spec.name not in names:
         raise unknown(spec, names)

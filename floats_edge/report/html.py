@@ -1,22 +1,18 @@
-"""Records as one HTML page that loads nothing: plots inlined as SVG, styles inside."""
+"""Records as one HTML page."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import resources
 from itertools import zip_longest
 from pathlib import Path
 
-import jinja2
-
-from floats_edge import __version__
 from floats_edge.artifacts.examples import Pictures
 from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.records import Evaluation, Profile, Record
 from floats_edge.report.classes import class_table, confusion_table
 from floats_edge.report.confusion import confusion_svg
 from floats_edge.report.corruptions import corruption_tables
-from floats_edge.report.examples import Group, example_groups, example_words
+from floats_edge.report.examples import example_groups, example_words
 from floats_edge.report.figures import energy_svg, latency_svg, layers_svg, memory_svg, trade_off_svg
+from floats_edge.report.page import Heading, Highlight, Section, render_page
 from floats_edge.report.profile_tables import (
     comparison_tables,
     condition_tables,
@@ -29,9 +25,7 @@ from floats_edge.report.profile_tables import (
 )
 from floats_edge.report.reliability import reliability_table
 from floats_edge.report.tables import (
-    UNKNOWN,
     Content,
-    Table,
     accuracy_table,
     clean,
     evaluation_attack,
@@ -40,27 +34,6 @@ from floats_edge.report.tables import (
     subject_table,
 )
 from floats_edge.report.transfer import transfer_tables
-
-
-@dataclass(frozen=True)
-class Highlight:
-    """A figure worth reading first, with what it was measured on."""
-
-    name: str
-    value: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page; ``svg`` and the pictures of ``groups`` are ours, all other text is escaped."""
-
-    title: str
-    tables: tuple[Table, ...] = ()
-    svg: str = ""
-    description: str = ""
-    words: tuple[str, ...] = ()
-    groups: tuple[Group, ...] = ()
 
 
 def write_html(records: Sequence[Record], path: Path, pictures: Sequence[Pictures | None] = ()) -> None:
@@ -81,18 +54,14 @@ def render_html(records: Sequence[Record], pictures: Sequence[Pictures | None] =
     """The page as text; what comes from the records is escaped."""
     content = label_records(records)
     beside = [there for record, there in zip_longest(records, pictures) if isinstance(record, Evaluation)]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(
-        resources.files("floats_edge.report").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    subjects = content.subjects.values()
+    models = "; ".join(dict.fromkeys(clean(subject.model) for subject in subjects))
+    heading = Heading(
+        title=", ".join(dict.fromkeys(clean(subject.name) for subject in subjects)),
+        lead=f"{models} · one network, a λ from 0 (clean) to 1 (robust)",
+        source="its evaluation and profile records",
     )
-    return template.render(
-        names=", ".join(dict.fromkeys(clean(subject.name) for subject in content.subjects.values())),
-        models="; ".join(dict.fromkeys(clean(subject.model) for subject in content.subjects.values())),
-        highlights=highlights(content),
-        sections=sections(content, beside),
-        unknown=UNKNOWN,
-        version=__version__,
-    )
+    return render_page(heading, highlights(content), sections(content, beside))
 
 
 def sections(content: Content, pictures: Sequence[Pictures | None]) -> list[Section]:

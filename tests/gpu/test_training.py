@@ -44,7 +44,7 @@ def test_deterministic_runs_have_the_same_bits(option, digits_recipe, few, silen
     assert all(one[name].tobytes() == other[name].tobytes() for name in one)
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL gives each worker a GPU of its own; there is but one")
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL gives each worker a GPU of its own; there are not two")
 def test_two_workers_learn_as_one(tmp_path):
     options = ("train.epochs=2", "data.preprocessing.size=8", "model.arguments.width=8")
     words = (*(word for option in options for word in ("-o", option)), "--device", "cuda")

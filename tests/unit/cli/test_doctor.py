@@ -2,6 +2,7 @@
 
 import sys
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -46,6 +47,18 @@ def test_report() -> None:
     rows = [line.split() for line in result.output.splitlines()]
     assert ["yes", "numpy", "(core)", metadata.version("numpy")] in rows
     assert ["yes", "ort-cpu", "ready"] in rows
+
+
+def test_it_points_to_the_command_that_tries_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(cli, ["doctor"])
+    command = Path(doctor.__file__).parents[2] / "tools" / "gpu"
+    assert f"{command} --quick" in result.output
+    assert command.is_file()
+    installed = tmp_path / "site-packages" / "floats_edge"
+    monkeypatch.setattr(doctor, "_gpu", lambda: Finding("CUDA device", "none", "check the driver"))
+    assert doctor.gpu_command(installed) is None
+    monkeypatch.setattr(doctor, "_gpu", lambda: Finding("CUDA device", "H100, sm_90"))
+    assert "in a checkout" in (doctor.gpu_command(installed) or "")
 
 
 def test_remedies_are_printed_as_they_are_typed(versions: dict[str, str | None]) -> None:

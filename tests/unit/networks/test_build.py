@@ -145,6 +145,14 @@ def test_a_module_that_is_nowhere_is_said_to_be(code: str) -> None:
     assert "no_such_package" in told.value.fix
 
 
+def test_torchvision_is_asked_for_by_its_own_networks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    build(spec("builtin", "resnet8"), classes=5, channels=3)
+    with pytest.raises(NetworkError, match="needs torchvision") as raised:
+        build(spec("torchvision", "mobilenet_v2"), classes=5, channels=3)
+    assert "floats-edge[train]" in raised.value.fix
+
+
 def test_timm_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(NetworkError) as told:

@@ -1,0 +1,1 @@
+"""The parts of tools/gpu, and the page that they fill."""
