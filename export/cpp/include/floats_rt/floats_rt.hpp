@@ -163,7 +163,8 @@ class FLOATS_RT_API Model {
   // weights on the CPU, and with TensorRT copies them to the GPU; in mode `refit` it also refits the engine, or with
   // ONNX Runtime makes the session anew; otherwise it is instant. If it is refused (lambda_out_of_range,
   // lambda_unsupported), nothing changes; if it fails (runtime), the model is broken and every later call but
-  // destruction throws. Whoever chooses `lambda` chooses how robust the network is: take it from nobody you do not trust.
+  // destruction throws. Whoever chooses `lambda` chooses how robust the network is: take it from nobody you do not
+  // trust.
   float set_lambda(float lambda);
 
   // Runs `batch` images [batch, channels, height, width] and fills logits [batch, classes]. Any batch from 1 on: with
