@@ -5,6 +5,7 @@ Source: Kundu et al., arXiv 2204.00426; the equations are those of ``layers.py``
 
 import copy
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,6 @@ def condition(
     """
     known = register or {}
     made = plan(network, example, exclude, known)
-    before = _logits(network, example)
     if not made.conditioned:
         raise NetworkError(
             f"no layer of the network can be conditioned:\n{made}", fix="use nn.Conv2d, nn.Linear and nn.BatchNorm2d"
@@ -59,7 +59,8 @@ def condition(
     swaps = _swaps(network, knob, alpha, known)
     old = {name: network.get_submodule(name) for name in swaps}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _no_zero_weights(network):
+            before = _logits(network, example)
             _put(network, swaps)
             draw_noise(network, noise_seed)
             _check(network, example, before, knob)
@@ -167,6 +168,20 @@ def _put(network: nn.Module, modules: Mapping[str, nn.Module]) -> None:
             for key, child in list(parent._modules.items()):
                 if child is old:
                     parent._modules[key] = module
+
+
+@contextmanager
+def _no_zero_weights(network: nn.Module) -> Iterator[None]:
+    """Weights that are all zero, as heads may begin, hold others meanwhile: behind zeros no error could be seen."""
+    generator = torch.Generator().manual_seed(0)
+    zeros = [weight for weight in network.parameters() if weight.ndim > 1 and not weight.any()]
+    for weight in zeros:
+        weight.copy_(torch.randn(weight.shape, generator=generator))
+    try:
+        yield
+    finally:
+        for weight in zeros:
+            weight.zero_()
 
 
 def _logits(network: nn.Module, example: Tensor) -> Tensor:

@@ -187,6 +187,23 @@ def test_a_wrong_fold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         condition(network, EXAMPLE)
 
 
+def test_a_head_that_begins_with_zeros_can_be_conditioned() -> None:
+    network = stranger()
+    nn.init.zeros_(network.classifier.weight)
+    condition(network, EXAMPLE)
+    assert not conditioned_layers(network)["classifier"].weight.theta.any(), "it still begins so"
+
+
+def test_a_head_that_begins_with_zeros_hides_no_wrong_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("floats_edge.method.layers.gain_and_bias", lambda norm: (norm.weight, norm.bias))
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 14 * 14, 5))
+    network[1].running_mean.normal_()
+    nn.init.zeros_(network[3].weight)
+    with pytest.raises(NetworkError, match="folded network is off"):
+        condition(network, EXAMPLE)
+    assert not network[3].weight.any(), "it is as it was"
+
+
 def test_a_network_of_other_layers_is_refused_with_its_plan() -> None:
     network = nn.Sequential(nn.Flatten(), nn.LayerNorm(3 * 16 * 16))
     with pytest.raises(NetworkError, match=r"(?s)no layer of the network can be conditioned.*LayerNorm"):
