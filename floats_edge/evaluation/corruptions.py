@@ -49,14 +49,16 @@ def measure_corruptions(
         pixels, labels = images.at(part)[:, ::turn], images.labels[part]
         of_image = np.zeros((len(labels), len(lambdas)), int)
         for name, counts in right.items():
-            for severity in SEVERITIES:
-                versions = [corrupted(image, name, severity, seed, start + i) for i, image in enumerate(pixels)]
-                shown = np.divide(np.stack(versions)[:, ::turn], 255, dtype=np.float32)
-                for place, lam in enumerate(lambdas):
-                    engine.set_lambda(lam)
-                    found = answers(engine, shown) == labels
+            versions = [
+                np.stack([corrupted(image, name, severity, seed, start + i) for i, image in enumerate(pixels)])
+                for severity in SEVERITIES
+            ]
+            for place, lam in enumerate(lambdas):
+                engine.set_lambda(lam)
+                for row, version in zip(counts, versions, strict=True):
+                    found = answers(engine, np.divide(version[:, ::turn], 255, dtype=np.float32)) == labels
                     of_image[:, place] += found
-                    counts[severity - 1, place] += found.sum()
+                    row[place] += found.sum()
                     progress(len(labels))
         together += of_image.T @ of_image
     return Corruptions(

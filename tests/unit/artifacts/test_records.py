@@ -84,7 +84,19 @@ def test_an_evaluation_of_an_older_version_is_to_be_made_anew(tmp_path: Path) ->
     assert "newer floats-edge" in refusal.value.fix
 
 
+MATRIX = {
+    "lambdas": (0.0, 0.5, 1.0),
+    "images": 500,
+    "clean": (493, 491, 483),
+    "by_lambda": ((40, 220, 230), (90, 143, 240), (95, 160, 210)),
+    "by_sum": (50, 150, 215),
+    "by_all": (30, 140, 200),
+}
 MISCOUNTED = answers(0, 400, 10).model_dump() | {"clean_reliability": sure(answers(0, 401, 10).clean_answers)}
+
+
+def test_attacks_at_the_lambda_served_are_those_of_the_results() -> None:
+    assert bundle_evaluation(transfer=MATRIX).transfer is not None
 
 
 @pytest.mark.parametrize(
@@ -96,6 +108,11 @@ MISCOUNTED = answers(0, 400, 10).model_dump() | {"clean_reliability": sure(answe
         ({"results": ()}, "results"),
         ({"results": (answers(0, 400, 10), answers(1, 90, 40, each=49))}, "not evaluated on the same images"),
         ({"results": (MISCOUNTED,)}, "clean_reliability is not of the images and answers that are counted"),
+        (
+            {"transfer": MATRIX | {"by_lambda": ((40, 220, 230), (90, 144, 240), (95, 160, 210))}},
+            "not those of the results",
+        ),
+        ({"transfer": MATRIX | {"lambdas": (0.0, 0.5, 0.75)}}, "not those of the results"),
         ({"examples": {"truth": "3", "clean": "11"}}, "'11' is none of the labels"),
         ({"examples": {"lam": 0.7}}, "a lambda that was not evaluated"),
     ],

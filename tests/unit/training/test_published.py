@@ -1,18 +1,15 @@
 """What is known of the authors' choices, each by itself, and the recipe that takes them all."""
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
-from fixtures.training import DENSE, float64_by_default, trainer
+from fixtures.training import DENSE, trainer
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from floats_edge import attacks
 from floats_edge.data import Splits, load_data
 from floats_edge.method.condition import draw_noise
 from floats_edge.method.conditioning import conditioned_weights
@@ -22,29 +19,6 @@ from floats_edge.training import steps
 from floats_edge.training.loop import Observer, Trainer, train
 
 EVERY = (*DENSE, "condition.noise=every-forward", "attack.kind=pgd", "attack.steps=3")
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    with (
-        float64_by_default(),
-        patch("floats_edge.networks.build.check_parameters"),
-        patch("floats_edge.prepare.check_network"),
-    ):
-        yield
-
-
-@pytest.fixture
-def attacked(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The images that training attacked, once it has."""
-    seen: list[Tensor] = []
-
-    def attack_seen(*positional: Any, **options: Any) -> Tensor:
-        seen.append(attacks.attack(*positional, **options))
-        return seen[-1]
-
-    monkeypatch.setattr(steps, "attack", attack_seen)
-    return seen
 
 
 def take_step(subject: Trainer) -> tuple[Tensor, Tensor, steps.Losses]:

@@ -1,18 +1,13 @@
 """TRADES, PGD training with a weight, and label smoothing, against their formulas, written out, in float64."""
 
 import copy
-from collections.abc import Iterator
-from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
 from fixtures.training import DENSE, trainer
-from fixtures.two_workers import float64_by_default
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from floats_edge import attacks
 from floats_edge.attacks import Network
 from floats_edge.data import Splits
 from floats_edge.recipe import Recipe
@@ -35,27 +30,9 @@ METHODS = {
 
 
 @pytest.fixture
-def float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def float64(float64: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Class weights, too."""
     monkeypatch.setattr(steps, "class_weights", lambda *of: class_weights(*of).double())
-    with (
-        float64_by_default(),
-        patch("floats_edge.networks.build.check_parameters"),
-        patch("floats_edge.prepare.check_network"),
-    ):
-        yield
-
-
-@pytest.fixture
-def attacked(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The images that training attacked, once it has."""
-    seen: list[Tensor] = []
-
-    def attack_seen(*positional: Any, **options: Any) -> Tensor:
-        seen.append(attacks.attack(*positional, **options))
-        return seen[-1]
-
-    monkeypatch.setattr(steps, "attack", attack_seen)
-    return seen
 
 
 def entropy(logits: Tensor, labels: Tensor, subject: Trainer, splits: Splits) -> Tensor:
