@@ -225,5 +225,6 @@ def _followed(stream: IO[bytes], lifeline: IO[bytes], hear: Tell) -> bool:
         if lifeline.closed:
             raise
         lifeline.close()
+        hear("interrupted: it is asked to end there; Ctrl-C again does not wait for it")
         return False
     return True
