@@ -91,8 +91,10 @@ class Board:
             assert process.stdout is not None
             try:
                 data = process.stdout.read(largest + 1)
+                if len(data) <= largest:
+                    process.wait()
             finally:
-                process.stdout.close()  # one that has more to send ends by that
+                process.kill()  # it may have more to send
         if len(data) > largest:
             raise BoardError(
                 f"{name} on {self.host} is larger than it can be: more than {largest} bytes.",

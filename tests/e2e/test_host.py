@@ -132,10 +132,7 @@ def test_without_ssh_here_the_remedy_installs_it(board, bundle, monkeypatch) -> 
 
 def pretending(folder: Path, program: str) -> Path:
     """A ``python3`` whose programs from standard input run after ``program``."""
-    ahead = f"{program}; exec(sys.stdin.read())"
-    return script(
-        folder / "python3", f'[ "$2" = - ] && exec {sys.executable} -I -c "{ahead}"; exec {sys.executable} "$@"'
-    )
+    return script(folder / "python3", f'exec {sys.executable} -I -c "{program}; exec(sys.stdin.read())"')
 
 
 @pytest.mark.parametrize(

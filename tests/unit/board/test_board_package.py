@@ -1,12 +1,14 @@
 """What a board is sent of floats-edge."""
 
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
 from floats_edge.board.package import FROM_CHECKOUT, package_files, requirements, write_package
+from floats_edge.errors import BoardError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,3 +48,12 @@ def test_a_board_installs_the_core_and_with_a_gpu_its_extra_and_nothing_for_trai
 
     assert names(requirements()) == names(PROJECT["project"]["dependencies"])
     assert names(requirements("gpu")) == names(PROJECT["project"]["optional-dependencies"]["gpu"])
+
+
+def test_a_floats_edge_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", absent)
+    with pytest.raises(BoardError, match="pip install -e"):
+        requirements()

@@ -10,12 +10,14 @@ import pytest
 from fixtures import records
 from fixtures.tiny_bundle import add_engine, engine_entry, write_bundle
 
-from floats_edge.artifacts.bundle import Bundle, open_bundle
+from floats_edge.artifacts.bundle import Bundle, keep_verdict, open_bundle, write_manifest
+from floats_edge.artifacts.manifest import Verdict
 from floats_edge.artifacts.records import Comparison, Profile, bundle_subject, save_record
 from floats_edge.board import session
 from floats_edge.board.session import Log, Session
 from floats_edge.board.stage import export_on, profile_on
 from floats_edge.errors import BoardError, FloatsError
+from floats_edge.recipe import Attack
 
 PLAN = b"a plan" * 100
 Change = Callable[[dict], object]
@@ -83,6 +85,26 @@ def test_engines_are_taken_and_all_else_is_the_desks(bundle, board, built, log, 
     assert out.manifest.model_copy(update={"engines": (), "files": bundle.manifest.files}) == bundle.manifest
     assert log.path.read_text() == "done\n"
     assert export_on("orin", bundle.path, bundle.path, (), log).manifest == out.manifest
+
+
+def verdict(backend: str) -> Verdict:
+    attack = Attack(kind="pgd", epsilon=0.1, steps=1)
+    return Verdict(backend=backend, library="x", images=1, attack=attack, queries=1, results=(), problems=("it fails",))
+
+
+def test_a_verdict_on_other_engines_goes_and_every_other_one_stays(bundle, board, log, tmp_path) -> None:
+    for backend in ("trt", "ort-cpu"):
+        keep_verdict(open_bundle(bundle.path), verdict(backend))
+    sent = open_bundle(bundle.path)
+    folder = board.folder / f"{session.bundle_name(sent)}-built"
+    shutil.copytree(bundle.path, folder)
+    write_manifest(folder, sent.manifest.without_verdict("trt"))
+    add_engine(open_bundle(folder), engine_entry(), PLAN)
+    out = export_on("orin", bundle.path, tmp_path / "out", (), log)
+    assert [one.backend for one in out.manifest.verdicts] == ["ort-cpu"]
+    write_manifest(folder, out.manifest.without_verdict("ort-cpu"))
+    with pytest.raises(BoardError, match="more was changed"):
+        export_on("orin", bundle.path, tmp_path / "out", (), log)
 
 
 def _fp16(manifest: dict) -> None:
