@@ -63,3 +63,7 @@ class ParityError(FloatsError):
 
 class OutputError(FloatsError):
     """A result could not be written; what stood there before is untouched."""
+
+
+class BoardError(FloatsError):
+    """A board cannot be reached, lacks something, or sent what is not what was asked for."""

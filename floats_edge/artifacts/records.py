@@ -23,7 +23,9 @@ PROFILE = "profile.json"
 
 MOST_LISTED = 100_000
 """Wrong answers that an evaluation lists, over all of its confusion matrices: it must be a file that can be read."""
-_LARGEST_RECORD, _MOST_COMMAS = 64 * 2**20, 2**19
+LARGEST_RECORD = 64 * 2**20
+"""Of a record, in bytes."""
+_MOST_COMMAS = 2**19
 
 
 class Subject(Section):
@@ -355,7 +357,7 @@ def load_record(path: Path) -> Record:
         "give what floats-edge evaluate or floats-edge profile wrote, or run it again if the file is an older one's; "
         "floats-edge inspect shows bundles and runs"
     )
-    return read_json(path, _AnyRecord, remedy, _LARGEST_RECORD, _MOST_COMMAS).root
+    return read_json(path, _AnyRecord, remedy, LARGEST_RECORD, _MOST_COMMAS).root
 
 
 def load_pictures(record: Record, path: Path) -> Pictures | None:

@@ -1,9 +1,11 @@
 """What commands draw while they work: progress on standard error, so that standard output holds only results."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,6 +24,16 @@ from floats_edge.data_report import DataReport
 def status_console() -> Console:
     """The console for progress and remarks."""
     return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def telling(console: Console, title: str) -> Iterator[Callable[[str], None]]:
+    """Shows each step that is told: on a terminal in one line that changes, elsewhere as a line of its own."""
+    if not console.is_terminal:
+        yield lambda step: console.print(step, markup=False, soft_wrap=True)
+        return
+    with console.status(title) as status:
+        yield lambda step: status.update(escape(step))
 
 
 def tell_images(console: Console) -> Callable[[DataReport], None]:

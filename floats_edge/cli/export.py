@@ -5,11 +5,15 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from floats_edge.cli.board import board_log, given_options, host_option
 from floats_edge.cli.parameters import BatchRange, LambdaValue, allow_code
 
 if TYPE_CHECKING:
     from floats_edge.artifacts.bundle import Bundle
     from floats_edge.artifacts.manifest import Parity
+
+_OF_ENGINES = {"batch", "targets", "compatibility", "dla", "allow_mismatch"}
+"""Options of --trt, which a board is told as they are."""
 
 
 @click.command()
@@ -84,6 +88,7 @@ if TYPE_CHECKING:
 )
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
 @click.option("--skip-damaged", is_flag=True, help="Leave out images that are damaged or too thin, and say which.")
+@host_option
 @allow_code
 def export(
     path: Path,
@@ -104,6 +109,7 @@ def export(
     dla: int | None,
     data_dir: Path | None,
     skip_damaged: bool,
+    host: str | None,
     allow_code: bool,
 ) -> None:
     """Export a run folder to ONNX and TensorRT, compared with the trained network on real images.
@@ -118,6 +124,7 @@ def export(
         floats-edge export runs/quickstart -o bundle --precision int8 --trt   # calibrated on training images
         floats-edge export runs/quickstart -o bundle --precision int8 --keep-worst 2 --keep-precision fp16
         floats-edge export bundle -o bundle --trt --batch 1:8:32              # on the board: engines only
+        floats-edge export bundle -o bundle --trt --host me@orin              # the same, from your desk
         floats-edge export bundle -o bundle --trt --target sm_86 --target sm_120   # TensorRT-RTX, two kinds of GPU
 
     On ONNX Runtime's CPU a small network for any lambda takes up to twice the time of one for fixed lambdas, because
@@ -127,7 +134,7 @@ def export(
     network agrees with the trained one; otherwise what stood there stays.
     """
     from floats_edge.artifacts.bundle import is_bundle
-    from floats_edge.cli.console import status_console, tell_images
+    from floats_edge.cli.console import status_console, tell_images, telling
     from floats_edge.data import Reading
     from floats_edge.deploy import export as stage
     from floats_edge.deploy.calibrate import Int8Request
@@ -144,6 +151,9 @@ def export(
         raise click.UsageError("--switch goes with --lambda runtime: a bundle for fixed lambdas switches by itself.")
     if not trt and (batch or targets or compatibility or dla is not None):
         raise click.UsageError("--batch, --target, --compatibility and --dla say how engines are built: add --trt.")
+    if host is not None:
+        _print(_export_on(host, path, out, trt), ())
+        return
     console = status_console()
     request = stage.ExportRequest(
         lambdas=values or ("runtime" if lambdas or switch else None),
@@ -159,11 +169,26 @@ def export(
         allow_code=allow_code,
     )
     added = is_bundle(path) and request.keeps_graphs
-    with console.status("export") as status:
-        bundle = stage.export(path, out, request, data_dir, lambda text: status.update(f"export: {text}"))
+    with telling(console, "export") as tell:
+        bundle = stage.export(path, out, request, data_dir, lambda text: tell(f"export: {text}"))
     if sensitivity or keep_worst:
         _print_sensitivity(bundle)
     _print(bundle, () if added else bundle.manifest.parity)
+
+
+def _export_on(host: str, path: Path, out: Path, trt: bool) -> "Bundle":
+    """Let a board build the engines of a bundle."""
+    from floats_edge.artifacts.bundle import is_bundle
+    from floats_edge.board.stage import export_on
+
+    options = given_options(click.get_current_context(), "host", "trt", "out")
+    other = [words[0].partition("=")[0] for name, words in options.items() if name not in _OF_ENGINES]
+    if other or not trt or not is_bundle(path):
+        raise click.UsageError(
+            f"--host builds engines of a bundle: give a bundle, --trt, and not {', '.join(other) or 'a run'}. First "
+            f"floats-edge export RUN -o BUNDLE here, then floats-edge export BUNDLE -o BUNDLE --trt --host {host}"
+        )
+    return export_on(host, path, out, [word for words in options.values() for word in words], board_log(host, out))
 
 
 def _print_sensitivity(bundle: "Bundle") -> None:

@@ -1,11 +1,17 @@
 """``floats-edge profile``: latency, throughput, memory, energy, layers, and bundles against each other."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from floats_edge.cli.board import board_log, given_options, host_option
 from floats_edge.cli.main import INTERRUPTED
 from floats_edge.cli.parameters import LambdaValue, Seconds
+
+if TYPE_CHECKING:
+    from floats_edge.artifacts.records import Comparison, Profile
+    from floats_edge.profiling.stage import ProfileRequest
 
 BOARDS = ("orin-nano-8gb", "orin-nx-16gb", "agx-orin-64gb", "thor")
 
@@ -81,6 +87,12 @@ def _boards(ctx: click.Context, option: click.Parameter, value: str | None) -> t
     callback=_boards,
     help=f"Also what these boards cannot beat on paper: {', '.join(BOARDS)}.",
 )
+@host_option
+@click.option(
+    "--build",
+    is_flag=True,
+    help="With --host: first let the board build TensorRT engines for itself, for the sizes of --batch.",
+)
 @click.option(
     "-o",
     "--out",
@@ -100,6 +112,8 @@ def profile(
     duration: float,
     warmup: float,
     boards: tuple[str, ...],
+    host: str | None,
+    build: bool,
     out: Path,
 ) -> None:
     """Measure how fast a bundle runs on this machine and what it takes, or which of several is faster.
@@ -119,33 +133,32 @@ def profile(
       floats-edge profile BUNDLE --backend trt --cuda-graph -o graph.json
       floats-edge profile BUNDLE --streams 1 --streams 2 --threads 1 --estimate orin-nano-8gb,thor
       floats-edge profile DENSE SPARSE --backend ort-cpu --duration 10
+      floats-edge profile BUNDLE --host me@orin --build --backend trt -o orin.json
     """
     from rich.console import Console
 
     from floats_edge.artifacts.files import check_writable
     from floats_edge.artifacts.records import Profile, save_record
     from floats_edge.profiling.bench import Timing
-    from floats_edge.profiling.stage import CompareRequest, ProfileRequest, compare_speed
-    from floats_edge.profiling.stage import profile as profile_bundle
+    from floats_edge.profiling.stage import ProfileRequest
     from floats_edge.report.console import print_records
     from floats_edge.runtime.base import Host
 
     if cuda_graph and not {"auto", "trt"} & {*backends}:
         raise click.UsageError("--cuda-graph is for --backend trt")
     check_writable(out)
+    if build and host is None:
+        raise click.UsageError("--build goes with --host; here, it is floats-edge export BUNDLE -o BUNDLE --trt")
     backends, batches = tuple(dict.fromkeys(backends)), tuple(dict.fromkeys(batches))
     streams = tuple(dict.fromkeys(streams))
-    timing, host = Timing(warmup_s=warmup, duration_s=duration), Host(threads, cuda_graph=cuda_graph)
-    with Console(stderr=True).status("reading the conditions") as status:
-        if len(bundles) == 1:
-            named = () if "auto" in backends else backends
-            request = ProfileRequest(named, batches, streams, lam, timing, host, boards)
-            record = profile_bundle(bundles[0], request, lambda step: status.update(f"measuring {step}"))
-        else:
-            _check_comparison(backends, batches, streams, boards)
-            [backend], [batch] = backends, batches
-            comparison = CompareRequest(None if backend == "auto" else backend, batch, lam, timing, host)
-            record = compare_speed(bundles, comparison, lambda step: status.update(f"comparing: {step}"))
+    if len(bundles) > 1:
+        _check_comparison(backends, batches, streams, boards)
+    if host is not None:
+        record = _profile_on(host, bundles, batches if build else None, out)
+    else:
+        named, timing = () if "auto" in backends else backends, Timing(warmup_s=warmup, duration_s=duration)
+        threading = Host(threads, cuda_graph=cuda_graph)
+        record = _profile_here(bundles, ProfileRequest(named, batches, streams, lam, timing, threading, boards))
     console = Console(highlight=False)
     print_records([record], console)  # before writing: a full disk does not take the figures along
     save_record(record, out)
@@ -153,6 +166,32 @@ def profile(
     if isinstance(record, Profile) and record.incomplete is not None:
         click.echo(f"Ended early ({record.incomplete}); what had been measured is kept, and marked.", err=True)
         click.get_current_context().exit(INTERRUPTED if record.incomplete == "interrupted" else 1)
+
+
+def _profile_here(bundles: tuple[Path, ...], request: "ProfileRequest") -> "Profile | Comparison":
+    """Measure a bundle on this machine, or compare several by the one backend and batch size of ``request``."""
+    from floats_edge.cli.console import status_console, telling
+    from floats_edge.profiling.stage import CompareRequest, compare_speed
+    from floats_edge.profiling.stage import profile as profile_bundle
+
+    with telling(status_console(), "reading the conditions") as tell:
+        if len(bundles) == 1:
+            return profile_bundle(bundles[0], request, lambda step: tell(f"measuring {step}"))
+        backend, [batch] = next(iter(request.backends), None), request.batches
+        comparison = CompareRequest(backend, batch, request.lam, request.timing, request.host)
+        return compare_speed(bundles, comparison, lambda step: tell(f"comparing: {step}"))
+
+
+def _profile_on(
+    host: str, bundles: tuple[Path, ...], build: tuple[int, ...] | None, out: Path
+) -> "Profile | Comparison":
+    """Let a board measure; ``build``: the batch sizes that it first builds engines for."""
+    from floats_edge.board.stage import profile_on
+
+    given = given_options(click.get_current_context(), "host", "build", "out")
+    options = [word for words in given.values() for word in words]
+    engines = None if build is None else [f"--batch={min(build)}:{max(build)}:{max(build)}"]
+    return profile_on(host, bundles, options, engines, board_log(host, out))
 
 
 def _check_comparison(

@@ -48,7 +48,7 @@ def verify(
     """
     from floats_edge.artifacts.bundle import EXPORT_AGAIN, keep_verdict, open_bundle, rebuild_command
     from floats_edge.artifacts.files import check_writable, write_atomic
-    from floats_edge.cli.console import status_console, tell_images
+    from floats_edge.cli.console import status_console, tell_images, telling
     from floats_edge.data import Reading
     from floats_edge.deploy import verify as stage
     from floats_edge.errors import OutputError, ParityError
@@ -59,8 +59,8 @@ def verify(
     console = status_console()
     reading = Reading(skip_damaged, tell_images(console))
     request = stage.VerifyRequest(backend, images, queries, seed, reading)
-    with console.status("verify") as status:
-        record = stage.verify(path, request, data_dir, lambda text: status.update(f"verify: {text}"))
+    with telling(console, "verify") as tell:
+        record = stage.verify(path, request, data_dir, lambda text: tell(f"verify: {text}"))
     if out is not None:
         write_atomic(out, (record.model_dump_json(indent=2) + "\n").encode())
     _print(record)

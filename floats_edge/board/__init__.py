@@ -1,0 +1,1 @@
+"""Boards from the desk: floats-edge sends itself and a bundle over ssh, works there, and checks what comes back."""
