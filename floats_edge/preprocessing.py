@@ -220,7 +220,7 @@ def scaled_size(stored: tuple[int, int], preprocessing: Preprocessing) -> tuple[
 def too_thin(stored: tuple[int, int], preprocessing: Preprocessing) -> str | None:
     """Why an image of that height and width would take too many pixels while it is scaled; None: it does not.
 
-    Pillow scales horizontally first, so that for a while there are as many rows as before.
+    It is scaled horizontally first, so that for a while there are as many rows as before.
     """
     scaled = scaled_size(stored, preprocessing)
     if scaled == stored or max(stored[0], scaled[0]) * scaled[1] <= LARGEST_SCALED:
@@ -254,11 +254,15 @@ def _check_sides(size: tuple[int, int]) -> None:
 
 
 def _by_pillow(picture: "Image", scaled: tuple[int, int], first: tuple[int, int], size: tuple[int, int]) -> Pixels:
-    """The part of ``size`` of the scaled image that begins in row and column ``first``, antialiased."""
+    """The part of ``size`` of the scaled image that begins in row and column ``first``, antialiased.
+
+    One direction at a time: which comes first changes the rounding, and Pillow 13 chooses otherwise than Pillow 12 did.
+    """
     from PIL import Image
 
-    if (picture.height, picture.width) != scaled:
-        picture = picture.resize((scaled[1], scaled[0]), Image.Resampling.BILINEAR)
+    for wanted in ((scaled[1], picture.height), (scaled[1], scaled[0])):
+        if picture.size != wanted:
+            picture = picture.resize(wanted, Image.Resampling.BILINEAR)
     (top, left), (height, width) = first, size
     return np.asarray(picture)[top : top + height, left : left + width]
 

@@ -16,23 +16,12 @@ namespace floats_rt {
 
 enum class Mode { fixed, bank, bound, refit, input };
 enum class Precision { fp32, fp16, bf16, int8 };
-enum class Resize { short_side, squash, pad };
-enum class Colours { rgb, bgr, grey };
 
 // Whether one graph serves any lambda.
 constexpr bool serves_any_lambda(Mode mode) { return mode != Mode::fixed && mode != Mode::bank; }
 
 // Whether the weights are computed outside the graph, from a weights file.
 constexpr bool has_weights_apart(Mode mode) { return mode == Mode::bound || mode == Mode::refit; }
-
-// How an image becomes what the network takes; floats_edge/preprocessing.py has the exact rules. Nothing here does it.
-struct Preprocessing {
-  std::size_t height, width;  // of what the network takes
-  Resize resize;
-  std::size_t covered_height, covered_width;  // short_side: what the scaled image covers before it is cropped
-  bool antialias;
-  Colours colours;  // and their order
-};
 
 // One conditioned layer; its position in the manifest is the noise's layer index.
 struct LayerSpec {

@@ -7,6 +7,7 @@
 #include "bundle.hpp"
 #include "floats_rt/floats_rt.hpp"
 #include "golden.hpp"
+#include "image.hpp"
 #include "log.hpp"
 #include "runner.hpp"
 
@@ -18,6 +19,8 @@ struct Model::State {
   std::unique_ptr<Runner> runner;
   float lambda;
   bool broken = false;
+  Preprocessor preprocessor{bundle->manifest().preprocessing};
+  std::vector<float> pixels{};  // of the last images
 
   const Manifest& manifest() const noexcept { return bundle->manifest(); }
 
@@ -187,6 +190,7 @@ Model& Model::operator=(Model&&) noexcept = default;
 Model::~Model() = default;
 
 const InputSpec& Model::input() const noexcept { return state_->manifest().input; }
+const Preprocessing& Model::preprocessing() const noexcept { return state_->manifest().preprocessing; }
 const OutputSpec& Model::output() const noexcept { return state_->manifest().output; }
 const LambdaRange& Model::lambda_range() const noexcept { return state_->manifest().lambdas; }
 Backend Model::backend() const noexcept { return state_->backend; }
@@ -208,6 +212,31 @@ void Model::infer(Span<const float> images, std::size_t batch, Span<float> logit
     state_->check_span("the images", images.size(), batch, input().size());
     state_->check_span("the logits", logits.size(), batch, output().size());
     state_->runner->infer(images.data(), batch, logits.data());
+  });
+}
+
+void Model::infer(Span<const ImageView> images, Span<float> logits) {
+  translated([&] {
+    const std::size_t batch = images.size();
+    state_->check_usable();
+    state_->check_shape(batch);
+    state_->check_span("the logits", logits.size(), batch, output().size());
+    for (const ImageView& image : images) state_->preprocessor.check(image);
+    state_->pixels.resize(batch * input().size());
+    for (std::size_t i = 0; i < batch; ++i) {
+      state_->preprocessor.run(images[i], state_->pixels.data() + i * input().size());
+    }
+    state_->runner->infer(state_->pixels.data(), batch, logits.data());
+  });
+}
+
+void Model::infer(const ImageView& image, Span<float> logits) { infer(Span<const ImageView>(&image, 1), logits); }
+
+void Model::preprocess(const ImageView& image, Span<float> pixels) {
+  translated([&] {
+    state_->check_span("the pixels", pixels.size(), 1, input().size());
+    state_->preprocessor.check(image);
+    state_->preprocessor.run(image, pixels.data());
   });
 }
 

@@ -7,7 +7,7 @@ For every bundle there is a NAME.expected.safetensors beside it: ``images`` [N, 
 lambda ``logits_K``, all float32; and in modes bound and refit ``weights_K``, the bytes of W and b of all layers as the
 graph takes them, one after the other. Below ``hostile`` are the bundles of ``tests/fixtures/hostile``, below
 ``hostile-graphs`` graphs that must be refused, made of ``honest.onnx``. ``libonnxruntime.so`` is a link to the library
-that Python used.
+that Python used. ``frames.safetensors`` is of make_frames.py.
 """
 
 import sys
@@ -22,6 +22,8 @@ from floats_edge.artifacts.manifest import WEIGHTS_APART
 from floats_edge.cli.main import cli
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.lambda_weights import input_weights
+
+from make_frames import frames
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
 from fixtures import hostile_graphs
@@ -81,6 +83,7 @@ def main(folder: Path) -> None:
     for name, (source, *options) in BUNDLES.items():
         _floats_edge("export", folder / source, "-o", folder / name, *options)
         (folder / f"{name}.expected.safetensors").write_bytes(pack_tensors(_expected(open_bundle(folder / name))))
+    (folder / "frames.safetensors").write_bytes(pack_tensors(frames()))
     hostile_bundles.write_all(folder / "hostile")
     hostile_graphs.write_all(folder / "hostile-graphs")
     (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")

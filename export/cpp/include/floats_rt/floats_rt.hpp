@@ -1,6 +1,7 @@
 // floats_rt: run a bundle that `floats-edge export` made, and turn its lambda knob, from C++17.
 //
-// Images are float32, NCHW, in [0, 1]: normalisation is inside the network. Logits are float32, [batch, classes].
+// Images are 8-bit pixels of any size, as a camera or a decoder gives them (ImageView), or float32, NCHW, in [0, 1].
+// Normalisation is inside the network. Logits are float32, [batch, classes].
 // Lambda is the knob: 0 is the most accurate on clean images, 1 the most robust against attacked ones.
 //
 // Threads: a Model belongs to one thread at a time. For several threads give each its own clone(); clones share the
@@ -111,6 +112,32 @@ struct Options {
   std::function<void(const std::string&)> log;
 };
 
+enum class Colours { rgb, bgr, grey, rgba, bgra };  // in the order of the bytes; alpha is ignored
+
+// An image that someone else owns: upright, 8 bits a channel, the channels of a pixel next to each other.
+struct ImageView {
+  const std::uint8_t* data;   // the first row
+  std::size_t height, width;  // in pixels, up to 65,535
+  Colours colours;
+  std::size_t stride = 0;  // bytes from one row to the next; 0: they follow each other
+};
+
+enum class Resize {
+  short_side,  // scaled until it covers a size, then its centre is kept
+  squash,      // scaled to the size, whatever the proportions
+  pad,         // scaled until it fits into the size, centred on black
+};
+
+// How an image becomes what a network takes: as in its training, to the bit. floats_edge/preprocessing.py has the
+// rules.
+struct Preprocessing {
+  std::size_t height, width;  // of what the network takes
+  Resize resize;
+  std::size_t covered_height, covered_width;  // short_side: what the scaled image covers before it is cropped
+  bool antialias;                             // average over all pixels when scaling down; off: two in each direction
+  Colours colours;                            // rgb, bgr or grey: what the network takes
+};
+
 struct InputSpec {
   std::string name;
   std::size_t channels, height, width;
@@ -151,6 +178,7 @@ class FLOATS_RT_API Model {
   Model clone() const;
 
   const InputSpec& input() const noexcept;
+  const Preprocessing& preprocessing() const noexcept;
   const OutputSpec& output() const noexcept;
   const std::vector<std::string>& labels() const noexcept { return output().labels; }
   const LambdaRange& lambda_range() const noexcept;
@@ -166,6 +194,15 @@ class FLOATS_RT_API Model {
   // destruction throws. Whoever chooses `lambda` chooses how robust the network is: take it from nobody you do not
   // trust.
   float set_lambda(float lambda);
+
+  // Makes of images what the network takes, each by preprocessing(), runs them as one batch and fills logits
+  // [images, classes]. bad_shape: an image without pixels, with too many, or too thin to be scaled; nothing has run
+  // then. What this takes of memory is kept: once warm, images of the same size allocate nothing.
+  void infer(Span<const ImageView> images, Span<float> logits);
+  void infer(const ImageView& image, Span<float> logits);
+
+  // The same without the network: fills pixels [channels, height, width], for infer and infer_async, or to look at.
+  void preprocess(const ImageView& image, Span<float> pixels);
 
   // Runs `batch` images [batch, channels, height, width] and fills logits [batch, classes]. Any batch from 1 on: with
   // TensorRT, more than the engine's largest batch is run in parts.
