@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -7,6 +8,7 @@
 #include "bundle.hpp"
 #include "floats_rt/floats_rt.hpp"
 #include "golden.hpp"
+#include "lambda_requests.hpp"
 #include "log.hpp"
 #include "runner.hpp"
 
@@ -14,18 +16,31 @@ namespace floats_rt {
 
 struct Model::State {
   std::shared_ptr<const Bundle> bundle;
+  Options options;
   Backend backend;
   std::unique_ptr<Runner> runner;
-  float lambda;
-  bool broken = false;
+  std::atomic<float> lambda{0};
+  std::atomic<bool> broken{false};
+  LambdaRequests requests{*runner, options};  // ends before what it works on
+
+  State(std::shared_ptr<const Bundle> from, const Options& with, Backend on, std::unique_ptr<Runner> running)
+      : bundle(std::move(from)), options(with), backend(on), runner(std::move(running)) {}
 
   const Manifest& manifest() const noexcept { return bundle->manifest(); }
 
   void put(float lam) {
-    broken = true;  // unless the next line ends well
-    runner->set_lambda(lam);
-    broken = false;
+    try {
+      runner->set_lambda(lam);
+    } catch (const std::exception&) {
+      broken = true;
+      throw;
+    }
     lambda = lam;
+  }
+
+  // Puts in force what was asked for and is made.
+  void take() noexcept {
+    if (const auto taken = requests.take()) lambda = *taken;
   }
 
   void check_usable() const {
@@ -165,7 +180,7 @@ Model Model::load(const std::string& directory, const Options& options) {
   return translated([&] {
     const auto bundle = std::make_shared<const Bundle>(directory, options.max_bytes);
     auto state = with_fallback(options, [&](Backend backend) {
-      return std::make_unique<State>(State{bundle, backend, open(backend, *bundle, options), 0});
+      return std::make_unique<State>(bundle, options, backend, open(backend, *bundle, options));
     });
     state->put(first_lambda(bundle->manifest()));
     return Model(std::move(state));
@@ -175,7 +190,7 @@ Model Model::load(const std::string& directory, const Options& options) {
 Model Model::clone() const {
   return translated([&] {
     state_->check_usable();
-    auto state = std::make_unique<State>(State{state_->bundle, state_->backend, state_->runner->clone(), 0});
+    auto state = std::make_unique<State>(state_->bundle, state_->options, state_->backend, state_->runner->clone());
     state->put(state_->lambda);
     return Model(std::move(state));
   });
@@ -196,10 +211,21 @@ float Model::set_lambda(float lambda) {
   return translated([&] {
     state_->check_usable();
     state_->check_served(lambda);
+    const LambdaRequests::Replacement replacement(state_->requests, lambda);
     if (lambda != state_->lambda) state_->put(lambda);
     return lambda;
   });
 }
+
+void Model::request_lambda(float lambda) {
+  translated([&] {
+    state_->check_usable();
+    state_->check_served(lambda);
+    state_->requests.request(lambda);
+  });
+}
+
+std::optional<Error> Model::request_failure() const { return state_->requests.failure(); }
 
 void Model::infer(Span<const float> images, std::size_t batch, Span<float> logits) {
   translated([&] {
@@ -207,6 +233,7 @@ void Model::infer(Span<const float> images, std::size_t batch, Span<float> logit
     state_->check_shape(batch);
     state_->check_span("the images", images.size(), batch, input().size());
     state_->check_span("the logits", logits.size(), batch, output().size());
+    state_->take();
     state_->runner->infer(images.data(), batch, logits.data());
   });
 }
@@ -215,6 +242,7 @@ void Model::infer_async(const float* device_images, std::size_t batch, float* de
   translated([&] {
     state_->check_usable();
     state_->check_shape(batch);
+    state_->take();
     state_->runner->infer_async(device_images, batch, device_logits, stream);
   });
 }

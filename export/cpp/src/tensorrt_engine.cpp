@@ -130,8 +130,8 @@ Refit::Refit(const Network& network, nvinfer1::ICudaEngine& engine)
               "rebuild the engine: " + network.rebuild);
 }
 
-void Refit::put(float lam) {
-  tensors_.at(lam, buffer_.data());
+void Refit::put(float lam, std::size_t threads) {
+  tensors_.at(lam, buffer_.data(), threads);
   for (const LambdaTensor& tensor : tensors_.tensors()) {
     if (!tensor.varies) continue;
     const nvinfer1::Weights weights{data_type(tensor.element), buffer_.data() + tensor.offset,

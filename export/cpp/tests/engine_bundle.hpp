@@ -148,7 +148,7 @@ inline double lambda_sum(const std::string& name, float lam) {
   const Bundle bundle(bundle_path(name).string());
   const LambdaTensors tensors = *lambda_tensors(bundle, 1);
   std::vector<std::byte> buffer(tensors.bytes());
-  tensors.at(lam, buffer.data());
+  tensors.at(lam, buffer.data(), 1);
   double sum = 0;
   for (const LambdaTensor& tensor : tensors.tensors()) {
     if (bundle.manifest().mode == Mode::refit && !tensor.varies) continue;

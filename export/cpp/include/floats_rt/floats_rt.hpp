@@ -3,9 +3,10 @@
 // Images are float32, NCHW, in [0, 1]: normalisation is inside the network. Logits are float32, [batch, classes].
 // Lambda is the knob: 0 is the most accurate on clean images, 1 the most robust against attacked ones.
 //
-// Threads: a Model belongs to one thread at a time. For several threads give each its own clone(); clones share the
-// loaded engines and weights, which are never written to, and nothing else. Everything here that fails throws Error,
-// also where memory runs out.
+// Threads: a Model belongs to one thread at a time. Any thread, at any time, may call what says so: it may turn the
+// knob while the model's own thread infers. For several threads give each its own clone(); clones share the loaded
+// engines and weights, which are never written to, and nothing else. Everything here that fails throws Error, also
+// where memory runs out.
 #ifndef FLOATS_RT_FLOATS_RT_HPP
 #define FLOATS_RT_FLOATS_RT_HPP
 
@@ -95,7 +96,7 @@ struct Options {
 
   // Most memory, in bytes, that the manifest of a bundle may ask this library for: for its files and for the weights
   // that are computed from them. Refused beyond that (out_of_memory), before it is allocated. What the backend makes of
-  // it comes on top, and so do clones.
+  // it comes on top, and so do clones and what request_lambda() needs.
   std::uint64_t max_bytes = std::uint64_t{4} << 30;
 
   // CUDA device of TensorRT. The calling thread's current device is the same after a call as before it.
@@ -156,15 +157,27 @@ class FLOATS_RT_API Model {
   const LambdaRange& lambda_range() const noexcept;
   Backend backend() const noexcept;
 
-  // The lambda in force.
+  // The lambda in force: after an inference, the one that this inference used. Any thread may ask.
   float lambda() const noexcept;
+
+  // Asks for `lambda` and returns at once; any thread may ask, also while another infers, but not while the model is
+  // moved or destroyed. A thread of the model's makes the weights beside those in use, and the first inference that
+  // begins when they are made puts them in force. Inferences wait for nothing, and each runs at one lambda. Of several
+  // requests that wait the latest wins. The first request starts the thread and takes memory: as much again as what
+  // depends on lambda, and in mode `refit` another engine. If it is refused (lambda_out_of_range, lambda_unsupported)
+  // or there can be no thread (runtime), it throws, and nothing changes.
+  void request_lambda(float lambda);
+
+  // Why the weights that were asked for last could not be made: lambda then stays as it is, the model runs on, and the
+  // log has it too. Nothing if they were, or are not yet. Any thread may ask.
+  std::optional<Error> request_failure() const;
 
   // Puts `lambda` in force and returns it; takes effect with the next inference. In mode `bound` it recomputes all
   // weights on the CPU, and with TensorRT copies them to the GPU; in mode `refit` it also refits the engine, or with
-  // ONNX Runtime makes the session anew; otherwise it is instant. If it is refused (lambda_out_of_range,
-  // lambda_unsupported), nothing changes; if it fails (runtime), the model is broken and every later call but
-  // destruction throws. Whoever chooses `lambda` chooses how robust the network is: take it from nobody you do not
-  // trust.
+  // ONNX Runtime makes the session anew; otherwise it is instant. What was requested before is forgotten, after what
+  // is being made of it. If it is refused (lambda_out_of_range, lambda_unsupported), nothing changes; if it fails
+  // (runtime), the model is broken and every later call but destruction throws. Whoever chooses `lambda` chooses how
+  // robust the network is: take it from nobody you do not trust.
   float set_lambda(float lambda);
 
   // Runs `batch` images [batch, channels, height, width] and fills logits [batch, classes]. Any batch from 1 on: with

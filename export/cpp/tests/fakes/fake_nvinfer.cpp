@@ -28,6 +28,7 @@
 #include <map>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -48,7 +49,7 @@ struct Plan {
   float add = 0;
   std::string fail;
 
-  std::size_t index(const std::string& name) const {
+  std::size_t index(std::string_view name) const {
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       if (tensors[i].name == name) return i;
     }
