@@ -87,7 +87,7 @@ std::optional<Error> LambdaRequests::make(float lam) const {
     return std::nullopt;
   } catch (const Error& error) {
     try {
-      report(options_,
+      report(options_, Severity::error,
              "lambda stays as it is, because that of a request could not be made: " + std::string(error.what()));
     } catch (const std::exception&) {  // what the application's log throws has nowhere to go
     }

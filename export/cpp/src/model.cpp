@@ -19,6 +19,7 @@ struct Model::State {
   Options options;
   Backend backend;
   std::unique_ptr<Runner> runner;
+  std::string backend_version = runner->version();
   std::atomic<float> lambda{0};
   std::atomic<bool> broken{false};
   LambdaRequests requests{*runner, options};  // ends before what it works on
@@ -86,14 +87,17 @@ bool is_about_backend(ErrorCode code) {
          code == ErrorCode::engine_incompatible;
 }
 
-// Calls attempt(backend), and if that fails for the backend's sake and the options ask for it, attempt(onnxruntime).
+// Calls attempt(backend). For `automatic` that is attempt(tensorrt), and attempt(onnxruntime) if it fails for the
+// backend's sake: nothing to be warned of where the bundle has no engines.
 template <typename Attempt>
-auto with_fallback(const Options& options, const Attempt& attempt) {
+auto with_backend(const Bundle& bundle, const Options& options, const Attempt& attempt) {
+  if (options.backend != Backend::automatic) return attempt(options.backend);
   try {
-    return attempt(options.backend);
+    return attempt(Backend::tensorrt);
   } catch (const Error& error) {
-    if (!options.cpu_fallback || options.backend == Backend::onnxruntime || !is_about_backend(error.code())) throw;
-    report(options, std::string("running on the CPU with ONNX Runtime instead of TensorRT: ") + error.what());
+    if (!is_about_backend(error.code())) throw;
+    report(options, bundle.manifest().engines.empty() ? Severity::info : Severity::warning,
+           std::string("ONNX Runtime on the CPU instead of TensorRT: ") + error.what());
     return attempt(Backend::onnxruntime);
   }
 }
@@ -103,6 +107,12 @@ float first_lambda(const Manifest& manifest) {
 }
 
 const char* name_of(Backend backend) { return backend == Backend::tensorrt ? "trt" : "ort-cpu"; }
+
+std::optional<Verdict> verdict_on(Backend backend, const Bundle& bundle) {
+  const auto found = bundle.manifest().verdicts.find(name_of(backend));
+  if (found == bundle.manifest().verdicts.end()) return std::nullopt;
+  return found->second;
+}
 
 // What mends a bundle that computes something else on this backend than it should.
 std::string mend(Backend backend, const Bundle& bundle) {
@@ -132,10 +142,9 @@ void check_golden(Runner& runner, Backend backend, const Bundle& bundle) {
 // What floats-edge verify found wrong on a backend, if that is not let pass: throws Error, engine_incompatible.
 void check_verdict(Backend backend, const Bundle& bundle) {
   const std::string name = name_of(backend), path = bundle.path().string();
-  const auto found = bundle.manifest().failed.find(name);
-  if (found == bundle.manifest().failed.end() || found->second.let_pass) return;
-  throw Error(ErrorCode::engine_incompatible,
-              path + " failed floats-edge verify on " + name + ": " + found->second.problems,
+  const std::optional<Verdict> found = verdict_on(backend, bundle);
+  if (!found || found->problems.empty() || found->let_pass) return;
+  throw Error(ErrorCode::engine_incompatible, path + " failed floats-edge verify on " + name + ": " + found->problems,
               mend(backend, bundle) + "; or, to use it all the same: floats-edge verify " + path + " --backend " +
                   name + " --allow-mismatch");
 }
@@ -144,11 +153,14 @@ void check_verdict(Backend backend, const Bundle& bundle) {
 void report_let_pass(Backend backend, const Bundle& bundle, const Options& options) {
   const Manifest& manifest = bundle.manifest();
   const std::string path = bundle.path().string();
-  if (!manifest.mismatch.empty()) report(options, path + " was exported with --allow-mismatch: " + manifest.mismatch);
-  const auto found = manifest.failed.find(name_of(backend));
-  if (found == manifest.failed.end()) return;
-  report(options, path + " failed floats-edge verify on " + found->first + " (" + found->second.library +
-                      "): " + found->second.problems + " It was let pass with --allow-mismatch.");
+  if (!manifest.mismatch.empty()) {
+    report(options, Severity::warning, path + " was exported with --allow-mismatch: " + manifest.mismatch);
+  }
+  const std::optional<Verdict> found = verdict_on(backend, bundle);
+  if (!found || found->problems.empty()) return;
+  report(options, Severity::warning,
+         path + " failed floats-edge verify on " + name_of(backend) + " (" + found->library + "): " + found->problems +
+             " It was let pass with --allow-mismatch.");
 }
 
 std::unique_ptr<Runner> open(Backend backend, const Bundle& bundle, const Options& options) {
@@ -165,7 +177,7 @@ std::optional<Error> check_compatibility(const std::string& directory, const Opt
   try {
     translated([&] {
       const Bundle bundle(directory, options.max_bytes);
-      with_fallback(options, [&](Backend backend) {
+      with_backend(bundle, options, [&](Backend backend) {
         check_verdict(backend, bundle);
         backend == Backend::tensorrt ? check_tensorrt(bundle, options) : check_onnxruntime(bundle, options);
       });
@@ -179,7 +191,7 @@ std::optional<Error> check_compatibility(const std::string& directory, const Opt
 Model Model::load(const std::string& directory, const Options& options) {
   return translated([&] {
     const auto bundle = std::make_shared<const Bundle>(directory, options.max_bytes);
-    auto state = with_fallback(options, [&](Backend backend) {
+    auto state = with_backend(*bundle, options, [&](Backend backend) {
       return std::make_unique<State>(bundle, options, backend, open(backend, *bundle, options));
     });
     state->put(first_lambda(bundle->manifest()));
@@ -204,7 +216,11 @@ Model::~Model() = default;
 const InputSpec& Model::input() const noexcept { return state_->manifest().input; }
 const OutputSpec& Model::output() const noexcept { return state_->manifest().output; }
 const LambdaRange& Model::lambda_range() const noexcept { return state_->manifest().lambdas; }
+Mode Model::mode() const noexcept { return state_->manifest().mode; }
+Precision Model::precision() const noexcept { return state_->manifest().precision; }
 Backend Model::backend() const noexcept { return state_->backend; }
+const std::string& Model::backend_version() const noexcept { return state_->backend_version; }
+std::optional<Verdict> Model::verdict() const { return verdict_on(state_->backend, *state_->bundle); }
 float Model::lambda() const noexcept { return state_->lambda; }
 
 float Model::set_lambda(float lambda) {

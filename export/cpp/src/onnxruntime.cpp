@@ -16,10 +16,10 @@ namespace {
 
 // What the runners of a bundle share; immutable.
 struct Network {
+  Options options;  // outlives all that logs
   OnnxRuntime runtime;
   InputSpec input;
   OutputSpec output;
-  int threads;
   std::vector<Handle<OrtSession>> sessions;  // one per lambda in modes fixed and bank, one in modes bound and input
   std::vector<float> lambdas;                // of the sessions in modes fixed and bank
   std::optional<LambdaTensors> tensors;      // modes bound, input and refit
@@ -187,6 +187,7 @@ class BankRunner : public Runner {
   }
 
   std::unique_ptr<Runner> clone() const override { return std::make_unique<BankRunner>(network_); }
+  std::string version() const override { return network_->runtime.version(); }
 
   void set_lambda(float lam) override {
     prepare(lam);
@@ -239,7 +240,8 @@ class InputRunner : public Runner {
       : network_(std::move(network)), current_(std::make_unique<LambdaInputs>(*network_)) {}
 
   std::unique_ptr<Runner> clone() const override { return std::make_unique<InputRunner>(network_); }
-  void set_lambda(float lam) override { current_->put(lam, thread_count(network_->threads)); }
+  std::string version() const override { return network_->runtime.version(); }
+  void set_lambda(float lam) override { current_->put(lam, thread_count(network_->options.threads)); }
 
   void prepare(float lam) override {
     if (!next_) next_ = std::make_unique<LambdaInputs>(*network_);
@@ -265,9 +267,10 @@ class RefitRunner : public Runner {
       : network_(std::move(network)), model_(network_->model), buffer_(network_->tensors->bytes()) {}
 
   std::unique_ptr<Runner> clone() const override { return std::make_unique<RefitRunner>(network_); }
+  std::string version() const override { return network_->runtime.version(); }
 
   void set_lambda(float lam) override {
-    make(lam, thread_count(network_->threads));
+    make(lam, thread_count(network_->options.threads));
     take();
     next_.reset();
   }
@@ -291,7 +294,7 @@ class RefitRunner : public Runner {
       const LambdaTensor& tensor = network_->tensors->tensors()[i];
       std::memcpy(model_.data() + network_->places[i], buffer_.data() + tensor.offset, tensor.bytes());
     }
-    Handle<OrtSession> session = network_->runtime.session(model_, network_->threads);
+    Handle<OrtSession> session = network_->runtime.session(model_, network_->options);
     check_session(*network_, session.get());
     BoundSession bound(*network_, session.get());
     next_ = std::make_unique<Refitted>(Refitted{std::move(session), std::move(bound)});
@@ -320,10 +323,10 @@ std::unique_ptr<Runner> open_onnxruntime(const Bundle& bundle, const Options& op
   const Manifest& manifest = bundle.manifest();
   OnnxRuntime runtime(options.onnxruntime_library);
   check_precision(manifest);
-  auto network = std::make_shared<Network>(Network{std::move(runtime),
+  auto network = std::make_shared<Network>(Network{options,
+                                                   std::move(runtime),
                                                    manifest.input,
                                                    manifest.output,
-                                                   options.threads,
                                                    {},
                                                    {},
                                                    lambda_tensors(bundle, options.threads),
@@ -337,7 +340,7 @@ std::unique_ptr<Runner> open_onnxruntime(const Bundle& bundle, const Options& op
   for (const Graph& graph : manifest.graphs) {
     const Bytes model = bundle.read(graph.file);
     checked_constants(model);
-    network->sessions.push_back(network->runtime.session(model, options.threads));
+    network->sessions.push_back(network->runtime.session(model, network->options));
     check_session(*network, network->sessions.back().get());
     if (graph.lam) network->lambdas.push_back(*graph.lam);
   }

@@ -31,6 +31,9 @@ class Runner {
   // Puts in force what prepare() made last: exchanges pointers, no more.
   virtual void take() noexcept = 0;
 
+  // Of the backend's library.
+  virtual std::string version() const = 0;
+
   // See Model. A backend without a device refuses infer_async.
   virtual void infer(const float* images, std::size_t batch, float* logits) = 0;
   virtual void infer_async(const float*, std::size_t, float*, CUstream_st*) {

@@ -281,6 +281,8 @@ class TensorRtRunner : public Runner {
 
   void take() noexcept override { inference_->take(); }
 
+  std::string version() const override { return joined(network_->library.version()); }
+
   void infer(const float* images, std::size_t batch, float* logits) override {
     const Visit visit(network_->options);
     inference_->infer(images, batch, logits);
@@ -325,7 +327,7 @@ std::unique_ptr<Runner> open_tensorrt(const Bundle& bundle, const Options& optio
                                                    {}});
   for (const Engine& engine : engines) {
     if (!engine.mismatch.empty()) {
-      report(options, engine.file + " was exported with --allow-mismatch: " + engine.mismatch);
+      report(options, Severity::warning, engine.file + " was exported with --allow-mismatch: " + engine.mismatch);
     }
     Plan plan{engine, bundle.read(engine.file)};  // a plan is executable code: this checks its hash
     if (manifest.mode == Mode::refit) {

@@ -79,7 +79,7 @@ std::set<std::string> names_of(const List& list) {
 
 void must(bool done, std::string_view what) {
   if (done) return;
-  throw Error(ErrorCode::runtime, "TensorRT failed to " + std::string(what) + "; it says why in the log.",
+  throw Error(ErrorCode::runtime, "TensorRT failed to " + std::string(what) + why(),
               "if memory is short, use a smaller batch; otherwise rebuild the engine: floats-edge export --trt");
 }
 
@@ -101,8 +101,7 @@ LoadedEngine load_engine(const Network& network, const Plan& plan) {
                           network.runtime->deserializeCudaEngine(plan.bytes.data(), plan.bytes.size())),
                       plan.spec.smallest_batch, plan.spec.largest_batch};
   if (!loaded.engine) {
-    throw Error(ErrorCode::engine_incompatible,
-                "TensorRT could not load " + plan.spec.file + "; it says why in the log.",
+    throw Error(ErrorCode::engine_incompatible, "TensorRT could not load " + plan.spec.file + why(),
                 "free memory on this GPU, or rebuild the engine: " + network.rebuild);
   }
   if (found_tensors(*loaded.engine) != wanted_tensors(network)) {

@@ -1,5 +1,5 @@
-// An operator new that counts, for the whole process: also for ONNX Runtime. Beyond a size it fails. The thread sanitizer
-// has one of its own, with which nothing is counted.
+// An operator new that counts, for the whole process: also for ONNX Runtime. Beyond a size it fails. The thread
+// sanitizer has one of its own, with which nothing is counted.
 #include <atomic>
 #include <cstdlib>
 #include <new>
@@ -7,7 +7,7 @@
 std::atomic<std::size_t> allocations{0}, largest_allocation{~std::size_t{0}};
 
 #ifndef __has_feature
-#define __has_feature(feature) 0
+#  define __has_feature(feature) 0
 #endif
 #if !__has_feature(thread_sanitizer)
 void* operator new(std::size_t size) {

@@ -17,6 +17,7 @@ inline constexpr std::size_t kPixels = 256, kClasses = 10;
 
 inline Options on_fake_gpu() {
   Options options;
+  options.backend = Backend::tensorrt;
   options.tensorrt_library = FAKE_NVINFER;
   options.check_golden = false;  // the fake computes something else
   options.threads = 1;

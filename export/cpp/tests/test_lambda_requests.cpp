@@ -52,6 +52,7 @@ class ScriptedRunner : public Runner {
   std::unique_ptr<Runner> clone() const override { return nullptr; }
   void set_lambda(float lam) override { current = lam; }
   void infer(const float*, std::size_t, float*) override {}
+  std::string version() const override { return ""; }
   void prepare(float lam) override {
     std::unique_lock lock(mutex_);
     preparing_ = lam;
@@ -117,7 +118,7 @@ TEST_CASE("a request that fails changes nothing, is logged and is told until the
   ScriptedRunner runner;
   std::string logged;
   Options options = on_cpu();
-  options.log = [&](const std::string& line) { logged += line; };
+  options.log = [&](const LogLine& line) { logged += line.text; };
   LambdaRequests requests(runner, options);
   runner.failing = 0.1f;
   for (int attempt = 0; attempt < 2; ++attempt) {  // the same may be asked for again
@@ -140,7 +141,7 @@ TEST_CASE("a request that fails changes nothing, is logged and is told until the
 TEST_CASE("an exception of the application's log about a failed request ends nothing") {
   ScriptedRunner runner;
   Options options = on_cpu();
-  options.log = [](const std::string&) { throw std::runtime_error("a full disk"); };
+  options.log = [](const LogLine&) { throw std::runtime_error("a full disk"); };
   LambdaRequests requests(runner, options);
   runner.failing = 0.1f;
   requests.request(0.1f);

@@ -86,7 +86,7 @@ TEST_CASE("weights that cannot be made leave the model as it is, and the next re
   const EngineBundle bundle("bound");
   std::string logged;
   Options options = on_fake_gpu();
-  options.log = [&](const std::string& line) { logged += line; };
+  options.log = [&](const LogLine& line) { logged += line.text; };
   Model model = bundle.load(options);
   request(model, 0.25f, images);
   fake_cuda::failing = {"cudaMemcpyAsync"};

@@ -77,16 +77,35 @@ class Span {
   std::size_t size_ = 0;
 };
 
+// The version of this library, for example "0.1.0".
+FLOATS_RT_API const char* version() noexcept;
+
 enum class Backend {
+  automatic,    // TensorRT if it runs the bundle here; else ONNX Runtime, and the log says why
   tensorrt,     // NVIDIA GPU; the bundle holds an engine that was built for this machine
   onnxruntime,  // CPU
 };
 
-struct Options {
-  Backend backend = Backend::tensorrt;
+// How the lambda of a bundle is turned, and the type in which it computes: see floats-edge export --help.
+enum class Mode { fixed, bank, bound, refit, input };
+enum class Precision { fp32, fp16, bf16, int8 };
 
-  // If the backend cannot run the bundle here, log why and run it on the CPU with ONNX Runtime instead of throwing.
-  bool cpu_fallback = false;
+// A line of the log. Who said it is "floats_rt", "TensorRT" or "ONNX Runtime".
+enum class Severity { info, warning, error };
+struct LogLine {
+  Severity severity;
+  std::string source;
+  std::string text;  // without line end
+};
+
+// Names, for example "tensorrt", "bound", "fp16" and "warning".
+FLOATS_RT_API const char* to_string(Backend backend) noexcept;
+FLOATS_RT_API const char* to_string(Mode mode) noexcept;
+FLOATS_RT_API const char* to_string(Precision precision) noexcept;
+FLOATS_RT_API const char* to_string(Severity severity) noexcept;
+
+struct Options {
+  Backend backend = Backend::automatic;
 
   // Compare with the golden outputs of the bundle while loading; costs a few inferences.
   bool check_golden = true;
@@ -107,9 +126,10 @@ struct Options {
   std::string onnxruntime_library;
   std::string tensorrt_library;
 
-  // Told what is worth knowing, also TensorRT's warnings and errors, one line without line end at a time, by the thread
-  // that uses the model or a clone; empty: standard error.
-  std::function<void(const std::string&)> log;
+  // Told what is worth knowing, also the warnings and errors of TensorRT and ONNX Runtime, by whichever thread it
+  // happens in: that of a model, of a clone, of request_lambda or of the backend, so that calls may overlap. Empty:
+  // warnings and errors go to standard error.
+  std::function<void(const LogLine&)> log;
 };
 
 struct InputSpec {
@@ -131,6 +151,13 @@ struct OutputSpec {
 struct LambdaRange {
   float minimum, maximum;
   std::vector<float> values;  // the only ones served; empty: any from minimum to maximum
+};
+
+// What floats-edge verify found on a backend.
+struct Verdict {
+  std::string library;   // that it was found with, and its version
+  std::string problems;  // empty: it passed
+  bool let_pass;         // there are problems, and whoever verified it allowed them
 };
 
 // Why Model::load would throw for this bundle and these options, as far as can be told without deserialising an engine
@@ -155,7 +182,11 @@ class FLOATS_RT_API Model {
   const OutputSpec& output() const noexcept;
   const std::vector<std::string>& labels() const noexcept { return output().labels; }
   const LambdaRange& lambda_range() const noexcept;
-  Backend backend() const noexcept;
+  Mode mode() const noexcept;
+  Precision precision() const noexcept;
+  Backend backend() const noexcept;                     // the one that runs it, never `automatic`
+  const std::string& backend_version() const noexcept;  // of its library, for example "1.23.2"
+  std::optional<Verdict> verdict() const;               // on that backend; nothing if it was not verified there
 
   // The lambda in force: after an inference, the one that this inference used. Any thread may ask.
   float lambda() const noexcept;
