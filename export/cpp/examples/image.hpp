@@ -12,5 +12,5 @@
 // proportions first. Throws std::runtime_error.
 std::vector<float> load_image(const std::string& path, const floats_rt::InputSpec& spec);
 
-// The backend that arguments[at] names, if there are so many, and otherwise TensorRT with the CPU standing in.
+// The backend that arguments[at] names, if there are so many; otherwise the one that runs the bundle here.
 floats_rt::Options options_from(int count, char** arguments, int at);
