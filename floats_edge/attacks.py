@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 Network = Callable[[Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""What an attack climbs: of logits ``[N, classes]`` and labels, one number of all images."""
 
 GRADIENT_SCALE = 1024.0
 """Attacks take the sign of a gradient only; a power of two changes no bit of it in float32, and spares small ones from
@@ -30,6 +32,7 @@ def attack(
     step: float | None = None,
     steps: int = 1,
     restarts: int = 1,
+    loss: str = "cross-entropy",
     draws: int = 1,
     deviation: float | None = None,
 ) -> Tensor:
@@ -48,6 +51,9 @@ def attack(
         steps: gradient steps of pgd.
         restarts: random starts of pgd, of which one that fools the network counts: it then names another class than
             the true one, or the likeliest.
+        loss: what pgd climbs, ``cross-entropy`` or ``margin``: by how much another class leads the true one, which
+            still has a gradient where the network is so sure that cross entropy has none (Carlini & Wagner, IEEE S&P
+            2017).
         draws: calls of a network that draws noise at every call, over which each gradient of pgd is averaged.
         deviation: standard deviation of the normal noise that pgd starts with; None: it starts anywhere in the ball.
     """
@@ -61,6 +67,7 @@ def attack(
             step or epsilon / 4,
             steps,
             restarts,
+            _LOSSES[loss],
             draws=draws,
             positions=positions,
             deviation=deviation,
@@ -72,6 +79,10 @@ def attack(
     raise ValueError(f"unknown attack {kind!r}")
 
 
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(logits, labels, reduction="sum")
+
+
 def pgd(
     network: Network,
     images: Tensor,
@@ -81,6 +92,7 @@ def pgd(
     step: float,
     steps: int = 1,
     restarts: int = 1,
+    loss: Loss = _cross_entropy,
     draws: int = 1,
     positions: range | None = None,
     deviation: float | None = None,
@@ -99,9 +111,9 @@ def pgd(
             noise = _drawn(images, positions, lambda batch: batch.normal_(0, deviation, generator=generator))
         adversarial = (images + noise).clamp(0, 1)
         for _ in range(steps):
-            gradient = _gradient(network, adversarial, labels)
+            gradient = _gradient(network, adversarial, labels, loss)
             for _ in range(draws - 1):
-                gradient = gradient + _gradient(network, adversarial, labels)
+                gradient = gradient + _gradient(network, adversarial, labels, loss)
             adversarial = adversarial + step * gradient.sign()
             adversarial = torch.minimum(torch.maximum(adversarial, low), high)
         if restart == 0:
@@ -124,7 +136,7 @@ def n_fgsm(
 ) -> Tensor:
     """N-FGSM (de Jorge et al., NeurIPS 2022): noise U(-2 epsilon, 2 epsilon), one step, no projection on the ball."""
     noisy = images + _uniform(images, 2 * epsilon, generator, positions)
-    return (noisy + step * _gradient(network, noisy, labels).sign()).clamp(0, 1)
+    return (noisy + step * _gradient(network, noisy, labels, _cross_entropy).sign()).clamp(0, 1)
 
 
 def _uniform(images: Tensor, bound: float, generator: torch.Generator, positions: range | None) -> Tensor:
@@ -139,11 +151,11 @@ def _drawn(images: Tensor, positions: range | None, fill: Callable[[Tensor], Ten
     return fill(batch)[positions.start :: positions.step]
 
 
-def _gradient(network: Network, images: Tensor, labels: Tensor) -> Tensor:
+def _gradient(network: Network, images: Tensor, labels: Tensor, loss: Loss) -> Tensor:
     images = images.detach().requires_grad_()
     with torch.enable_grad():
-        loss = GRADIENT_SCALE * cross_entropy(network(images), labels, reduction="sum")
-    return torch.autograd.grad(loss, images)[0].nan_to_num(nan=0.0)  # float16 may overflow; the image then stays
+        climbed = GRADIENT_SCALE * loss(network(images), labels)
+    return torch.autograd.grad(climbed, images)[0].nan_to_num(nan=0.0)  # float16 may overflow; the image then stays
 
 
 def square(
@@ -199,3 +211,10 @@ def _margin(logits: Tensor, labels: Tensor) -> Tensor:
     true = logits.gather(1, labels.view(-1, 1)).squeeze(1)
     others = logits.scatter(1, labels.view(-1, 1), -torch.inf)
     return true - others.amax(dim=1)
+
+
+def _negative_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    return -_margin(logits, labels).sum()
+
+
+_LOSSES: dict[str, Loss] = {"cross-entropy": _cross_entropy, "margin": _negative_margin}

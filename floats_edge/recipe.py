@@ -273,11 +273,15 @@ class Attack(Section):
     )
     steps: int = Field(default=1, ge=1, description="gradient steps")
     restarts: int = Field(default=1, ge=1, description="random restarts, of which the worst counts")
+    loss: Literal["cross-entropy", "margin"] = Field(
+        default="cross-entropy",
+        description="what is climbed; margin: the lead of another class over the true one, for evaluation only",
+    )
 
     @model_validator(mode="after")
     def _single_step(self) -> Self:
-        if self.kind != "pgd" and (self.steps, self.restarts) != (1, 1):
-            raise ValueError(f"{self.kind} takes neither steps nor restarts; use kind: pgd for them")
+        if self.kind != "pgd" and (self.steps, self.restarts, self.loss) != (1, 1, "cross-entropy"):
+            raise ValueError(f"{self.kind} takes no steps, restarts or loss; use kind: pgd for them")
         return self
 
 
@@ -290,6 +294,13 @@ class TrainingAttack(Attack):
         if kind == "autoattack":
             raise ValueError("autoattack is for evaluate.attack; train with pgd, fgsm-rs or n-fgsm")
         return kind
+
+    @field_validator("loss")
+    @classmethod
+    def _climbs_what_it_is_trained_by(cls, loss: str) -> str:
+        if loss != "cross-entropy":
+            raise ValueError(f"{loss} is for evaluate.attack; attacks of training climb the cross entropy")
+        return loss
 
 
 class Train(Section):

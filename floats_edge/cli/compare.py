@@ -49,9 +49,9 @@ def compare(
 ) -> None:
     """Train variants of a recipe on equal footing and compare accuracy, robustness and cost.
 
-    RECIPE is an ordinary recipe, or one with a key `variants` such as compare-small. All variants share data, network,
-    training and evaluation, and of the other keys outside `variants` each takes those that it reads. What is finished
-    is used again: repeat the command to continue, or with more --seeds.
+    RECIPE is an ordinary recipe, or one with a key `variants` such as compare-small. All variants share data, network
+    (but not its arguments, such as the width), training and evaluation, and of the other keys outside `variants` each
+    takes those that it reads. What is finished is used again: repeat the command to continue, or with more --seeds.
 
     The key `reference` names the variant that all others are compared with (else the first one). --equal seconds times
     some training steps of each variant here, then chooses epochs so that each trains as long as the reference. The key
@@ -60,8 +60,8 @@ def compare(
     its variants together.
 
     \b
-        floats-edge compare compare-small --seeds 3
-        floats-edge compare compare-two-networks --equal seconds --seeds 5
+        floats-edge compare compare-patterns --seeds 3
+        floats-edge compare compare-small --equal seconds --seeds 5
         floats-edge compare cifar10-float cifar10-floats-irregular --out runs/sparsity
 
     Writes study.json, study.md and study.png into the folder.

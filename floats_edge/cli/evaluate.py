@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 @click.option("--steps", type=click.IntRange(1), help="PGD steps.  [default: the recipe's]")
 @click.option("--restarts", type=click.IntRange(1), help="Random restarts of PGD.  [default: the recipe's]")
 @click.option(
+    "--loss",
+    type=click.Choice(["cross-entropy", "margin"]),
+    help="What PGD climbs; margin: the lead of another class, a second opinion.  [default: the recipe's]",
+)
+@click.option(
     "--noise",
     type=click.Choice(["frozen", "resample"]),
     default="frozen",
@@ -54,6 +59,7 @@ def evaluate(
     epsilon: str | None,
     steps: int | None,
     restarts: int | None,
+    loss: str | None,
     noise: "Noise",
     eot: int | None,
     transfer: bool,
@@ -70,7 +76,8 @@ def evaluate(
 
     PATH is the folder that train or export wrote. A bundle is evaluated as deployed: the attack takes its gradients
     from the float twin, made from its graphs, and the images are replayed on the engine. An attack by PGD alone
-    gives an upper bound on robust accuracy; --attack autoattack is far slower and nearer to it. Beside the output goes
+    gives an upper bound on robust accuracy; --attack autoattack is far slower and nearer to it, and --loss margin
+    --restarts 5 lies between. Beside the output goes
     a PNG with up to 24 images that the network got wrong, which floats-edge report shows in its page.
 
     With --noise resample the noise of a FLOAT run is drawn anew for every batch, attacked or not, as the literature of
@@ -106,7 +113,7 @@ def evaluate(
         raise click.UsageError("--eot averages over draws of noise: it goes with --noise resample")
     if noise == "resample" and attack not in (None, "pgd"):
         raise click.UsageError(f"--noise resample goes with PGD, not with {attack}: add --attack pgd")
-    changes = {"kind": attack, "epsilon": epsilon, "steps": steps, "restarts": restarts}
+    changes = {"kind": attack, "epsilon": epsilon, "steps": steps, "restarts": restarts, "loss": loss}
     request = stage.EvaluateRequest(
         lambdas=lambdas,
         images=images,

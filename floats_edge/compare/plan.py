@@ -10,8 +10,12 @@ from floats_edge.errors import RecipeError
 from floats_edge.recipe import READ_BY_METHOD, READ_BY_PATTERN, Recipe, base_60, unread
 from floats_edge.recipe_file import VARIANTS, parse_recipe, read_values
 
-_EQUAL = ("data", "model", "train", "evaluate.attack", "evaluate.images", "attack.epsilon")
-"""What all variants share; method, condition, sparsity and the kind of attack in training are what they differ in."""
+_EQUAL = (
+    *("data", "model.source", "model.name", "model.weights", "train"),
+    *("evaluate.attack", "evaluate.images", "attack.epsilon"),
+)
+"""What all variants share; they differ in method, condition, sparsity, the kind of attack in training, and in the
+arguments of the network: a wide sparse one is a rival of a narrow dense one."""
 
 
 _REFERENCE, _ENVELOPES = "reference", "envelopes"

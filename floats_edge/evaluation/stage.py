@@ -223,12 +223,14 @@ def _images(opened: _Opened, request: EvaluateRequest, data: Place) -> Images:
 
 def _attack(recipe: Recipe, changes: dict[str, object]) -> Attack:
     """The recipe's attack with some of its keys changed."""
-    own = {"step": "null", "steps": 1, "restarts": 1} if changes.get("kind") == "autoattack" else {}
+    own = {}
+    if changes.get("kind") == "autoattack":
+        own = {"step": "null", "steps": 1, "restarts": 1, "loss": "cross-entropy"}
     overrides = tuple(f"evaluate.attack.{key}={value}" for key, value in (own | changes).items())
     try:
         return override_recipe(recipe, overrides).evaluate.attack
     except RecipeError as error:
-        raise RecipeError(error.what, fix="correct --attack, --epsilon, --steps or --restarts") from None
+        raise RecipeError(error.what, fix="correct --attack, --epsilon, --steps, --restarts or --loss") from None
 
 
 def _open(path: Path, request: EvaluateRequest) -> _Opened:

@@ -170,8 +170,10 @@ def share(result: Share) -> str:
 
 
 def attack_name(attack: Attack) -> str:
-    """Short name, such as ``PGD-20``."""
-    return f"PGD-{attack.steps}" if attack.kind == "pgd" else attack.kind.upper()
+    """Short name, such as ``PGD-20`` or ``margin PGD-20``."""
+    if attack.kind != "pgd":
+        return attack.kind.upper()
+    return f"PGD-{attack.steps}" if attack.loss == "cross-entropy" else f"{attack.loss} PGD-{attack.steps}"
 
 
 def evaluation_attack(record: Evaluation) -> str:

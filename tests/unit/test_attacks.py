@@ -57,6 +57,21 @@ def test_pgd_reaches_the_optimum_of_a_linear_network(
     torch.testing.assert_close(attacked, (images + EPSILON * uphill).clamp(0, 1))
 
 
+def test_the_margin_still_leads_where_a_network_is_too_sure_for_cross_entropy(
+    linear: Network, images: Tensor, labels: Tensor, uphill: Tensor
+) -> None:
+    def certain(images: Tensor) -> Tensor:
+        return 1e6 * linear(images)
+
+    sure = certain(images).argmax(1)
+    away = torch.where((sure == labels)[:, None, None, None], uphill, -uphill)
+    ten = {"kind": "pgd", "epsilon": EPSILON, "steps": 10}
+    attacked = attack(certain, images, sure, seeded(3), loss="margin", **ten)
+    torch.testing.assert_close(attacked, (images + EPSILON * away).clamp(0, 1))
+    masked = attack(certain, images, sure, seeded(3), **ten)
+    assert (certain(masked).argmax(1) == sure).sum() > (certain(attacked).argmax(1) == sure).sum()
+
+
 def test_default_step_of_pgd_is_a_quarter_of_epsilon(
     linear: Network, images: Tensor, labels: Tensor, uphill: Tensor
 ) -> None:

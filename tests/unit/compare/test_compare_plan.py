@@ -45,12 +45,12 @@ def test_ordinary_recipes_are_variants_of_their_name(tmp_path: Path) -> None:
     assert list(load_plan([one, other]).variants) == ["base", "sparse"]
 
 
-COMPARISONS = ["compare-noise", "compare-small", "compare-two-networks", "paper-cifar10", "paper-stl10", "paper-svhn"]
+COMPARISONS = ["compare-noise", "compare-patterns", "compare-small", "paper-cifar10", "paper-stl10", "paper-svhn"]
 SHARED = ("condition.noise=resample", "oat.dimensions=16", "sparsity.update_every=2", "sparsity.multiple=4")
 
 
 def test_of_what_is_shared_a_variant_takes_what_it_reads() -> None:
-    plan = load_plan(["compare-small"], SHARED).variants
+    plan = load_plan(["paper-cifar10"], SHARED).variants
     assert plan["oat"].oat.dimensions == 16
     assert plan["float"].condition.noise == plan["float-alpha-0"].condition.noise == "resample"
     assert plan["oat"].condition == plan["pgd-at"].condition == Condition()
@@ -82,7 +82,8 @@ def test_what_a_variant_itself_says_must_be_read(tmp_path: Path) -> None:
     [
         ("train: {epochs: 4}", "train"),
         ("data: {crop: 0}", "data"),
-        ("model: {name: resnet14}", "model"),
+        ("model: {name: resnet14}", "model.name"),
+        ("model: {name: resnet8, weights: pretrained.safetensors}", "model.weights"),
         ("seed: 3", "seed"),
         ("attack: {epsilon: 0.2}", "attack.epsilon"),
         ("evaluate: {images: 7}", "evaluate.images"),
@@ -133,12 +134,6 @@ def test_names_that_do_not_fit_are_refused(tmp_path: Path, lines: str, message: 
     assert re.search(fix, caught.value.fix)
 
 
-def test_two_networks_are_compared_with_one() -> None:
-    plan = load_plan(["compare-two-networks"])
-    assert plan.envelopes[plan.reference] == ("standard", "pgd-at")
-    assert plan.variants["float"].attack.kind == "n-fgsm"
-
-
 def test_two_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="two variants 'base'"):
         load_plan([written(tmp_path, BASE)] * 2)
@@ -168,12 +163,19 @@ def test_comparisons_that_come_with_the_package_stand_on_equal_footing(name: str
 
 
 def test_compare_small_holds_what_the_claims_need() -> None:
-    plan = load_plan(["compare-small"]).variants
-    assert {recipe.method for recipe in plan.values()} == {"oat", "pgd-at", "float"}
-    assert plan["float-alpha-0"].condition.alpha == 0
-    assert {recipe.sparsity.density for recipe in plan.values()} == {1.0, 0.1, 0.5}
-    assert plan["floats-2-4"].sparsity.pattern == "2:4"
-    assert plan["floats-channel-0.5"].sparsity.pattern == "channel"
+    plan = load_plan(["compare-small"])
+    assert plan.envelopes[plan.reference] == ("standard", "pgd-at")
+    assert {recipe.method for recipe in plan.variants.values()} == {"standard", "pgd-at", "oat", "float"}
+    assert plan.variants["float-alpha-0"].condition.alpha == 0
+    narrow, wide = plan.variants["floats-0.1"], plan.variants["floats-wide-0.1"]
+    assert wide.model.arguments == {**narrow.model.arguments, "width": 48}
+    assert wide.sparsity.density == pytest.approx(1 / 9, abs=0.002), "as many weights as a dense network of width 16"
+
+
+def test_compare_patterns_differs_in_nothing_but_the_masks() -> None:
+    plan = load_plan(["compare-patterns"]).variants
+    patterns = [(recipe.sparsity.pattern, recipe.sparsity.density) for recipe in plan.values()]
+    assert patterns == [("irregular", 1.0), ("irregular", 0.1), ("2:4", 1.0), ("channel", 0.5)]
 
 
 def test_compare_noise_differs_in_nothing_but_the_noise() -> None:

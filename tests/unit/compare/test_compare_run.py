@@ -38,6 +38,9 @@ SMALL = (
 )
 
 
+BOTH = ("compare-small", "compare-patterns")
+
+
 class Watch:
     """Writes down what is trained; raises in the training of ``stop``."""
 
@@ -68,8 +71,8 @@ class Watch:
 
 
 def small(*names: str, options: tuple[str, ...] = SMALL) -> Plan:
-    """Some variants of compare-small; the first one is the reference."""
-    variants = load_plan(["compare-small"], options).variants
+    """Some variants of both; the first one is the reference."""
+    variants = load_plan(BOTH, options).variants
     return Plan({name: variants[name] for name in names}, names[0])
 
 
@@ -78,7 +81,7 @@ def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("study") / "small"
     options = [word for option in SMALL for word in ("-o", option)]
-    result = CliRunner().invoke(cli, ["compare", "compare-small", *options, "--out", str(folder), "--device", "cpu"])
+    result = CliRunner().invoke(cli, ["compare", *BOTH, *options, "--out", str(folder), "--device", "cpu"])
     assert result.exit_code == 0, result.output
     return folder
 
@@ -89,13 +92,13 @@ def study(study_folder: Path) -> Study:
 
 
 def test_every_variant_is_measured(study: Study, study_folder: Path) -> None:
-    assert [trial.variant for trial in study.trials] == list(load_plan(["compare-small"]).variants)
+    assert [trial.variant for trial in study.trials] == list(load_plan(BOTH).variants)
     for trial in study.trials:
         assert trial.results[0].clean.total == 20
         assert trial.train_s > 0
         assert trial.steps == 3
     assert (study_folder / "study.png").read_bytes().startswith(b"\x89PNG")
-    assert "floats-irregular-0.1" in (study_folder / "study.md").read_text()
+    assert "irregular-0.1" in (study_folder / "study.md").read_text()
 
 
 def test_cost(study: Study) -> None:
@@ -104,14 +107,14 @@ def test_cost(study: Study) -> None:
     assert plain.parameters < dense.parameters < cost["oat"].parameters
     assert dense.macs == plain.macs < cost["oat"].macs
     assert dense.nonzero_macs == dense.macs
-    sparse = cost["floats-irregular-0.1"]
+    sparse = cost["irregular-0.1"]
     assert sparse.parameters == dense.parameters
     weights = sum(mask for mask in (dense.nonzeros,)) - sparse.nonzeros
     assert weights / dense.nonzeros == pytest.approx(0.9, abs=0.05)
     assert sparse.nonzero_macs < 0.35 * dense.macs
-    assert cost["floats-2-4"].nonzero_macs == pytest.approx(0.5 * dense.macs, rel=0.05)
+    assert cost["2-4"].nonzero_macs == pytest.approx(0.5 * dense.macs, rel=0.05)
     assert sparse.bytes < 0.4 * dense.bytes
-    narrow = cost["floats-channel-0.5"]
+    narrow = cost["channel-0.5"]
     assert narrow.parameters == narrow.nonzeros < 0.3 * dense.parameters
     assert narrow.macs == narrow.nonzero_macs < 0.3 * dense.macs
     assert narrow.bytes < 0.4 * dense.bytes, "of a network as small as this, the names of the tensors weigh too"
@@ -188,7 +191,7 @@ def test_a_trial_that_lacks_something_names_the_file_to_delete(study_folder: Pat
 def test_one_network_for_the_time_of_two(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     options = [word for option in (*SMALL, "train.epochs=2") for word in ("-o", option)]
-    words = ["compare", "compare-two-networks", *options, "--equal", "seconds", "--seeds", "2", "--out", str(tmp_path)]
+    words = ["compare", "compare-small", *options, "--equal", "seconds", "--seeds", "2", "--out", str(tmp_path)]
     result = CliRunner().invoke(cli, [*words, "--device", "cpu"])
     assert result.exit_code == 0, result.output
     assert result.stderr.startswith("Equal seconds")

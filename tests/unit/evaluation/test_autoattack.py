@@ -88,8 +88,10 @@ def test_too_few_classes_for_it(classes: int) -> None:
     assert "--attack pgd" in told.value.fix
 
 
-def test_it_is_not_for_training(digits_recipe: Recipe, tmp_path: Path) -> None:
+def test_some_attacks_are_not_for_training(digits_recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"autoattack is for evaluate\.attack"):
         override_recipe(digits_recipe, ("attack.kind=autoattack",))
-    with pytest.raises(RecipeError, match="takes neither steps nor restarts"):
+    with pytest.raises(RecipeError, match="takes no steps, restarts or loss"):
         override_recipe(digits_recipe, ("evaluate.attack.kind=autoattack", "evaluate.attack.steps=7"))
+    with pytest.raises(RecipeError, match=r"margin is for evaluate\.attack"):
+        override_recipe(digits_recipe, ("attack.loss=margin",))

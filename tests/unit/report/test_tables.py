@@ -79,6 +79,7 @@ def test_robust_accuracy_is_an_upper_bound_with_its_interval_and_conditions() ->
         ({"noise": "frozen"}, "Noise: the frozen draw, as deployed."),
         ({"noise": "resample", "eot": 10}, "Attack: EOT-10 PGD-20, L∞"),
         ({"noise": "resample", "eot": 10}, "Noise: a fresh draw for every batch, which is not how it is deployed."),
+        ({"attack": Attack(kind="pgd", epsilon=0.15, steps=20, loss="margin")}, "Attack: margin PGD-20, L∞ ε 0.15"),
         ({"attack": Attack(kind="autoattack", epsilon=0.15)}, "Attack: AUTOATTACK, L∞ ε 0.15, gradients"),
     ],
 )
