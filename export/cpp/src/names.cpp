@@ -27,6 +27,8 @@ const char* to_string(ErrorCode code) noexcept {
       return "runtime";
     case ErrorCode::out_of_memory:
       return "out_of_memory";
+    case ErrorCode::policy_invalid:
+      return "policy_invalid";
   }
   return "unknown";
 }

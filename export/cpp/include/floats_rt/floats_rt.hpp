@@ -21,23 +21,24 @@
 #include <type_traits>
 #include <vector>
 
-#include "floats_rt/export.hpp"
+#include "floats_rt/export.h"
 
 struct CUstream_st;  // what cudaStream_t points to
 
 namespace floats_rt {
 
 enum class ErrorCode {
-  bundle_not_found,     // there is no bundle at that path
-  bundle_invalid,       // the bundle is damaged, altered, hostile, or made by a floats-edge this library does not know
-  backend_unavailable,  // the backend's library is missing, too old, or was not compiled in
-  no_device,            // there is no usable CUDA device
-  engine_incompatible,  // no engine runs here, it does not give the golden outputs, or floats-edge verify failed on it
-  lambda_out_of_range,  // lambda is not a number in [0, 1]
-  lambda_unsupported,   // the bundle does not serve this lambda, or in a mode that does not go with its precision
-  bad_shape,            // a span does not have the size that the batch asks for, or a pointer not the alignment
-  runtime,              // the backend failed, or an earlier failure left the model broken
-  out_of_memory,        // there is not enough memory, or the bundle asks for more than Options::max_bytes
+  bundle_not_found = 1,  // there is no bundle at that path
+  bundle_invalid,        // the bundle is damaged, altered, hostile, or made by a floats-edge this library does not know
+  backend_unavailable,   // the backend's library is missing, too old, or was not compiled in
+  no_device,             // there is no usable CUDA device
+  engine_incompatible,   // no engine runs here, it does not give the golden outputs, or floats-edge verify failed on it
+  lambda_out_of_range,   // lambda is not a number in [0, 1]
+  lambda_unsupported,    // the bundle does not serve this lambda, or in a mode that does not go with its precision
+  bad_shape,             // a span does not have the size that the batch asks for, or a pointer not the alignment
+  runtime,               // the backend failed, or an earlier failure left the model broken
+  out_of_memory,         // there is not enough memory, or the bundle asks for more than Options::max_bytes
+  policy_invalid,        // the settings of a LambdaPolicy do not go together
 };
 
 // The name of a code, for example "bundle_invalid".
