@@ -108,6 +108,16 @@ class TestAntialiased:
         found = preprocessed(image, chosen(size=[30, 21], resize="squash"))
         np.testing.assert_array_equal(found.transpose(1, 2, 0), wanted)
 
+    @pytest.mark.parametrize(("size", "wanted"), [((104, 30), (96, 65)), ((30, 104), (65, 96)), ((100, 40), (10, 30))])
+    def test_it_goes_along_the_rows_first_whatever_pillow_prefers(
+        self, size: tuple[int, int], wanted: tuple[int, int]
+    ) -> None:
+        image = Image.fromarray(noise(*size, 3))
+        narrow = image.resize((wanted[1], size[0]), Image.Resampling.BILINEAR)
+        found = preprocessed(image, chosen(size=wanted, resize="squash"))
+        expected = np.asarray(narrow.resize((wanted[1], wanted[0]), Image.Resampling.BILINEAR))
+        np.testing.assert_array_equal(found.transpose(1, 2, 0), expected)
+
 
 def two_taps(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bilinear interpolation with half-pixel centres, pixel by pixel: OpenCV's INTER_LINEAR, before it rounds."""

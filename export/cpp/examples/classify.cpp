@@ -14,9 +14,9 @@ int main(int count, char** arguments) try {
   }
   floats_rt::Model model = floats_rt::Model::load(arguments[1], options_from(count, arguments, 4));
   model.set_lambda(std::strtof(arguments[3], nullptr));
-  const std::vector<float> image = load_image(arguments[2], model.input());
+  const Picture picture = load_picture(arguments[2]);
   std::vector<float> logits(model.output().size());
-  model.infer(image, 1, logits);
+  model.infer(picture.view(), logits);
 
   std::vector<std::size_t> order(logits.size());
   std::iota(order.begin(), order.end(), std::size_t{0});

@@ -12,7 +12,7 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 struct Sample {
-  std::vector<float> image;
+  Picture picture;
   std::size_t label;
 };
 
@@ -23,7 +23,7 @@ std::vector<Sample> load_samples(const fs::path& folder, const floats_rt::Model&
     const fs::path of_label = folder / model.labels()[label];
     if (!fs::is_directory(of_label)) continue;
     for (const auto& file : fs::directory_iterator(of_label)) {
-      samples.push_back({load_image(file.path().string(), model.input()), label});
+      samples.push_back({load_picture(file.path().string()), label});
     }
   }
   if (samples.empty()) throw std::runtime_error(folder.string() + " holds no folder that is named like a label");
@@ -34,7 +34,7 @@ double milliseconds_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-// One line: accuracy on the samples, and the time of the switch and of one image (median).
+// One line: accuracy on the samples, and the time of the switch and of one image (median), preprocessing included.
 void sweep(floats_rt::Model& model, float lam, const std::vector<Sample>& samples) {
   const auto switching = Clock::now();
   model.set_lambda(lam);
@@ -44,7 +44,7 @@ void sweep(floats_rt::Model& model, float lam, const std::vector<Sample>& sample
   std::size_t correct = 0;
   for (const Sample& sample : samples) {
     const auto start = Clock::now();
-    model.infer(sample.image, 1, logits);
+    model.infer(sample.picture.view(), logits);
     times.push_back(milliseconds_since(start));
     const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
     correct += static_cast<std::size_t>(best) == sample.label;

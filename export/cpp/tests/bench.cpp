@@ -1,10 +1,10 @@
-// Prints what infer costs over ONNX Runtime's C API called bare, what set_lambda costs, and what inferences wait while
-// another thread requests lambdas.
+// Prints what infer costs over ONNX Runtime's C API called bare, what a camera's image costs, what set_lambda costs, and
+// what inferences wait while another thread requests lambdas.
 //
 // usage: FLOATS_RT_ONNXRUNTIME=LIBRARY floats_rt_bench FIXED [BUNDLE...]   (a bundle of mode fixed, bundles to switch)
 //
-// One thread, batch 1. The two ways of inference take turns, so that both see the same machine; medians and the
-// quartiles of 2000 calls, and of 200 switches. Then medians, 99th percentiles and the longest of 5000 inferences with
+// One thread, batch 1. What is compared takes turns, so that both see the same machine; medians and the quartiles of
+// 2000 calls, and of 200 images and switches. Then medians, 99th percentiles and the longest of 5000 inferences with
 // nobody at the knob, and of 5000 while it is turned every 5 ms; and how often their thread left the processor of its
 // own accord, to wait: that does not depend on what else the machine does.
 #include <sys/resource.h>
@@ -51,6 +51,23 @@ void compare_inference(const std::string& bundle, const floats_rt::Options& opti
   }
   const double ratio = show("infer", ours) / show("the C API called bare", theirs);
   std::printf("%-28s %+9.2f %%\n", "difference", 100 * (ratio - 1));
+}
+
+// What becomes of an image of 1280 x 720 pixels, blue first.
+void compare_preprocessing(const std::string& bundle, const floats_rt::Options& options) {
+  floats_rt::Model model = floats_rt::Model::load(bundle, options);
+  std::vector<std::uint8_t> bytes(720 * 1280 * 3);
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(i * i / 1000);
+  const floats_rt::ImageView image{bytes.data(), 720, 1280, floats_rt::Colours::bgr};
+  std::vector<float> pixels(model.input().size()), logits(model.output().size());
+  std::vector<double> before, network;
+  for (int i = 0; i < 210; ++i) {
+    const double made = microseconds([&] { model.preprocess(image, pixels); });
+    const double run = microseconds([&] { model.infer(pixels, 1, logits); });
+    if (i >= 10) before.push_back(made), network.push_back(run);
+  }
+  const double ratio = show("preprocess 1280x720", before) / show("infer", network);
+  std::printf("%-28s %9.2f %%\n", "of the inference", 100 * ratio);
 }
 
 void time_switch(const std::string& bundle, const floats_rt::Options& options) {
@@ -118,6 +135,7 @@ int main(int count, char** arguments) {
   options.backend = floats_rt::Backend::onnxruntime;
   options.threads = 1;
   compare_inference(arguments[1], options);
+  compare_preprocessing(arguments[1], options);
   for (int i = 2; i < count; ++i) time_switch(arguments[i], options);
   for (int i = 2; i < count; ++i) time_requests(arguments[i], options);
 }

@@ -7,6 +7,7 @@
 #include "border.hpp"
 #include "floats_rt/floats_rt.h"
 #include "floats_rt/floats_rt.hpp"
+#include "image.hpp"
 #include "support.hpp"
 
 extern std::atomic<std::size_t> allocations, largest_allocation;  // counting_new.cpp
@@ -36,6 +37,36 @@ TEST_CASE("once warm, infer allocates nothing of its own") {
   MESSAGE("allocations per inference: floats_rt " << ours << ", bare " << theirs);
   CHECK(theirs > 0);  // ONNX Runtime's own are seen, so ours would be
   CHECK(ours == theirs);
+}
+
+TEST_CASE("once warm, images of one size allocate nothing, whatever the rule and the order of their bytes") {
+  const std::vector<std::uint8_t> bytes(90 * 70 * 4);
+  std::vector<float> pixels(3 * 40 * 30);
+  for (const Resize resize : {Resize::short_side, Resize::squash, Resize::pad}) {
+    for (const bool antialias : {true, false}) {
+      for (const Colours wanted : {Colours::rgb, Colours::grey}) {
+        Preprocessor preprocessor({40, 30, resize, 40, 30, antialias, wanted});
+        CHECK(allocations_of([&] {
+                for (const Colours colours : {Colours::rgb, Colours::bgra, Colours::grey}) {
+                  preprocessor.run({bytes.data(), 90, 70, colours}, pixels.data());
+                }
+              }) == 0);
+      }
+    }
+  }
+}
+
+TEST_CASE("once warm, a model takes images without allocating anything of its own") {
+  Options options;
+  options.backend = Backend::onnxruntime;
+  options.threads = 1;
+  const Model loaded = Model::load(bundle_path("fixed").string(), options);
+  Model model = loaded.clone();
+  const std::vector<std::uint8_t> bytes(90 * 70 * 3);
+  const ImageView images[] = {{bytes.data(), 90, 70, Colours::rgb}, {bytes.data(), 90, 70, Colours::bgr}};
+  std::vector<float> logits(2 * model.output().size()), pixels(2 * model.input().size());
+  const std::size_t network = allocations_of([&] { model.infer(pixels, 2, logits); });
+  CHECK(allocations_of([&] { model.infer(images, logits); }) == network);
 }
 
 // Calls call() again and again where there are at most 1, 2, 4, ... KiB in one piece, until it gets through; how often
