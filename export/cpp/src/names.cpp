@@ -21,6 +21,8 @@ const char* to_string(ErrorCode code) noexcept {
       return "lambda_out_of_range";
     case ErrorCode::lambda_unsupported:
       return "lambda_unsupported";
+    case ErrorCode::policy_invalid:
+      return "policy_invalid";
     case ErrorCode::bad_shape:
       return "bad_shape";
     case ErrorCode::runtime:

@@ -34,6 +34,7 @@ enum class ErrorCode {
   engine_incompatible,  // no engine runs here, it does not give the golden outputs, or floats-edge verify failed on it
   lambda_out_of_range,  // lambda is not a number in [0, 1]
   lambda_unsupported,   // the bundle does not serve this lambda, or in a mode that does not go with its precision
+  policy_invalid,       // the settings of a LambdaPolicy do not go together
   bad_shape,            // a span does not have the size that the batch asks for, or a pointer not the alignment
   runtime,              // the backend failed, or an earlier failure left the model broken
   out_of_memory,        // there is not enough memory, or the bundle asks for more than Options::max_bytes
