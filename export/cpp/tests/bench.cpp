@@ -1,5 +1,5 @@
-// Prints what infer costs over ONNX Runtime's C API called bare, what a camera's image costs, what set_lambda costs, and
-// what inferences wait while another thread requests lambdas.
+// Prints what infer costs over ONNX Runtime's C API called bare, what a camera's image costs, what set_lambda costs,
+// and what inferences wait while another thread requests lambdas.
 //
 // usage: FLOATS_RT_ONNXRUNTIME=LIBRARY floats_rt_bench FIXED [BUNDLE...]   (a bundle of mode fixed, bundles to switch)
 //

@@ -57,26 +57,26 @@ TEST_CASE("turned by another thread, every inference is of one lambda, and of th
   }
 }
 
-TEST_CASE("weights are not written before what infer_async queued with them is done, and later calls use the new") {
+TEST_CASE("weights are not written over before what infer_async queued with them is done") {
   const fake_cuda::Reset reset;
+  fake_cuda::noting = false;
   for (const std::string name : {"bound", "refit"}) {
     CAPTURE(name);
     const EngineBundle bundle(name);
     Model model = bundle.load();
     const std::vector<float> pixels = some_images(2);
     request(model, 0.25f, pixels);
-    request(model, 0, pixels);  // now both sets of weights are there
-    const fake_cuda::Floats images(pixels), first(2 * kClasses), second(2 * kClasses);
-    model.request_lambda(0.5f);
+    request(model, 0.5f, pixels);  // now there is memory for two lambdas
+    const fake_cuda::Floats images(pixels), first(2 * kClasses), later(2 * kClasses);
     CUstream_st* const stream = fake_cuda::user_stream();
-    fake_cuda::calls.clear();
-    fake_cuda::noting = false;
-    while (model.lambda() != 0.5f) model.infer_async(images.data(), 2, first.data(), stream);
-    model.request_lambda(1);  // written where 0 was
-    while (model.lambda() != 1) model.infer_async(images.data(), 2, second.data(), stream);
-    check_logits(logits_of(model, pixels), pixels, lambda_sum(name, 1));
+    model.infer_async(images.data(), 2, first.data(), stream);
+    for (const float lam : {1.0f, 0.75f}) {  // the second is written where 0.5 is
+      model.request_lambda(lam);
+      while (model.lambda() != lam) model.infer_async(images.data(), 2, later.data(), stream);
+    }
+    check_logits(logits_of(model, pixels), pixels, lambda_sum(name, 0.75f));  // waits for all of them
     check_logits(first.values(), pixels, lambda_sum(name, 0.5f));
-    check_logits(second.values(), pixels, lambda_sum(name, 1));
+    check_logits(later.values(), pixels, lambda_sum(name, 0.75f));
   }
 }
 
