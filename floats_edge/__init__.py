@@ -2,7 +2,8 @@
 
 ``condition`` makes any classifier of images a FLOAT network, and ``folded`` an ordinary one of that at any lambda.
 ``train``, ``evaluate``, ``export``, ``verify``, ``profile`` and ``load`` are the stages of the pipeline, as the
-commands of the same names run them. Each is imported when it is first asked for: a board has no PyTorch.
+commands of the same names run them. ``LambdaPolicy`` turns a signal of an application into a lambda. Each is imported
+when it is first asked for: a board has no PyTorch.
 """
 
 from importlib import import_module
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from floats_edge.deploy.export import ExportRequest, export
     from floats_edge.deploy.verify import VerifyRequest, verify
     from floats_edge.evaluation.stage import EvaluateRequest, evaluate
+    from floats_edge.lambda_policy import LambdaPolicy, PolicySettings
     from floats_edge.method.condition import condition, folded
     from floats_edge.profiling.stage import ProfileRequest, profile
     from floats_edge.runtime.backends import load
@@ -30,6 +32,8 @@ _HOMES = {
     "EvaluateRequest": "evaluation.stage",
     "export": "deploy.export",
     "ExportRequest": "deploy.export",
+    "LambdaPolicy": "lambda_policy",
+    "PolicySettings": "lambda_policy",
     "verify": "deploy.verify",
     "VerifyRequest": "deploy.verify",
 }
@@ -37,6 +41,8 @@ __all__ = [
     "Datasets",
     "EvaluateRequest",
     "ExportRequest",
+    "LambdaPolicy",
+    "PolicySettings",
     "ProfileRequest",
     "VerifyRequest",
     "condition",

@@ -8,7 +8,7 @@ TRAIN_EXTRA = ("torch", "torchvision", "onnxscript", "sklearn")
 BOARD = ("artifacts", "board", "cli", "deploy", "profiling", "report", "runtime")
 BOARD_MODULES = (
     *("data", "data.pictures", "errors", "evaluation.parity", "method.fold", "method.noise", "networks.spec"),
-    *("preprocessing", "recipe"),
+    *("lambda_policy", "preprocessing", "recipe"),
 )
 NEEDS_TORCH = ("runtime.torch", "runtime.twin")
 

@@ -58,10 +58,10 @@ Picture load_picture(const std::string& path) {
 
 floats_rt::Options options_from(int count, char** arguments, int at) {
   floats_rt::Options options;
-  options.cpu_fallback = count <= at;
   if (count <= at) return options;
-  const std::string backend = arguments[at];
-  if (backend != "tensorrt" && backend != "onnxruntime") throw std::runtime_error("there is no backend " + backend);
-  options.backend = backend == "tensorrt" ? floats_rt::Backend::tensorrt : floats_rt::Backend::onnxruntime;
-  return options;
+  for (const auto backend : {floats_rt::Backend::tensorrt, floats_rt::Backend::onnxruntime}) {
+    options.backend = backend;
+    if (std::string(arguments[at]) == to_string(backend)) return options;
+  }
+  throw std::runtime_error(std::string("there is no backend ") + arguments[at]);
 }

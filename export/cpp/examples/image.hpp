@@ -19,5 +19,5 @@ struct Picture {
 // heeded. Throws std::runtime_error.
 Picture load_picture(const std::string& path);
 
-// The backend that arguments[at] names, if there are so many, and otherwise TensorRT with the CPU standing in.
+// The backend that arguments[at] names, if there are so many; otherwise the one that runs the bundle here.
 floats_rt::Options options_from(int count, char** arguments, int at);

@@ -38,7 +38,7 @@ void read_weights(floats_rt::Span<const std::uint8_t> file) {
   static const floats_rt::Manifest manifest = small_network();
   const floats_rt::LambdaTensors tensors(manifest, floats_rt::read_safetensors(file), 1);
   std::vector<std::byte> buffer(tensors.bytes());
-  for (const float lam : {0.0f, 0.5f}) tensors.at(lam, buffer.data());
+  for (const float lam : {0.0f, 0.5f}) tensors.at(lam, buffer.data(), 1);
 }
 
 const floats_rt::OnnxRuntime* onnxruntime() {

@@ -1,3 +1,5 @@
+#include <iostream>
+
 #include "border.hpp"
 #include "json_text.hpp"
 #include "log.hpp"
@@ -25,30 +27,12 @@ std::string printable(std::string_view text) {
   return line;
 }
 
-const char* to_string(ErrorCode code) noexcept {
-  switch (code) {
-    case ErrorCode::bundle_not_found:
-      return "bundle_not_found";
-    case ErrorCode::bundle_invalid:
-      return "bundle_invalid";
-    case ErrorCode::backend_unavailable:
-      return "backend_unavailable";
-    case ErrorCode::no_device:
-      return "no_device";
-    case ErrorCode::engine_incompatible:
-      return "engine_incompatible";
-    case ErrorCode::lambda_out_of_range:
-      return "lambda_out_of_range";
-    case ErrorCode::lambda_unsupported:
-      return "lambda_unsupported";
-    case ErrorCode::bad_shape:
-      return "bad_shape";
-    case ErrorCode::runtime:
-      return "runtime";
-    case ErrorCode::out_of_memory:
-      return "out_of_memory";
+void report(const Options& options, Severity severity, std::string_view text, const char* source) {
+  if (options.log) {
+    options.log({severity, source, printable(text)});
+  } else if (severity != Severity::info) {
+    std::cerr << source << ": " << printable(text) << '\n';
   }
-  return "unknown";
 }
 
 Error::Error(ErrorCode code, const std::string& what, const std::string& remedy)

@@ -66,7 +66,7 @@ bool depends_on_lambda(const Line& line) {
 
 }  // namespace
 
-LambdaTensors::LambdaTensors(const Manifest& manifest, Tensors tensors, std::size_t threads) : threads_(threads) {
+LambdaTensors::LambdaTensors(const Manifest& manifest, Tensors tensors, std::size_t threads) {
   std::vector<std::vector<float>> scales(manifest.layers.size());
   if (manifest.precision == Precision::int8) {
     for (std::size_t i = 0; i < scales.size(); ++i) scales[i] = take_scale(manifest.layers[i], tensors);
@@ -96,9 +96,9 @@ void LambdaTensors::append(Line line, Element element, std::vector<float> scale)
   scales_.push_back(std::move(scale));
 }
 
-void LambdaTensors::at(float lam, std::byte* buffer) const {
+void LambdaTensors::at(float lam, std::byte* buffer, std::size_t threads) const {
   // Threads share the elements of all tensors, one after the other.
-  parallel_for(elements_, threads_, kElementsPerThread, [&](std::size_t begin, std::size_t end) {
+  parallel_for(elements_, threads, kElementsPerThread, [&](std::size_t begin, std::size_t end) {
     std::size_t first = 0;  // of the tensor
     for (std::size_t i = 0; i < tensors_.size() && first < end; ++i) {
       const std::size_t last = first + tensors_[i].size;

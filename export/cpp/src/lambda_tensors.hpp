@@ -42,15 +42,16 @@ class LambdaTensors {
   // Size of the buffer, padding included.
   std::size_t bytes() const noexcept { return bytes_; }
 
-  // Fills a buffer for a lambda in [0, 1]. The arithmetic is Python's, step by step. Padding is not written.
-  void at(float lam, std::byte* buffer) const;
+  // Fills a buffer for a lambda in [0, 1], with so many threads. The arithmetic is Python's, step by step. Padding is
+  // not written.
+  void at(float lam, std::byte* buffer, std::size_t threads) const;
 
  private:
   LambdaTensors() = default;
   void append(Line line, Element element, std::vector<float> scale);
   void write(std::size_t index, float lam, std::size_t begin, std::size_t end, std::byte* buffer) const;
 
-  std::size_t threads_ = 1, elements_ = 0, bytes_ = 0;
+  std::size_t elements_ = 0, bytes_ = 0;
   std::vector<LambdaTensor> tensors_;
   std::vector<Line> lines_;                 // of tensors_
   std::vector<std::vector<float>> scales_;  // of tensors_: one per output channel of an int8 weight, else empty

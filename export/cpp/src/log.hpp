@@ -1,7 +1,6 @@
 // Where one line of log goes.
 #pragma once
 
-#include <iostream>
 #include <string>
 #include <string_view>
 
@@ -13,12 +12,7 @@ namespace floats_rt {
 // characters are written by the numbers of their bytes.
 std::string printable(std::string_view text);
 
-inline void report(const Options& options, const std::string& line) {
-  if (options.log) {
-    options.log(printable(line));
-  } else {
-    std::cerr << "floats_rt: " << printable(line) << '\n';
-  }
-}
+// Throws what the application's log throws.
+void report(const Options& options, Severity severity, std::string_view text, const char* source = "floats_rt");
 
 }  // namespace floats_rt

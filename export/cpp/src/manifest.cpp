@@ -209,21 +209,18 @@ std::vector<Engine> read_engines(const json& engines) {
   return result;
 }
 
-// Verdicts of floats-edge verify that are not good.
-std::map<std::string, Verdict> read_failed(const json& verdicts) {
-  std::set<std::string> backends;
-  std::map<std::string, Verdict> failed;
+std::map<std::string, Verdict> read_verdicts(const json& verdicts) {
+  std::map<std::string, Verdict> read;
   for (const json& verdict : verdicts) {
     const std::string backend = verdict["backend"];
-    if (!backends.insert(backend).second) invalid("verdicts: two of " + backend);
     std::string problems;
     for (const json& problem : verdict["problems"]) {
       problems += (problems.empty() ? "" : " ") + problem.get<std::string>();
     }
-    if (problems.empty()) continue;
-    failed.emplace(backend, Verdict{verdict["library"], problems, verdict["let_pass"]});
+    const Verdict found{verdict["library"], problems, verdict["let_pass"]};
+    if (!read.emplace(backend, found).second) invalid("verdicts: two of " + backend);
   }
-  return failed;
+  return read;
 }
 
 // In ascending order. No two are the same in float32, in which engines compute.
@@ -326,7 +323,7 @@ Manifest read_manifest(const json& document) {
     manifest.files.emplace(name, FileEntry{entry["sha256"], entry["bytes"]});
   }
   manifest.mismatch = optional_text(document["mismatch"]);
-  manifest.failed = read_failed(document["verdicts"]);
+  manifest.verdicts = read_verdicts(document["verdicts"]);
   check_references(manifest);
   check_sizes(manifest);
   check_calibration(document["calibration"], manifest);

@@ -14,9 +14,6 @@
 
 namespace floats_rt {
 
-enum class Mode { fixed, bank, bound, refit, input };
-enum class Precision { fp32, fp16, bf16, int8 };
-
 // Whether one graph serves any lambda.
 constexpr bool serves_any_lambda(Mode mode) { return mode != Mode::fixed && mode != Mode::bank; }
 
@@ -55,12 +52,6 @@ struct Golden {
   double tolerance;  // of the absolute logit error over the range of the golden logits
 };
 
-// What floats-edge verify found wrong on one backend.
-struct Verdict {
-  std::string library, problems;
-  bool let_pass;
-};
-
 struct FileEntry {
   std::string sha256;
   std::uint64_t bytes;
@@ -81,8 +72,8 @@ struct Manifest {
   std::vector<Engine> engines;
   Golden golden;
   std::map<std::string, FileEntry> files;
-  std::string mismatch;                   // what the export had against the graphs, and let pass; empty if nothing
-  std::map<std::string, Verdict> failed;  // by floats-edge's name of a backend: those that it did not pass
+  std::string mismatch;                     // what the export had against the graphs, and let pass; empty if nothing
+  std::map<std::string, Verdict> verdicts;  // of floats-edge verify, by floats-edge's name of a backend
 };
 
 // Parses and validates. Throws Error: bundle_invalid, or lambda_unsupported for a mode and precision that do not go

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -8,6 +9,7 @@
 #include "floats_rt/floats_rt.hpp"
 #include "golden.hpp"
 #include "image.hpp"
+#include "lambda_requests.hpp"
 #include "log.hpp"
 #include "runner.hpp"
 
@@ -15,20 +17,34 @@ namespace floats_rt {
 
 struct Model::State {
   std::shared_ptr<const Bundle> bundle;
+  Options options;
   Backend backend;
   std::unique_ptr<Runner> runner;
-  float lambda;
-  bool broken = false;
+  std::string backend_version = runner->version();
+  std::atomic<float> lambda{0};
+  std::atomic<bool> broken{false};
   Preprocessor preprocessor{bundle->manifest().preprocessing};
-  std::vector<float> pixels{};  // of the last images
+  std::vector<float> pixels{};                // of the last images
+  LambdaRequests requests{*runner, options};  // ends before what it works on
+
+  State(std::shared_ptr<const Bundle> from, const Options& with, Backend on, std::unique_ptr<Runner> running)
+      : bundle(std::move(from)), options(with), backend(on), runner(std::move(running)) {}
 
   const Manifest& manifest() const noexcept { return bundle->manifest(); }
 
   void put(float lam) {
-    broken = true;  // unless the next line ends well
-    runner->set_lambda(lam);
-    broken = false;
+    try {
+      runner->set_lambda(lam);
+    } catch (const std::exception&) {
+      broken = true;
+      throw;
+    }
     lambda = lam;
+  }
+
+  // Puts in force what was asked for and is made.
+  void take() noexcept {
+    if (const auto taken = requests.take()) lambda = *taken;
   }
 
   void check_usable() const {
@@ -74,14 +90,17 @@ bool is_about_backend(ErrorCode code) {
          code == ErrorCode::engine_incompatible;
 }
 
-// Calls attempt(backend), and if that fails for the backend's sake and the options ask for it, attempt(onnxruntime).
+// Calls attempt(backend). For `automatic` that is attempt(tensorrt), and attempt(onnxruntime) if it fails for the
+// backend's sake: nothing to be warned of where the bundle has no engines.
 template <typename Attempt>
-auto with_fallback(const Options& options, const Attempt& attempt) {
+auto with_backend(const Bundle& bundle, const Options& options, const Attempt& attempt) {
+  if (options.backend != Backend::automatic) return attempt(options.backend);
   try {
-    return attempt(options.backend);
+    return attempt(Backend::tensorrt);
   } catch (const Error& error) {
-    if (!options.cpu_fallback || options.backend == Backend::onnxruntime || !is_about_backend(error.code())) throw;
-    report(options, std::string("running on the CPU with ONNX Runtime instead of TensorRT: ") + error.what());
+    if (!is_about_backend(error.code())) throw;
+    report(options, bundle.manifest().engines.empty() ? Severity::info : Severity::warning,
+           std::string("ONNX Runtime on the CPU instead of TensorRT: ") + error.what());
     return attempt(Backend::onnxruntime);
   }
 }
@@ -91,6 +110,12 @@ float first_lambda(const Manifest& manifest) {
 }
 
 const char* name_of(Backend backend) { return backend == Backend::tensorrt ? "trt" : "ort-cpu"; }
+
+std::optional<Verdict> verdict_on(Backend backend, const Bundle& bundle) {
+  const auto found = bundle.manifest().verdicts.find(name_of(backend));
+  if (found == bundle.manifest().verdicts.end()) return std::nullopt;
+  return found->second;
+}
 
 // What mends a bundle that computes something else on this backend than it should.
 std::string mend(Backend backend, const Bundle& bundle) {
@@ -120,10 +145,9 @@ void check_golden(Runner& runner, Backend backend, const Bundle& bundle) {
 // What floats-edge verify found wrong on a backend, if that is not let pass: throws Error, engine_incompatible.
 void check_verdict(Backend backend, const Bundle& bundle) {
   const std::string name = name_of(backend), path = bundle.path().string();
-  const auto found = bundle.manifest().failed.find(name);
-  if (found == bundle.manifest().failed.end() || found->second.let_pass) return;
-  throw Error(ErrorCode::engine_incompatible,
-              path + " failed floats-edge verify on " + name + ": " + found->second.problems,
+  const std::optional<Verdict> found = verdict_on(backend, bundle);
+  if (!found || found->problems.empty() || found->let_pass) return;
+  throw Error(ErrorCode::engine_incompatible, path + " failed floats-edge verify on " + name + ": " + found->problems,
               mend(backend, bundle) + "; or, to use it all the same: floats-edge verify " + path + " --backend " +
                   name + " --allow-mismatch");
 }
@@ -132,11 +156,14 @@ void check_verdict(Backend backend, const Bundle& bundle) {
 void report_let_pass(Backend backend, const Bundle& bundle, const Options& options) {
   const Manifest& manifest = bundle.manifest();
   const std::string path = bundle.path().string();
-  if (!manifest.mismatch.empty()) report(options, path + " was exported with --allow-mismatch: " + manifest.mismatch);
-  const auto found = manifest.failed.find(name_of(backend));
-  if (found == manifest.failed.end()) return;
-  report(options, path + " failed floats-edge verify on " + found->first + " (" + found->second.library +
-                      "): " + found->second.problems + " It was let pass with --allow-mismatch.");
+  if (!manifest.mismatch.empty()) {
+    report(options, Severity::warning, path + " was exported with --allow-mismatch: " + manifest.mismatch);
+  }
+  const std::optional<Verdict> found = verdict_on(backend, bundle);
+  if (!found || found->problems.empty()) return;
+  report(options, Severity::warning,
+         path + " failed floats-edge verify on " + name_of(backend) + " (" + found->library + "): " + found->problems +
+             " It was let pass with --allow-mismatch.");
 }
 
 std::unique_ptr<Runner> open(Backend backend, const Bundle& bundle, const Options& options) {
@@ -153,7 +180,7 @@ std::optional<Error> check_compatibility(const std::string& directory, const Opt
   try {
     translated([&] {
       const Bundle bundle(directory, options.max_bytes);
-      with_fallback(options, [&](Backend backend) {
+      with_backend(bundle, options, [&](Backend backend) {
         check_verdict(backend, bundle);
         backend == Backend::tensorrt ? check_tensorrt(bundle, options) : check_onnxruntime(bundle, options);
       });
@@ -167,8 +194,8 @@ std::optional<Error> check_compatibility(const std::string& directory, const Opt
 Model Model::load(const std::string& directory, const Options& options) {
   return translated([&] {
     const auto bundle = std::make_shared<const Bundle>(directory, options.max_bytes);
-    auto state = with_fallback(options, [&](Backend backend) {
-      return std::make_unique<State>(State{bundle, backend, open(backend, *bundle, options), 0});
+    auto state = with_backend(*bundle, options, [&](Backend backend) {
+      return std::make_unique<State>(bundle, options, backend, open(backend, *bundle, options));
     });
     state->put(first_lambda(bundle->manifest()));
     return Model(std::move(state));
@@ -178,7 +205,7 @@ Model Model::load(const std::string& directory, const Options& options) {
 Model Model::clone() const {
   return translated([&] {
     state_->check_usable();
-    auto state = std::make_unique<State>(State{state_->bundle, state_->backend, state_->runner->clone(), 0});
+    auto state = std::make_unique<State>(state_->bundle, state_->options, state_->backend, state_->runner->clone());
     state->put(state_->lambda);
     return Model(std::move(state));
   });
@@ -193,17 +220,32 @@ const InputSpec& Model::input() const noexcept { return state_->manifest().input
 const Preprocessing& Model::preprocessing() const noexcept { return state_->manifest().preprocessing; }
 const OutputSpec& Model::output() const noexcept { return state_->manifest().output; }
 const LambdaRange& Model::lambda_range() const noexcept { return state_->manifest().lambdas; }
+Mode Model::mode() const noexcept { return state_->manifest().mode; }
+Precision Model::precision() const noexcept { return state_->manifest().precision; }
 Backend Model::backend() const noexcept { return state_->backend; }
+const std::string& Model::backend_version() const noexcept { return state_->backend_version; }
+std::optional<Verdict> Model::verdict() const { return verdict_on(state_->backend, *state_->bundle); }
 float Model::lambda() const noexcept { return state_->lambda; }
 
 float Model::set_lambda(float lambda) {
   return translated([&] {
     state_->check_usable();
     state_->check_served(lambda);
+    const LambdaRequests::Replacement replacement(state_->requests, lambda);
     if (lambda != state_->lambda) state_->put(lambda);
     return lambda;
   });
 }
+
+void Model::request_lambda(float lambda) {
+  translated([&] {
+    state_->check_usable();
+    state_->check_served(lambda);
+    state_->requests.request(lambda);
+  });
+}
+
+std::optional<Error> Model::request_failure() const { return state_->requests.failure(); }
 
 void Model::infer(Span<const float> images, std::size_t batch, Span<float> logits) {
   translated([&] {
@@ -211,6 +253,7 @@ void Model::infer(Span<const float> images, std::size_t batch, Span<float> logit
     state_->check_shape(batch);
     state_->check_span("the images", images.size(), batch, input().size());
     state_->check_span("the logits", logits.size(), batch, output().size());
+    state_->take();
     state_->runner->infer(images.data(), batch, logits.data());
   });
 }
@@ -226,6 +269,7 @@ void Model::infer(Span<const ImageView> images, Span<float> logits) {
     for (std::size_t i = 0; i < batch; ++i) {
       state_->preprocessor.run(images[i], state_->pixels.data() + i * input().size());
     }
+    state_->take();
     state_->runner->infer(state_->pixels.data(), batch, logits.data());
   });
 }
@@ -244,6 +288,7 @@ void Model::infer_async(const float* device_images, std::size_t batch, float* de
   translated([&] {
     state_->check_usable();
     state_->check_shape(batch);
+    state_->take();
     state_->runner->infer_async(device_images, batch, device_logits, stream);
   });
 }

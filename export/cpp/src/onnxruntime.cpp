@@ -8,6 +8,7 @@
 #include "graph_check.hpp"
 #include "lambda_tensors.hpp"
 #include "onnxruntime_library.hpp"
+#include "parallel.hpp"
 #include "runner.hpp"
 
 namespace floats_rt {
@@ -15,10 +16,10 @@ namespace {
 
 // What the runners of a bundle share; immutable.
 struct Network {
+  Options options;  // outlives all that logs
   OnnxRuntime runtime;
   InputSpec input;
   OutputSpec output;
-  int threads;
   std::vector<Handle<OrtSession>> sessions;  // one per lambda in modes fixed and bank, one in modes bound and input
   std::vector<float> lambdas;                // of the sessions in modes fixed and bank
   std::optional<LambdaTensors> tensors;      // modes bound, input and refit
@@ -186,11 +187,19 @@ class BankRunner : public Runner {
   }
 
   std::unique_ptr<Runner> clone() const override { return std::make_unique<BankRunner>(network_); }
+  std::string version() const override { return network_->runtime.version(); }
 
   void set_lambda(float lam) override {
-    const auto& lambdas = network_->lambdas;
-    current_ = static_cast<std::size_t>(std::find(lambdas.begin(), lambdas.end(), lam) - lambdas.begin());
+    prepare(lam);
+    take();
   }
+
+  void prepare(float lam) override {
+    const auto& lambdas = network_->lambdas;
+    next_ = static_cast<std::size_t>(std::find(lambdas.begin(), lambdas.end(), lam) - lambdas.begin());
+  }
+
+  void take() noexcept override { current_ = next_; }
 
   void infer(const float* images, std::size_t batch, float* logits) override {
     sessions_[current_].run(images, batch, logits);
@@ -199,33 +208,55 @@ class BankRunner : public Runner {
  private:
   std::shared_ptr<const Network> network_;
   std::vector<BoundSession> sessions_;
-  std::size_t current_ = 0;
+  std::size_t current_ = 0, next_ = 0;
 };
 
-// Modes bound and input: a session that reads the weights, or lambda, where set_lambda writes them: nothing is copied.
-class InputRunner : public Runner {
+// Memory that a session reads the weights from, or lambda: nothing is copied.
+class LambdaInputs {
  public:
-  explicit InputRunner(std::shared_ptr<const Network> network)
-      : network_(std::move(network)),
-        buffer_(network_->tensors->bytes()),
-        session_(*network_, network_->sessions.front().get()) {
-    for (const LambdaTensor& tensor : network_->tensors->tensors()) {
-      values_.push_back(network_->runtime.tensor(buffer_.data() + tensor.offset, tensor.bytes(),
-                                                 {tensor.shape.begin(), tensor.shape.end()},
-                                                 onnx_type(tensor.element)));
+  explicit LambdaInputs(const Network& network)
+      : network_(network), buffer_(network.tensors->bytes()), session_(network, network.sessions.front().get()) {
+    for (const LambdaTensor& tensor : network.tensors->tensors()) {
+      values_.push_back(network.runtime.tensor(buffer_.data() + tensor.offset, tensor.bytes(),
+                                               {tensor.shape.begin(), tensor.shape.end()}, onnx_type(tensor.element)));
       session_.bind_input(tensor.name, values_.back().get());
     }
   }
 
-  std::unique_ptr<Runner> clone() const override { return std::make_unique<InputRunner>(network_); }
-  void set_lambda(float lam) override { network_->tensors->at(lam, buffer_.data()); }
-  void infer(const float* images, std::size_t batch, float* logits) override { session_.run(images, batch, logits); }
+  void put(float lam, std::size_t threads) { network_.tensors->at(lam, buffer_.data(), threads); }
+  BoundSession& session() noexcept { return session_; }
 
  private:
-  std::shared_ptr<const Network> network_;
+  const Network& network_;
   std::vector<std::byte> buffer_;
   std::vector<Handle<OrtValue>> values_;
   BoundSession session_;
+};
+
+// Modes bound and input: set_lambda writes where the session reads, prepare where the next one will.
+class InputRunner : public Runner {
+ public:
+  explicit InputRunner(std::shared_ptr<const Network> network)
+      : network_(std::move(network)), current_(std::make_unique<LambdaInputs>(*network_)) {}
+
+  std::unique_ptr<Runner> clone() const override { return std::make_unique<InputRunner>(network_); }
+  std::string version() const override { return network_->runtime.version(); }
+  void set_lambda(float lam) override { current_->put(lam, thread_count(network_->options.threads)); }
+
+  void prepare(float lam) override {
+    if (!next_) next_ = std::make_unique<LambdaInputs>(*network_);
+    next_->put(lam, 1);  // the other cores are for the inference
+  }
+
+  void take() noexcept override { current_.swap(next_); }
+
+  void infer(const float* images, std::size_t batch, float* logits) override {
+    current_->session().run(images, batch, logits);
+  }
+
+ private:
+  std::shared_ptr<const Network> network_;
+  std::unique_ptr<LambdaInputs> current_, next_;  // the other since the first prepare
 };
 
 // Mode refit: ONNX Runtime cannot refit a session, so switching makes a new one, of the graph with the weights at
@@ -233,34 +264,46 @@ class InputRunner : public Runner {
 class RefitRunner : public Runner {
  public:
   explicit RefitRunner(std::shared_ptr<const Network> network)
-      : network_(std::move(network)),
-        model_(network_->model),
-        buffer_(network_->tensors->bytes()),
-        session_(nullptr, network_->runtime.api().ReleaseSession) {}
+      : network_(std::move(network)), model_(network_->model), buffer_(network_->tensors->bytes()) {}
 
   std::unique_ptr<Runner> clone() const override { return std::make_unique<RefitRunner>(network_); }
+  std::string version() const override { return network_->runtime.version(); }
 
   void set_lambda(float lam) override {
-    network_->tensors->at(lam, buffer_.data());
+    make(lam, thread_count(network_->options.threads));
+    take();
+    next_.reset();
+  }
+
+  void prepare(float lam) override { make(lam, 1); }
+  void take() noexcept override { current_.swap(next_); }
+  void infer(const float* images, std::size_t batch, float* logits) override {
+    current_->bound.run(images, batch, logits);
+  }
+
+ private:
+  struct Refitted {
+    Handle<OrtSession> session;
+    BoundSession bound;
+  };
+
+  void make(float lam, std::size_t threads) {
+    next_.reset();  // at most two are there at once
+    network_->tensors->at(lam, buffer_.data(), threads);
     for (std::size_t i = 0; i < network_->places.size(); ++i) {
       const LambdaTensor& tensor = network_->tensors->tensors()[i];
       std::memcpy(model_.data() + network_->places[i], buffer_.data() + tensor.offset, tensor.bytes());
     }
-    Handle<OrtSession> session = network_->runtime.session(model_, network_->threads);
+    Handle<OrtSession> session = network_->runtime.session(model_, network_->options);
     check_session(*network_, session.get());
-    bound_.reset();
-    session_ = std::move(session);
-    bound_.emplace(*network_, session_.get());
+    BoundSession bound(*network_, session.get());
+    next_ = std::make_unique<Refitted>(Refitted{std::move(session), std::move(bound)});
   }
 
-  void infer(const float* images, std::size_t batch, float* logits) override { bound_->run(images, batch, logits); }
-
- private:
   std::shared_ptr<const Network> network_;
   Bytes model_;
   std::vector<std::byte> buffer_;
-  Handle<OrtSession> session_;
-  std::optional<BoundSession> bound_;  // since the first set_lambda
+  std::unique_ptr<Refitted> current_, next_;
 };
 
 void check_precision(const Manifest& manifest) {
@@ -280,10 +323,10 @@ std::unique_ptr<Runner> open_onnxruntime(const Bundle& bundle, const Options& op
   const Manifest& manifest = bundle.manifest();
   OnnxRuntime runtime(options.onnxruntime_library);
   check_precision(manifest);
-  auto network = std::make_shared<Network>(Network{std::move(runtime),
+  auto network = std::make_shared<Network>(Network{options,
+                                                   std::move(runtime),
                                                    manifest.input,
                                                    manifest.output,
-                                                   options.threads,
                                                    {},
                                                    {},
                                                    lambda_tensors(bundle, options.threads),
@@ -297,7 +340,7 @@ std::unique_ptr<Runner> open_onnxruntime(const Bundle& bundle, const Options& op
   for (const Graph& graph : manifest.graphs) {
     const Bytes model = bundle.read(graph.file);
     checked_constants(model);
-    network->sessions.push_back(network->runtime.session(model, options.threads));
+    network->sessions.push_back(network->runtime.session(model, network->options));
     check_session(*network, network->sessions.back().get());
     if (graph.lam) network->lambdas.push_back(*graph.lam);
   }

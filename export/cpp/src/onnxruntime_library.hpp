@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bundle.hpp"
+#include "log.hpp"
 #include "shared_library.hpp"
 
 namespace floats_rt {
@@ -24,7 +25,8 @@ class OnnxRuntime {
  public:
   explicit OnnxRuntime(const std::string& path)
       : library_(path, "FLOATS_RT_ONNXRUNTIME", {"libonnxruntime.so.1", "libonnxruntime.so"}),
-        api_(load(library_)),
+        base_(library_.get<const OrtApiBase*()>("OrtGetApiBase")()),
+        api_(load(library_, *base_)),
         environment_(nullptr, api_->ReleaseEnv),
         memory_(nullptr, api_->ReleaseMemoryInfo) {
     environment_ = make(api_->ReleaseEnv, api_->CreateEnv, ORT_LOGGING_LEVEL_ERROR, "floats_rt");
@@ -32,6 +34,7 @@ class OnnxRuntime {
   }
 
   const OrtApi& api() const noexcept { return *api_; }
+  std::string version() const { return base_->GetVersionString(); }
 
   void check(OrtStatus* failure, ErrorCode code = ErrorCode::runtime) const {
     if (!failure) return;
@@ -48,9 +51,12 @@ class OnnxRuntime {
     return {made, release};
   }
 
-  Handle<OrtSession> session(const Bytes& model, int threads) const {
+  // The options must outlive it: their log is told what it warns of.
+  Handle<OrtSession> session(const Bytes& model, const Options& asked) const {
     const auto options = make(api_->ReleaseSessionOptions, api_->CreateSessionOptions);
-    check(api_->SetIntraOpNumThreads(options.get(), threads));
+    check(api_->SetIntraOpNumThreads(options.get(), asked.threads));
+    check(api_->SetUserLoggingFunction(options.get(), log, const_cast<Options*>(&asked)));
+    check(api_->SetSessionLogSeverityLevel(options.get(), ORT_LOGGING_LEVEL_WARNING));
     // As floats-edge does: idle threads that look for work for long keep cores from the rest of the application.
     check(api_->AddSessionConfigEntry(options.get(), "session.intra_op.spin_duration_us", "300"));
     // What the bytes were checked to be; ONNX Runtime would guess, and has a format of its own.
@@ -69,15 +75,23 @@ class OnnxRuntime {
   }
 
  private:
-  static const OrtApi* load(const SharedLibrary& library) {
-    const OrtApiBase* const base = library.get<const OrtApiBase*()>("OrtGetApiBase")();
-    if (const OrtApi* const api = base->GetApi(kOrtApiVersion)) return api;
+  static void log(void* options, OrtLoggingLevel severity, const char*, const char*, const char*, const char* text) {
+    try {
+      report(*static_cast<const Options*>(options),
+             severity < ORT_LOGGING_LEVEL_ERROR ? Severity::warning : Severity::error, text, "ONNX Runtime");
+    } catch (...) {  // ONNX Runtime cannot pass on what a log throws
+    }
+  }
+
+  static const OrtApi* load(const SharedLibrary& library, const OrtApiBase& base) {
+    if (const OrtApi* const api = base.GetApi(kOrtApiVersion)) return api;
     throw Error(ErrorCode::backend_unavailable,
-                library.name() + " is ONNX Runtime " + base->GetVersionString() + ", older than 1.17.",
+                library.name() + " is ONNX Runtime " + base.GetVersionString() + ", older than 1.17.",
                 "install a newer ONNX Runtime");
   }
 
   SharedLibrary library_;
+  const OrtApiBase* base_;
   const OrtApi* api_;
   Handle<OrtEnv> environment_;
   Handle<OrtMemoryInfo> memory_;

@@ -9,7 +9,8 @@
 
 namespace floats_rt {
 
-// The engines of a bundle on one backend. Belongs to one thread at a time; sizes and lambdas are checked by the caller.
+// The engines of a bundle on one backend. Belongs to one thread at a time, but for prepare(); sizes and lambdas are
+// checked by the caller.
 class Runner {
  public:
   Runner() = default;
@@ -22,6 +23,16 @@ class Runner {
 
   // Puts a lambda in force that the bundle serves. If it throws, this runner must not be used any more.
   virtual void set_lambda(float lam) = 0;
+
+  // Makes what a lambda needs that the bundle serves, beside what is in force. Another thread may do so while infer
+  // runs, but not while set_lambda, take or another prepare does. If it throws, what is in force stays as it was.
+  virtual void prepare(float lam) = 0;
+
+  // Puts in force what prepare() made last: exchanges pointers, no more.
+  virtual void take() noexcept = 0;
+
+  // Of the backend's library.
+  virtual std::string version() const = 0;
 
   // See Model. A backend without a device refuses infer_async.
   virtual void infer(const float* images, std::size_t batch, float* logits) = 0;

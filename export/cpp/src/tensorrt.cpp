@@ -5,6 +5,7 @@
 
 #include "cuda.hpp"
 #include "log.hpp"
+#include "parallel.hpp"
 #include "runner.hpp"
 #include "tensorrt_engine.hpp"
 
@@ -16,25 +17,50 @@ namespace {
 class DeviceTensors {
  public:
   explicit DeviceTensors(const LambdaTensors& tensors)
-      : tensors_(tensors), host_(tensors.bytes()), device_(tensors.bytes()) {}
+      : tensors_(tensors), host_(tensors.bytes()), current_(std::make_unique<cuda::DeviceMemory>(tensors.bytes())) {}
 
   void bind(nvinfer1::IExecutionContext& context) const {
     for (const LambdaTensor& tensor : tensors_.tensors()) {
-      must(context.setTensorAddress(tensor.name.c_str(), device_.get() + tensor.offset), "bind " + tensor.name);
+      if (context.setTensorAddress(tensor.name.c_str(), current_->get() + tensor.offset)) continue;
+      must(false, "bind " + tensor.name);
     }
   }
 
-  void put(float lam, cudaStream_t stream) {
-    tensors_.at(lam, host_.as<std::byte>());
-    cuda::check(cudaMemcpyAsync(device_.get(), host_.as<void>(), tensors_.bytes(), cudaMemcpyHostToDevice, stream),
+  void put(float lam, std::size_t threads, cudaStream_t stream) { write(*current_, lam, threads, stream); }
+
+  void prepare(float lam, cudaStream_t stream) {
+    if (!next_) next_ = std::make_unique<cuda::DeviceMemory>(tensors_.bytes());
+    write(*next_, lam, 1, stream);  // the other cores are for the application
+  }
+
+  void take() noexcept { current_.swap(next_); }
+
+ private:
+  void write(const cuda::DeviceMemory& to, float lam, std::size_t threads, cudaStream_t stream) {
+    tensors_.at(lam, host_.as<std::byte>(), threads);
+    cuda::check(cudaMemcpyAsync(to.get(), host_.as<void>(), tensors_.bytes(), cudaMemcpyHostToDevice, stream),
                 "copy what depends on lambda");
   }
 
- private:
   const LambdaTensors& tensors_;
   cuda::PinnedMemory host_;
-  cuda::DeviceMemory device_;
+  std::unique_ptr<cuda::DeviceMemory> current_, next_;  // the other since the first prepare
 };
+
+// An engine with what one runner needs of it.
+struct EngineInUse {
+  LoadedEngine loaded;  // in mode refit this one's own
+  std::unique_ptr<nvinfer1::IExecutionContext> context;
+  std::unique_ptr<Refit> refit;  // mode refit
+};
+
+EngineInUse put_to_use(const Network& network, LoadedEngine loaded) {
+  EngineInUse engine{std::move(loaded), nullptr, nullptr};
+  engine.context.reset(engine.loaded.engine->createExecutionContext());
+  must(engine.context != nullptr, "make an execution context");
+  if (network.mode == Mode::refit) engine.refit = std::make_unique<Refit>(network, *engine.loaded.engine);
+  return engine;
+}
 
 // Bytes of a batch of images or logits. Throws Error, bundle_invalid, where there are no such numbers.
 std::size_t batch_bytes(std::size_t batch, std::size_t each) {
@@ -51,19 +77,11 @@ class Inference {
  public:
   explicit Inference(const Network& network)
       : network_(network),
-        engines_(network.refittable ? std::vector{load_engine(network, *network.refittable)} : network.engines),
+        threads_(thread_count(network.options.threads)),
+        engines_(engines_in_use(network)),
         images_(batch_bytes(largest_batch(), network.input.size())),
         logits_(batch_bytes(largest_batch(), network.output.size())) {
-    for (const LoadedEngine& loaded : engines_) {
-      contexts_.emplace_back(loaded.engine->createExecutionContext());
-      must(contexts_.back() != nullptr, "make an execution context");
-    }
-    if (network.mode == Mode::refit) {
-      refit_.emplace(network, *engines_.front().engine);
-    } else if (network.tensors) {
-      device_tensors_.emplace(*network.tensors);
-      device_tensors_->bind(*contexts_.front());
-    }
+    if (network.tensors && network.mode != Mode::refit) device_tensors_.emplace(*network.tensors);
     // Below the engine's smallest batch, whatever lies in the buffer makes up the number.
     cuda::check(cudaMemsetAsync(images_.get(), 0, batch_bytes(largest_batch(), network.input.size()), stream_.get()),
                 "clear memory");
@@ -74,22 +92,47 @@ class Inference {
   ~Inference() { cudaEventSynchronize(queued_.get()); }
 
   void set_lambda(float lam) {
-    if (refit_) {
+    if (Refit* const refit = engines_.front().refit.get()) {
       queued_.synchronize();
       stream_.synchronize();
-      refit_->put(lam);
+      refit->put(lam, threads_);
     } else if (device_tensors_) {
       queued_.hold_back(stream_.get());
-      device_tensors_->put(lam, stream_.get());
+      device_tensors_->put(lam, threads_, stream_.get());
       stream_.synchronize();
     } else {
-      const auto& lambdas = network_.lambdas;
-      current_ = static_cast<std::size_t>(std::find(lambdas.begin(), lambdas.end(), lam) - lambdas.begin());
+      current_ = index_of(lam);
+    }
+  }
+
+  // What was in force before may still be in use by what infer_async queued.
+  void prepare(float lam) {
+    if (network_.refittable) {
+      queued_.synchronize();
+      prepare_engine(lam);
+    } else if (device_tensors_) {
+      if (!beside_) beside_.emplace();
+      queued_.hold_back(beside_->get());
+      device_tensors_->prepare(lam, beside_->get());
+      beside_->synchronize();
+    } else {
+      next_ = index_of(lam);
+    }
+  }
+
+  void take() noexcept {
+    if (network_.refittable) {
+      std::swap(engines_.front(), *next_engine_);
+    } else if (device_tensors_) {
+      device_tensors_->take();
+      bound_ = false;
+    } else {
+      current_ = next_;
     }
   }
 
   void infer(const float* images, std::size_t batch, float* logits) {
-    const std::size_t largest = engines_[current_].largest_batch;
+    const std::size_t largest = engines_[current_].loaded.largest_batch;
     for (std::size_t start = 0; start < batch; start += largest) {
       infer_part(images + start * network_.input.size(), std::min(largest, batch - start),
                  logits + start * network_.output.size());
@@ -107,14 +150,41 @@ class Inference {
   }
 
  private:
+  static std::vector<EngineInUse> engines_in_use(const Network& network) {
+    std::vector<EngineInUse> engines;
+    if (network.refittable) engines.push_back(put_to_use(network, load_engine(network, *network.refittable)));
+    for (const LoadedEngine& loaded : network.engines) engines.push_back(put_to_use(network, loaded));
+    return engines;
+  }
+
+  std::size_t index_of(float lam) const {
+    const auto& lambdas = network_.lambdas;
+    return static_cast<std::size_t>(std::find(lambdas.begin(), lambdas.end(), lam) - lambdas.begin());
+  }
+
+  // One that could not be refitted is not used again.
+  void prepare_engine(float lam) {
+    if (!next_engine_) {
+      const std::lock_guard lock(*network_.making);
+      next_engine_ = put_to_use(network_, load_engine(network_, *network_.refittable));
+    }
+    try {
+      next_engine_->refit->put(lam, 1);
+    } catch (const std::exception&) {
+      const std::lock_guard lock(*network_.making);
+      next_engine_.reset();
+      throw;
+    }
+  }
+
   std::size_t largest_batch() const {
     std::size_t largest = 0;
-    for (const LoadedEngine& loaded : engines_) largest = std::max(largest, loaded.largest_batch);
+    for (const EngineInUse& engine : engines_) largest = std::max(largest, engine.loaded.largest_batch);
     return largest;
   }
 
   void check_batch(std::size_t batch) const {
-    const LoadedEngine& engine = engines_[current_];
+    const LoadedEngine& engine = engines_[current_].loaded;
     if (batch >= engine.smallest_batch && batch <= engine.largest_batch) return;
     throw Error(ErrorCode::bad_shape,
                 "the engine takes batches from " + std::to_string(engine.smallest_batch) + " to " +
@@ -131,7 +201,7 @@ class Inference {
 
   void infer_part(const float* images, std::size_t count, float* logits) {
     const cuda::EmptyOnError guard(stream_.get());
-    const std::size_t rows = std::max(count, engines_[current_].smallest_batch);
+    const std::size_t rows = std::max(count, engines_[current_].loaded.smallest_batch);
     queued_.hold_back(stream_.get());
     cuda::check(cudaMemcpyAsync(images_.get(), images, batch_bytes(count, network_.input.size()),
                                 cudaMemcpyHostToDevice, stream_.get()),
@@ -146,7 +216,7 @@ class Inference {
 
   // A context's buffers serve one inference at a time, so each waits for what infer_async queued before.
   void enqueue(const float* images, std::size_t batch, float* logits, cudaStream_t stream) {
-    nvinfer1::IExecutionContext& context = *contexts_[current_];
+    nvinfer1::IExecutionContext& context = *engines_[current_].context;
     const InputSpec& input = network_.input;
     nvinfer1::Dims shape{};
     shape.nbDims = 4;
@@ -154,6 +224,8 @@ class Inference {
     std::transform(std::begin(axes), std::end(axes), shape.d,
                    [](std::size_t axis) { return static_cast<int64_t>(axis); });
     queued_.hold_back(stream);
+    if (device_tensors_ && !bound_) device_tensors_->bind(context);
+    bound_ = true;
     must(context.setInputShape(input.name.c_str(), shape), "take a batch of this size");
     must(context.setTensorAddress(input.name.c_str(), const_cast<float*>(images)), "bind the images");
     must(context.setTensorAddress(network_.output.name.c_str(), logits), "bind the logits");
@@ -161,14 +233,16 @@ class Inference {
   }
 
   const Network& network_;
-  std::vector<LoadedEngine> engines_;  // one per lambda, or one for any; in mode refit this one's own
+  std::size_t threads_;
+  std::vector<EngineInUse> engines_;  // one per lambda, or one for any
   cuda::Stream stream_;
-  cuda::Event queued_;                                                  // the end of what infer_async queued last
-  cuda::DeviceMemory images_, logits_;                                  // of the largest batch
-  std::optional<DeviceTensors> device_tensors_;                         // modes bound and input
-  std::vector<std::unique_ptr<nvinfer1::IExecutionContext>> contexts_;  // one per engine
-  std::optional<Refit> refit_;                                          // mode refit
-  std::size_t current_ = 0;
+  cuda::Event queued_;                           // the end of what infer_async queued last
+  cuda::DeviceMemory images_, logits_;           // of the largest batch
+  std::optional<DeviceTensors> device_tensors_;  // modes bound and input
+  bool bound_ = false;                           // whether the engine reads from where these are
+  std::size_t current_ = 0, next_ = 0;           // of engines_
+  std::optional<cuda::Stream> beside_;           // of prepare, since the first
+  std::optional<EngineInUse> next_engine_;       // mode refit: since the first prepare
 };
 
 // TensorRT lets several threads run contexts of an engine, but says nothing of making and ending them: one at a time.
@@ -199,6 +273,15 @@ class TensorRtRunner : public Runner {
     const Visit visit(network_->options);
     inference_->set_lambda(lam);
   }
+
+  void prepare(float lam) override {
+    const Visit visit(network_->options);
+    inference_->prepare(lam);
+  }
+
+  void take() noexcept override { inference_->take(); }
+
+  std::string version() const override { return joined(network_->library.version()); }
 
   void infer(const float* images, std::size_t batch, float* logits) override {
     const Visit visit(network_->options);
@@ -244,7 +327,7 @@ std::unique_ptr<Runner> open_tensorrt(const Bundle& bundle, const Options& optio
                                                    {}});
   for (const Engine& engine : engines) {
     if (!engine.mismatch.empty()) {
-      report(options, engine.file + " was exported with --allow-mismatch: " + engine.mismatch);
+      report(options, Severity::warning, engine.file + " was exported with --allow-mismatch: " + engine.mismatch);
     }
     Plan plan{engine, bundle.read(engine.file)};  // a plan is executable code: this checks its hash
     if (manifest.mode == Mode::refit) {

@@ -79,7 +79,7 @@ std::set<std::string> names_of(const List& list) {
 
 void must(bool done, std::string_view what) {
   if (done) return;
-  throw Error(ErrorCode::runtime, "TensorRT failed to " + std::string(what) + "; it says why in the log.",
+  throw Error(ErrorCode::runtime, "TensorRT failed to " + std::string(what) + why(),
               "if memory is short, use a smaller batch; otherwise rebuild the engine: floats-edge export --trt");
 }
 
@@ -101,8 +101,7 @@ LoadedEngine load_engine(const Network& network, const Plan& plan) {
                           network.runtime->deserializeCudaEngine(plan.bytes.data(), plan.bytes.size())),
                       plan.spec.smallest_batch, plan.spec.largest_batch};
   if (!loaded.engine) {
-    throw Error(ErrorCode::engine_incompatible,
-                "TensorRT could not load " + plan.spec.file + "; it says why in the log.",
+    throw Error(ErrorCode::engine_incompatible, "TensorRT could not load " + plan.spec.file + why(),
                 "free memory on this GPU, or rebuild the engine: " + network.rebuild);
   }
   if (found_tensors(*loaded.engine) != wanted_tensors(network)) {
@@ -130,8 +129,8 @@ Refit::Refit(const Network& network, nvinfer1::ICudaEngine& engine)
               "rebuild the engine: " + network.rebuild);
 }
 
-void Refit::put(float lam) {
-  tensors_.at(lam, buffer_.data());
+void Refit::put(float lam, std::size_t threads) {
+  tensors_.at(lam, buffer_.data(), threads);
   for (const LambdaTensor& tensor : tensors_.tensors()) {
     if (!tensor.varies) continue;
     const nvinfer1::Weights weights{data_type(tensor.element), buffer_.data() + tensor.offset,

@@ -57,9 +57,9 @@ class Refit {
   // Throws Error, bundle_invalid, unless the engine's refittable weights are exactly those that depend on lambda.
   Refit(const Network& network, nvinfer1::ICudaEngine& engine);
 
-  // No inference may be under way on the engine. If it throws, the engine holds weights of two lambdas and must not be
-  // used any more. Throws Error, runtime.
-  void put(float lam);
+  // Computes the weights with so many threads. No inference may be under way on the engine. If it throws, the engine
+  // holds weights of two lambdas, and must be refitted again before it is used. Throws Error, runtime.
+  void put(float lam, std::size_t threads);
 
  private:
   const LambdaTensors& tensors_;

@@ -16,16 +16,18 @@ constexpr int kMajor = NV_TENSORRT_MAJOR;
 constexpr int kOldestMajor = 10, kOldestMinor = 3;
 
 thread_local const Options* listening = nullptr;  // whose log gets what this thread makes TensorRT say
+thread_local std::string last_error;              // of what it said
 
 // TensorRT keeps the first logger it is given for as long as the process lives, so this one does, and serves all.
 class Logger : public nvinfer1::ILogger {
  public:
   void log(Severity severity, const char* message) noexcept override {
     if (severity > Severity::kWARNING) return;
+    const bool is_error = severity != Severity::kWARNING;
     try {
-      std::string line = std::string("TensorRT: ") + message;
-      std::replace(line.begin(), line.end(), '\n', ' ');
-      report(listening ? *listening : Options{}, line);
+      if (is_error) last_error = message;
+      report(listening ? *listening : Options{}, is_error ? floats_rt::Severity::error : floats_rt::Severity::warning,
+             message, "TensorRT");
     } catch (...) {  // TensorRT cannot pass on what a log throws
     }
   }
@@ -34,12 +36,6 @@ class Logger : public nvinfer1::ILogger {
 Logger& logger() {
   static Logger* const instance = new Logger;
   return *instance;
-}
-
-std::string joined(const std::vector<int>& version) {
-  std::string text;
-  for (const int part : version) text += (text.empty() ? "" : ".") + std::to_string(part);
-  return text;
 }
 
 // "10.3.0.30.post1" -> 10, 3, 0, 30
@@ -101,6 +97,14 @@ Engine fitting_engine(const Bundle& bundle, std::optional<float> lam, const std:
 
 }  // namespace
 
+std::string joined(const std::vector<int>& version) {
+  std::string text;
+  for (const int part : version) text += (text.empty() ? "" : ".") + std::to_string(part);
+  return text;
+}
+
+std::string why() { return last_error.empty() ? "; the log may say why." : ": " + last_error + "."; }
+
 TensorRt::TensorRt(const std::string& path)
     : library_(path, "FLOATS_RT_TENSORRT", {"libnvinfer.so." + std::to_string(kMajor), "libnvinfer.so"}) {
   for (const char* part : {"getInferLibMajorVersion", "getInferLibMinorVersion", "getInferLibPatchVersion"}) {
@@ -119,19 +123,21 @@ std::unique_ptr<nvinfer1::IRuntime> TensorRt::runtime() const {
   auto* const create = library_.get<void*(void*, int32_t) noexcept>("createInferRuntime_INTERNAL");
   auto* const runtime = static_cast<nvinfer1::IRuntime*>(create(&logger(), NV_TENSORRT_VERSION));
   if (runtime) return std::unique_ptr<nvinfer1::IRuntime>(runtime);
-  throw Error(ErrorCode::backend_unavailable, "TensorRT could not be started; it says why in the log.",
-              "check the GPU's driver");
+  throw Error(ErrorCode::backend_unavailable, "TensorRT could not be started" + why(), "check the GPU's driver");
 }
 
 std::unique_ptr<nvinfer1::IRefitter> TensorRt::refitter(nvinfer1::ICudaEngine& engine) const {
   auto* const create = library_.get<void*(void*, void*, int32_t) noexcept>("createInferRefitter_INTERNAL");
   auto* const refitter = static_cast<nvinfer1::IRefitter*>(create(&engine, &logger(), NV_TENSORRT_VERSION));
   if (refitter) return std::unique_ptr<nvinfer1::IRefitter>(refitter);
-  throw Error(ErrorCode::runtime, "TensorRT cannot refit the engine; it says why in the log.",
+  throw Error(ErrorCode::runtime, "TensorRT cannot refit the engine" + why(),
               "rebuild the engine: floats-edge export --trt");
 }
 
-Visit::Visit(const Options& options) : here_(options.device), before_(listening) { listening = &options; }
+Visit::Visit(const Options& options) : here_(options.device), before_(listening) {
+  listening = &options;
+  last_error.clear();
+}
 Visit::~Visit() { listening = before_; }
 
 std::string compute_capability(int device) {

@@ -13,6 +13,12 @@
 
 namespace floats_rt {
 
+// {10, 3, 0} -> "10.3.0"
+std::string joined(const std::vector<int>& version);
+
+// The end of a sentence about a failure: the last error that TensorRT told this thread in its Visit.
+std::string why();
+
 // libnvinfer, of a version that goes with the headers this was compiled with.
 class TensorRt {
  public:

@@ -1,14 +1,20 @@
-// Prints what infer costs over ONNX Runtime's C API called bare, what a camera's image costs, and what set_lambda
-// costs.
+// Prints what infer costs over ONNX Runtime's C API called bare, what a camera's image costs, what set_lambda costs,
+// and what inferences wait while another thread requests lambdas.
 //
 // usage: FLOATS_RT_ONNXRUNTIME=LIBRARY floats_rt_bench FIXED [BUNDLE...]   (a bundle of mode fixed, bundles to switch)
 //
 // One thread, batch 1. What is compared takes turns, so that both see the same machine; medians and the quartiles of
-// 2000 calls, and of 200 images and switches.
+// 2000 calls, and of 200 images and switches. Then medians, 99th percentiles and the longest of 5000 inferences with
+// nobody at the knob, and of 5000 while it is turned every 5 ms; and how often their thread left the processor of its
+// own accord, to wait: that does not depend on what else the machine does.
+#include <sys/resource.h>
+
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <functional>
+#include <thread>
 
 #include "bare_onnxruntime.hpp"
 #include "floats_rt/floats_rt.hpp"
@@ -68,10 +74,54 @@ void time_switch(const std::string& bundle, const floats_rt::Options& options) {
   floats_rt::Model model = floats_rt::Model::load(bundle, options);
   std::vector<double> times;
   for (int i = 0; i < 210; ++i) {
-    const double time = microseconds([&] { model.set_lambda(i % 2 ? 0.3f : 0.7f); });
+    const double time = microseconds([&] { model.set_lambda(i % 2 ? 0.25f : 0.75f); });
     if (i >= 10) times.push_back(time);
   }
   show(("set_lambda: " + bundle).c_str(), times);
+}
+
+long times_waited() {
+  rusage usage{};
+  ::getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_nvcsw;
+}
+
+// Times 5000 inferences; how often lambda changed.
+std::size_t show_inferences(const char* what, floats_rt::Model& model) {
+  std::vector<float> images(model.input().size(), 0.5f), logits(model.output().size());
+  std::vector<double> times;
+  std::size_t changes = 0;
+  long waited = 0;
+  for (int i = 0; i < 5200; ++i) {
+    const float before = model.lambda();
+    const double time = microseconds([&] { model.infer(images, 1, logits); });
+    if (i == 199) waited = times_waited();
+    if (i < 200) continue;
+    times.push_back(time);
+    changes += model.lambda() != before;
+  }
+  const long waits = times_waited() - waited;
+  std::sort(times.begin(), times.end());
+  std::printf("  %-26s %9.1f us, p99 %.1f, longest %.1f; waited %ld times\n", what, times[2500], times[4950],
+              times.back(), waits);
+  return changes;
+}
+
+void time_requests(const std::string& bundle, const floats_rt::Options& options) {
+  floats_rt::Model model = floats_rt::Model::load(bundle, options);
+  std::printf("infer: %s\n", bundle.c_str());
+  show_inferences("nobody at the knob", model);
+  std::atomic<bool> ended{false};
+  std::thread knob([&] {
+    for (int i = 0; !ended; ++i) {
+      model.request_lambda(i % 2 ? 0.25f : 0.75f);
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  });
+  const std::size_t changes = show_inferences("turned every 5 ms", model);
+  ended = true;
+  knob.join();
+  std::printf("  %zu changes of lambda\n", changes);
 }
 
 }  // namespace
@@ -87,4 +137,5 @@ int main(int count, char** arguments) {
   compare_inference(arguments[1], options);
   compare_preprocessing(arguments[1], options);
   for (int i = 2; i < count; ++i) time_switch(arguments[i], options);
+  for (int i = 2; i < count; ++i) time_requests(arguments[i], options);
 }

@@ -17,6 +17,7 @@ inline constexpr std::size_t kPixels = 256, kClasses = 10;
 
 inline Options on_fake_gpu() {
   Options options;
+  options.backend = Backend::tensorrt;
   options.tensorrt_library = FAKE_NVINFER;
   options.check_golden = false;  // the fake computes something else
   options.threads = 1;
@@ -148,7 +149,7 @@ inline double lambda_sum(const std::string& name, float lam) {
   const Bundle bundle(bundle_path(name).string());
   const LambdaTensors tensors = *lambda_tensors(bundle, 1);
   std::vector<std::byte> buffer(tensors.bytes());
-  tensors.at(lam, buffer.data());
+  tensors.at(lam, buffer.data(), 1);
   double sum = 0;
   for (const LambdaTensor& tensor : tensors.tensors()) {
     if (bundle.manifest().mode == Mode::refit && !tensor.varies) continue;

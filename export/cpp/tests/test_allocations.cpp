@@ -4,6 +4,8 @@
 #include <cstddef>
 
 #include "bare_onnxruntime.hpp"
+#include "border.hpp"
+#include "floats_rt/floats_rt.h"
 #include "floats_rt/floats_rt.hpp"
 #include "image.hpp"
 #include "support.hpp"
@@ -99,6 +101,29 @@ TEST_CASE("where memory is short, that is an Error") {
     const Model model = Model::load(path, options);
     if (name != "bank") CHECK(failures_of([&] { model.clone(); }) > 5);
   }
+}
+
+TEST_CASE("where memory is short, that is a status in C") {
+  const std::string path = bundle_path("bound").string();
+  floats_rt_options options{};
+  options.struct_size = sizeof options;
+  options.backend = FLOATS_RT_ONNXRUNTIME;
+  options.threads = 1;
+  CHECK(failures_of([&] {
+          floats_rt_model* model = nullptr;
+          const floats_rt_status status = floats_rt_load(path.c_str(), &options, &model);
+          floats_rt_free(model);
+          if (status == FLOATS_RT_OUT_OF_MEMORY) throw Error(out_of_memory());
+          if (status != FLOATS_RT_OK) FAIL(floats_rt_last_error());
+        }) > 5);
+
+  largest_allocation = 0;
+  const floats_rt_status loaded = floats_rt_load(path.c_str(), &options, nullptr);
+  const floats_rt_status checked = floats_rt_check(path.c_str(), &options);
+  largest_allocation = ~std::size_t{0};
+  CHECK(loaded == FLOATS_RT_OUT_OF_MEMORY);  // there was no memory to say that a pointer is null
+  CHECK(checked == FLOATS_RT_OUT_OF_MEMORY);
+  CHECK(floats_rt_last_error() == std::string(out_of_memory().what()));
 }
 
 }  // namespace floats_rt

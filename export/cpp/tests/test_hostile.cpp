@@ -33,8 +33,8 @@ int load(const std::filesystem::path& folder) {
   Options options;
   options.backend = Backend::onnxruntime;
   options.threads = 1;
-  options.log = [](const std::string& line) {
-    if (std::any_of(line.begin(), line.end(), [](unsigned char c) { return c < 0x20; })) ::_exit(kGarbled);
+  options.log = [](const LogLine& line) {
+    if (std::any_of(line.text.begin(), line.text.end(), [](unsigned char c) { return c < 0x20; })) ::_exit(kGarbled);
   };
   try {
     Model::load(folder.string(), options);

@@ -12,9 +12,9 @@ LambdaTensors open_tensors(const std::string& name, int threads) {
   return *lambda_tensors(Bundle(bundle_path(name).string()), threads);
 }
 
-std::vector<std::byte> buffer_at(const LambdaTensors& tensors, float lam) {
+std::vector<std::byte> buffer_at(const LambdaTensors& tensors, float lam, std::size_t threads = 1) {
   std::vector<std::byte> buffer(tensors.bytes());
-  tensors.at(lam, buffer.data());
+  tensors.at(lam, buffer.data(), threads);
   return buffer;
 }
 
@@ -154,7 +154,7 @@ TEST_CASE("a layer that int8 keeps in fp16 has its weight and its bias in fp16")
 TEST_CASE("the buffer does not depend on the number of threads, and every tensor has an aligned place of its own") {
   for (const std::string name : {"bound", "bound-int8"}) {
     const LambdaTensors one = open_tensors(name, 1), three = open_tensors(name, 3);
-    CHECK(buffer_at(one, 0.7f) == buffer_at(three, 0.7f));
+    CHECK(buffer_at(one, 0.7f, 1) == buffer_at(three, 0.7f, 3));
     std::size_t end = 0;
     for (const LambdaTensor& tensor : one.tensors()) {
       CHECK(tensor.offset % kAlignment == 0);

@@ -55,7 +55,7 @@ bool can_start_a_thread() {
   }
 }
 
-ErrorCode refusal(const std::filesystem::path& path, const Options& options = {}) {
+ErrorCode refusal(const std::filesystem::path& path, const Options& options) {
   const auto reason = check_compatibility(path.string(), options);
   REQUIRE(reason);
   CHECK(code_of([&] { Model::load(path.string(), options); }) == reason->code());
@@ -117,7 +117,7 @@ TEST_CASE("an engine whose largest batch no memory holds is refused") {
                              {"precision", "fp32"},   {"batch", {1, 1, 1 << 23}}};
     manifest["engines"].push_back(engine);
   });
-  CHECK(refusal(copy.path()) == ErrorCode::out_of_memory);
+  CHECK(refusal(copy.path(), {}) == ErrorCode::out_of_memory);
 }
 
 TEST_CASE("max_bytes is what is allowed: honest bundles need little of it, and less than they need is too little") {
@@ -133,8 +133,7 @@ TEST_CASE("max_bytes is what is allowed: honest bundles need little of it, and l
 
 TEST_CASE("an exception of the application's log comes back as an Error") {
   Options options;  // TensorRT is not here, so that there is something to log
-  options.cpu_fallback = true;
-  options.log = [](const std::string&) { throw std::invalid_argument("the disk is full"); };
+  options.log = [](const LogLine&) { throw std::invalid_argument("the disk is full"); };
   CHECK(code_of([&] { Model::load(bundle_path("fixed").string(), options); }) == ErrorCode::runtime);
 }
 

@@ -100,6 +100,10 @@ TEST_CASE("a model says what it takes, gives and serves") {
   CHECK(fixed.lambda() == 0.3f);
   CHECK(fixed.lambda_range().minimum == 0.3f);
   CHECK(bank.lambda_range().values.size() == 5);
+  CHECK(bound.mode() == Mode::bound);
+  CHECK(load("bank-fp16").precision() == Precision::fp16);
+  CHECK(bound.backend_version().find("1.") == 0);
+  CHECK(std::string(version()) == "0.1.0");
 }
 
 TEST_CASE("a lambda that is none, or not served, is refused and changes nothing") {
@@ -195,17 +199,21 @@ TEST_CASE("a clone and a moved model outlive where they came from") {
   CHECK(logits_of(moved, expected.floats("images")) == logits_of(copy, expected.floats("images")));
 }
 
-TEST_CASE("a backend that is not here is named, unless the CPU may stand in: then that is logged") {
-  Options options;  // TensorRT, which these tests are built without
-  std::string logged;
-  options.log = [&](const std::string& line) { logged += line; };
+TEST_CASE("a backend that is not here is named, unless any will do: then that is logged") {
+  Options options;
+  std::vector<LogLine> logged;
+  options.log = [&](const LogLine& line) { logged.push_back(line); };
   const std::string path = bundle_path("fixed").string();
+  options.backend = Backend::tensorrt;  // which these tests are built without
   CHECK(code_of([&] { Model::load(path, options); }) == ErrorCode::backend_unavailable);
   CHECK(check_compatibility(path, options)->code() == ErrorCode::backend_unavailable);
   CHECK(logged.empty());
-  options.cpu_fallback = true;
+  options.backend = Options{}.backend;
   CHECK(Model::load(path, options).backend() == Backend::onnxruntime);
-  CHECK(logged.find("TensorRT") != std::string::npos);
+  REQUIRE(logged.size() == 1);
+  CHECK(logged[0].text.find("instead of TensorRT: ") != std::string::npos);
+  CHECK(logged[0].source == "floats_rt");
+  CHECK(logged[0].severity == Severity::info);  // the bundle has no engine, so nothing is lost
   CHECK_FALSE(check_compatibility(path, options));
 
   Options nowhere = on_cpu();
@@ -321,12 +329,12 @@ TEST_CASE("a bundle that failed floats-edge verify is refused on that backend, u
   CHECK(std::string(why->what()).find("failed floats-edge verify on ort-cpu: it differs.") != std::string::npos);
   Options options = on_cpu();
   std::string logged;
-  options.log = [&](const std::string& line) { logged += line; };
+  options.log = [&](const LogLine& line) { logged += line.text; };
   judge("trt", false);
-  CHECK_NOTHROW(Model::load(copy.path().string(), options));
+  CHECK_FALSE(Model::load(copy.path().string(), options).verdict());
   CHECK(logged.empty());
   judge("ort-cpu", true);
-  CHECK_NOTHROW(Model::load(copy.path().string(), options));
+  CHECK(Model::load(copy.path().string(), options).verdict()->let_pass);
   CHECK(logged.find("failed floats-edge verify on ort-cpu (a library 1.0): it differs. It was let pass") !=
         std::string::npos);
 }
@@ -336,7 +344,7 @@ TEST_CASE("what was exported with --allow-mismatch says so when it is loaded") {
   copy.change_manifest([](nlohmann::json& manifest) { manifest["mismatch"] = "the graphs differ."; });
   Options options = on_cpu();
   std::string logged;
-  options.log = [&](const std::string& line) { logged += line; };
+  options.log = [&](const LogLine& line) { logged += line.text; };
   CHECK_NOTHROW(Model::load(copy.path().string(), options));
   CHECK(logged.find("was exported with --allow-mismatch: the graphs differ.") != std::string::npos);
 }

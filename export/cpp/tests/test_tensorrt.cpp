@@ -229,23 +229,30 @@ TEST_CASE("a switch that fails leaves the model marked as broken, not half switc
   CHECK_NOTHROW(bundle.load());
 }
 
-TEST_CASE("golden outputs are checked, and the CPU stands in only when asked") {
+TEST_CASE("golden outputs are checked, and for `automatic` the CPU stands in") {
   const EngineBundle bundle("bound");
   Options options = on_fake_gpu();
   options.check_golden = true;
   CHECK(bundle.refusal(options) == ErrorCode::engine_incompatible);
   std::string logged;
-  options.log = [&](const std::string& line) { logged += line; };
-  options.cpu_fallback = true;
+  options.log = [&](const LogLine& line) { logged += line.text; };
+  options.backend = Backend::automatic;
   CHECK(bundle.load(options).backend() == Backend::onnxruntime);
   CHECK(logged.find("golden") != std::string::npos);
+  options.check_golden = false;
+  logged.clear();
+  const Model model = bundle.load(options);
+  CHECK(model.backend() == Backend::tensorrt);
+  CHECK(model.backend_version() == "10.14.1.48");
+  CHECK_FALSE(model.verdict());
+  CHECK(logged.empty());
 }
 
 TEST_CASE("an engine that was let pass with --allow-mismatch says so when it is loaded") {
   const EngineBundle bundle("bound", "", {{"mismatch", "it differs."}});
   Options options = on_fake_gpu();
   std::string logged;
-  options.log = [&](const std::string& line) { logged += line; };
+  options.log = [&](const LogLine& line) { logged += line.text; };
   CHECK_NOTHROW(bundle.load(options));
   CHECK(logged.find("engine0.plan was exported with --allow-mismatch: it differs.") != std::string::npos);
 }

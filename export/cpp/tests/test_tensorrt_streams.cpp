@@ -146,22 +146,39 @@ TEST_CASE("TensorRT's messages reach the log of the model that they are about") 
   std::vector<Model> models;
   for (std::string& log : logs) {
     Options options = on_fake_gpu();
-    options.log = [&log](const std::string& line) { log += line + "|"; };
+    options.log = [&log](const LogLine& line) {
+      log += std::string(to_string(line.severity)) + " of " + line.source + ": " + line.text + "|";
+    };
     CHECK(EngineBundle("fixed", "fail load").refusal(options) == ErrorCode::engine_incompatible);
-    CHECK(log == "TensorRT: the fake was told to fail|");
+    CHECK(log == "error of TensorRT: the fake was told to fail|");
     log.clear();
     models.push_back(EngineBundle("fixed", "fail run").load(options));
   }
   Model clone = models[1].clone();
   for (Model* model : {&clone, &models[1]}) {
     CHECK(code_of([&] { logits_of(*model, pixels); }) == ErrorCode::runtime);
-    CHECK(logs[1] == "TensorRT: the fake was told to fail|");
+    CHECK(logs[1] == "error of TensorRT: the fake was told to fail|");
     logs[1].clear();
   }
   CHECK(logs[0].empty());
   Options throwing = on_fake_gpu();
-  throwing.log = [](const std::string&) { throw std::runtime_error("a full disk"); };
+  throwing.log = [](const LogLine&) { throw std::runtime_error("a full disk"); };
   CHECK(EngineBundle("fixed", "fail load").refusal(throwing) == ErrorCode::engine_incompatible);
+}
+
+TEST_CASE("an Error holds the last error that TensorRT told about it, and no older one") {
+  const std::vector<float> pixels = some_images(2);
+  const auto words = [&](Model& model) -> std::string {
+    try {
+      logits_of(model, pixels);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  Model failing = EngineBundle("fixed", "fail run").load(), silent = EngineBundle("fixed", "fail silently").load();
+  CHECK(words(failing).find("TensorRT failed to run: the fake was told to fail. Remedy: ") == 0);
+  CHECK(words(silent).find("TensorRT failed to run; the log may say why. Remedy: ") == 0);
 }
 
 TEST_CASE("clones in two threads give, at lambdas of their own, what one thread gives") {

@@ -9,19 +9,30 @@ namespace {
 
 constexpr const char* kUsage =
     "usage: floats-rt-check BUNDLE [--backend tensorrt|onnxruntime] [--load]\n"
+    "       floats-rt-check --version\n"
     "\n"
     "Says for each backend, or the one named, whether BUNDLE will run here, and why not. --load also loads it and\n"
     "compares its golden outputs. Exit status: 0 if a backend runs it, 1 if none does, 2 for a wrong call.\n";
 
+// What of a model one may want to know.
+std::string described(const floats_rt::Model& model) {
+  const auto verdict = model.verdict();
+  return model.backend_version() + ", mode " + to_string(model.mode()) + ", " + to_string(model.precision()) + ", " +
+         (!verdict            ? "not verified on this backend"
+          : verdict->let_pass ? "failed verify, let pass"
+                              : "verified");
+}
+
 // Says how one backend does; returns whether it runs the bundle.
 bool check(const std::string& bundle, floats_rt::Backend backend, bool load) {
-  const char* const name = backend == floats_rt::Backend::tensorrt ? "tensorrt" : "onnxruntime";
+  const char* const name = to_string(backend);
   floats_rt::Options options;
   options.backend = backend;
   try {
     if (const auto reason = floats_rt::check_compatibility(bundle, options)) throw *reason;
-    if (load) floats_rt::Model::load(bundle, options);
-    std::printf("%s: %s\n", name, load ? "runs, and gives the golden outputs" : "will run");
+    std::string state = "will run";
+    if (load) state = "runs, and gives the golden outputs: " + described(floats_rt::Model::load(bundle, options));
+    std::printf("%s: %s\n", name, state.c_str());
     return true;
   } catch (const floats_rt::Error& error) {
     std::printf("%s: %s: %s\n", name, to_string(error.code()), error.what());
@@ -36,6 +47,10 @@ int main(int count, char** arguments) {
   bool load = false;
   for (int i = 1; i < count; ++i) {
     const std::string argument = arguments[i];
+    if (argument == "--version") {
+      std::puts(floats_rt::version());
+      return EXIT_SUCCESS;
+    }
     if (argument == "--load") {
       load = true;
     } else if (argument == "--backend" && i + 1 < count) {

@@ -4,9 +4,10 @@
 // Normalisation is inside the network. Logits are float32, [batch, classes].
 // Lambda is the knob: 0 is the most accurate on clean images, 1 the most robust against attacked ones.
 //
-// Threads: a Model belongs to one thread at a time. For several threads give each its own clone(); clones share the
-// loaded engines and weights, which are never written to, and nothing else. Everything here that fails throws Error,
-// also where memory runs out.
+// Threads: a Model belongs to one thread at a time. Any thread, at any time, may call what says so: it may turn the
+// knob while the model's own thread infers. For several threads give each its own clone(); clones share the loaded
+// engines and weights, which are never written to, and nothing else. Everything here that fails throws Error, also
+// where memory runs out.
 #ifndef FLOATS_RT_FLOATS_RT_HPP
 #define FLOATS_RT_FLOATS_RT_HPP
 
@@ -20,23 +21,24 @@
 #include <type_traits>
 #include <vector>
 
-#include "floats_rt/export.hpp"
+#include "floats_rt/export.h"
 
 struct CUstream_st;  // what cudaStream_t points to
 
 namespace floats_rt {
 
 enum class ErrorCode {
-  bundle_not_found,     // there is no bundle at that path
-  bundle_invalid,       // the bundle is damaged, altered, hostile, or made by a floats-edge this library does not know
-  backend_unavailable,  // the backend's library is missing, too old, or was not compiled in
-  no_device,            // there is no usable CUDA device
-  engine_incompatible,  // no engine runs here, it does not give the golden outputs, or floats-edge verify failed on it
-  lambda_out_of_range,  // lambda is not a number in [0, 1]
-  lambda_unsupported,   // the bundle does not serve this lambda, or in a mode that does not go with its precision
-  bad_shape,            // a span does not have the size that the batch asks for, or a pointer not the alignment
-  runtime,              // the backend failed, or an earlier failure left the model broken
-  out_of_memory,        // there is not enough memory, or the bundle asks for more than Options::max_bytes
+  bundle_not_found = 1,  // there is no bundle at that path
+  bundle_invalid,        // the bundle is damaged, altered, hostile, or made by a floats-edge this library does not know
+  backend_unavailable,   // the backend's library is missing, too old, or was not compiled in
+  no_device,             // there is no usable CUDA device
+  engine_incompatible,   // no engine runs here, it does not give the golden outputs, or floats-edge verify failed on it
+  lambda_out_of_range,   // lambda is not a number in [0, 1]
+  lambda_unsupported,    // the bundle does not serve this lambda, or in a mode that does not go with its precision
+  bad_shape,             // a span does not have the size that the batch asks for, or a pointer not the alignment
+  runtime,               // the backend failed, or an earlier failure left the model broken
+  out_of_memory,         // there is not enough memory, or the bundle asks for more than Options::max_bytes
+  policy_invalid,        // the settings of a LambdaPolicy do not go together
 };
 
 // The name of a code, for example "bundle_invalid".
@@ -77,16 +79,35 @@ class Span {
   std::size_t size_ = 0;
 };
 
+// The version of this library, for example "0.1.0".
+FLOATS_RT_API const char* version() noexcept;
+
 enum class Backend {
+  automatic,    // TensorRT if it runs the bundle here; else ONNX Runtime, and the log says why
   tensorrt,     // NVIDIA GPU; the bundle holds an engine that was built for this machine
   onnxruntime,  // CPU
 };
 
-struct Options {
-  Backend backend = Backend::tensorrt;
+// How the lambda of a bundle is turned, and the type in which it computes: see floats-edge export --help.
+enum class Mode { fixed, bank, bound, refit, input };
+enum class Precision { fp32, fp16, bf16, int8 };
 
-  // If the backend cannot run the bundle here, log why and run it on the CPU with ONNX Runtime instead of throwing.
-  bool cpu_fallback = false;
+// A line of the log. Who said it is "floats_rt", "TensorRT" or "ONNX Runtime".
+enum class Severity { info, warning, error };
+struct LogLine {
+  Severity severity;
+  std::string source;
+  std::string text;  // without line end
+};
+
+// Names, for example "tensorrt", "bound", "fp16" and "warning".
+FLOATS_RT_API const char* to_string(Backend backend) noexcept;
+FLOATS_RT_API const char* to_string(Mode mode) noexcept;
+FLOATS_RT_API const char* to_string(Precision precision) noexcept;
+FLOATS_RT_API const char* to_string(Severity severity) noexcept;
+
+struct Options {
+  Backend backend = Backend::automatic;
 
   // Compare with the golden outputs of the bundle while loading; costs a few inferences.
   bool check_golden = true;
@@ -96,7 +117,7 @@ struct Options {
 
   // Most memory, in bytes, that the manifest of a bundle may ask this library for: for its files and for the weights
   // that are computed from them. Refused beyond that (out_of_memory), before it is allocated. What the backend makes of
-  // it comes on top, and so do clones.
+  // it comes on top, and so do clones and what request_lambda() needs.
   std::uint64_t max_bytes = std::uint64_t{4} << 30;
 
   // CUDA device of TensorRT. The calling thread's current device is the same after a call as before it.
@@ -107,9 +128,10 @@ struct Options {
   std::string onnxruntime_library;
   std::string tensorrt_library;
 
-  // Told what is worth knowing, also TensorRT's warnings and errors, one line without line end at a time, by the thread
-  // that uses the model or a clone; empty: standard error.
-  std::function<void(const std::string&)> log;
+  // Told what is worth knowing, also the warnings and errors of TensorRT and ONNX Runtime, by whichever thread it
+  // happens in: that of a model, of a clone, of request_lambda or of the backend, so that calls may overlap. Empty:
+  // warnings and errors go to standard error.
+  std::function<void(const LogLine&)> log;
 };
 
 enum class Colours { rgb, bgr, grey, rgba, bgra };  // in the order of the bytes; alpha is ignored
@@ -159,6 +181,13 @@ struct LambdaRange {
   std::vector<float> values;  // the only ones served; empty: any from minimum to maximum
 };
 
+// What floats-edge verify found on a backend.
+struct Verdict {
+  std::string library;   // that it was found with, and its version
+  std::string problems;  // empty: it passed
+  bool let_pass;         // there are problems, and whoever verified it allowed them
+};
+
 // Why Model::load would throw for this bundle and these options, as far as can be told without deserialising an engine
 // or a graph; nothing if there is no reason.
 FLOATS_RT_API std::optional<Error> check_compatibility(const std::string& directory, const Options& options = {});
@@ -182,17 +211,33 @@ class FLOATS_RT_API Model {
   const OutputSpec& output() const noexcept;
   const std::vector<std::string>& labels() const noexcept { return output().labels; }
   const LambdaRange& lambda_range() const noexcept;
-  Backend backend() const noexcept;
+  Mode mode() const noexcept;
+  Precision precision() const noexcept;
+  Backend backend() const noexcept;                     // the one that runs it, never `automatic`
+  const std::string& backend_version() const noexcept;  // of its library, for example "1.23.2"
+  std::optional<Verdict> verdict() const;               // on that backend; nothing if it was not verified there
 
-  // The lambda in force.
+  // The lambda in force: after an inference, the one that this inference used. Any thread may ask.
   float lambda() const noexcept;
+
+  // Asks for `lambda` and returns at once; any thread may ask, also while another infers, but not while the model is
+  // moved or destroyed. A thread of the model's makes the weights beside those in use, and the first inference that
+  // begins when they are made puts them in force. Inferences wait for nothing, and each runs at one lambda. Of several
+  // requests that wait the latest wins. The first request starts the thread and takes memory: as much again as what
+  // depends on lambda, and in mode `refit` another engine. If it is refused (lambda_out_of_range, lambda_unsupported)
+  // or there can be no thread (runtime), it throws, and nothing changes.
+  void request_lambda(float lambda);
+
+  // Why the weights that were asked for last could not be made: lambda then stays as it is, the model runs on, and the
+  // log has it too. Nothing if they were, or are not yet. Any thread may ask.
+  std::optional<Error> request_failure() const;
 
   // Puts `lambda` in force and returns it; takes effect with the next inference. In mode `bound` it recomputes all
   // weights on the CPU, and with TensorRT copies them to the GPU; in mode `refit` it also refits the engine, or with
-  // ONNX Runtime makes the session anew; otherwise it is instant. If it is refused (lambda_out_of_range,
-  // lambda_unsupported), nothing changes; if it fails (runtime), the model is broken and every later call but
-  // destruction throws. Whoever chooses `lambda` chooses how robust the network is: take it from nobody you do not
-  // trust.
+  // ONNX Runtime makes the session anew; otherwise it is instant. What was requested before is forgotten, after what
+  // is being made of it. If it is refused (lambda_out_of_range, lambda_unsupported), nothing changes; if it fails
+  // (runtime), the model is broken and every later call but destruction throws. Whoever chooses `lambda` chooses how
+  // robust the network is: take it from nobody you do not trust.
   float set_lambda(float lambda);
 
   // Makes of images what the network takes, each by preprocessing(), runs them as one batch and fills logits

@@ -10,9 +10,10 @@
 // It gives logits[n][c] = sum(images[n]) * (c + 1) + sum over the elements i of the other inputs and of the refitted
 // weights of value[i] * (i % 7 + 1) + add, when its stream comes to it, and takes batches from 2 to 4, or as a line
 // "batch 2 8" says. A line "odd NAME host", "odd NAME hwc8" or "odd NAME output" makes a tensor one of that kind. A
-// line "fail load", "fail context" or "fail run" makes it fail there; "fail refitter" when a refitter is made, "fail
-// forget" lists one refittable weight too few, and "fail set", "fail missing" and "fail refit" (after having changed
-// half of the weights) make the third refit fail. FAKE_VERSION is what it says its version is.
+// line "fail load", "fail context" or "fail run" ("fail silently": without a word) makes it fail there; "fail refitter"
+// when a refitter is made, "fail forget" lists one refittable weight too few, and "fail set", "fail missing" and "fail
+// refit" (after having changed half of the weights) make the third refit fail. FAKE_VERSION is what it says its version
+// is.
 //
 // Like the real one it runs on the device on which it was loaded, wants addresses at multiples of 256 bytes, tells the
 // first logger that it was ever given, and breaks when two threads use one of its objects at once.
@@ -28,6 +29,7 @@
 #include <map>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -48,7 +50,7 @@ struct Plan {
   float add = 0;
   std::string fail;
 
-  std::size_t index(const std::string& name) const {
+  std::size_t index(std::string_view name) const {
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       if (tensors[i].name == name) return i;
     }
@@ -173,6 +175,7 @@ class Context : public IExecutionContext {
   }
 
   bool enqueueV3(cudaStream_t stream) noexcept override {
+    if (launch_.plan->fail == "silently") return false;
     if (launch_.plan->fail == "run") return refuse("the fake was told to fail");
     if (current_device() != device_) return refuse("this context is of another device");
     for (std::size_t i = 0; i < launch_.plan->tensors.size(); ++i) {
