@@ -6,6 +6,7 @@ commands of the same names run them. ``LambdaPolicy`` turns a signal of an appli
 when it is first asked for: a board has no PyTorch.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,10 @@ __all__ = [
     "verify",
 ]
 __version__ = "0.1.0"
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+"""ONNX Runtime 1.29 and later otherwise keep a number of this machine in the home folder and send events to Microsoft,
+from the moment that they are imported; set the variable to 0 to let them."""
 
 
 def __getattr__(name: str) -> Any:

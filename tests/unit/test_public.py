@@ -1,6 +1,10 @@
 """The package's own names: the stages as functions, each there when it is asked for and not before."""
 
 import importlib
+import os
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +34,18 @@ def test_no_package_hides_a_function(package: str) -> None:
     importlib.import_module(f"floats_edge.{package}")
     assert package not in fe.__all__
     assert all(callable(getattr(fe, name)) for name in fe.__all__)
+
+
+@pytest.mark.parametrize(("given", "files"), [({}, False), ({"ORT_DISABLE_TELEMETRY": "0"}, True)])
+def test_nothing_is_kept_or_sent_unless_the_user_wants_it(given: dict[str, str], files: bool, tmp_path: Path) -> None:
+    if tuple(map(int, version("onnxruntime").split(".")[:2])) < (1, 29):
+        pytest.skip("this ONNX Runtime keeps and sends nothing")
+    home = {key: value for key, value in os.environ.items() if key not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    program = "import floats_edge, onnxruntime"
+    subprocess.run(
+        [sys.executable, "-c", program], env={**home, "HOME": str(tmp_path), "XDG_CACHE_HOME": "", **given}, check=True
+    )
+    assert any(path.is_file() for path in tmp_path.rglob("*")) == files
 
 
 def test_from_a_recipe_to_logits(digits_recipe: Recipe, digits: Splits, tmp_path: Path) -> None:
