@@ -30,6 +30,7 @@ class OnnxRuntime {
         environment_(nullptr, api_->ReleaseEnv),
         memory_(nullptr, api_->ReleaseMemoryInfo) {
     environment_ = make(api_->ReleaseEnv, api_->CreateEnv, ORT_LOGGING_LEVEL_ERROR, "floats_rt");
+    check(api_->DisableTelemetryEvents(environment_.get()));
     memory_ = make(api_->ReleaseMemoryInfo, api_->CreateCpuMemoryInfo, OrtDeviceAllocator, OrtMemTypeDefault);
   }
 
