@@ -17,14 +17,15 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 @click.group()
 def pack() -> None:
-    """Put a bundle into the shape that Triton or DeepStream takes.
+    """Put a bundle into the shape that Triton, DeepStream or ROS 2 takes.
 
-    A pack is a new folder with the graphs, their configuration, the labels and a README. It needs no PyTorch and no
+    A pack is a folder with the graphs, what else the server reads, and a README. It needs no PyTorch and no
     images. A bundle that failed floats-edge verify is refused, unless it was let pass.
 
     \b
         floats-edge pack triton bundle -o models
         floats-edge pack deepstream bundle -o nvinfer
+        floats-edge pack ros2 bundle -o ~/ws/src/animals
     """
 
 
@@ -96,6 +97,25 @@ def deepstream(bundle: Path, out: Path, batch: int, frame: tuple[int, int] | Non
 
     record = pack_deepstream(open_bundle(bundle), out, DeepStreamRequest(batch, frame))
     _print(record, out, f"see {out / 'README.md'} for a pipeline")
+
+
+@pack.command()
+@_bundle_and_out
+@click.option("--name", help="Of the package.  [default: after the bundle's folder]")
+def ros2(bundle: Path, out: Path, name: str | None) -> None:
+    """Write a ROS 2 package with a lifecycle node around the C++ kit.
+
+    The node classifies sensor_msgs/Image; its parameter lambda can be set while it runs. Every bundle will do.
+
+    \b
+        floats-edge pack ros2 bundle -o ~/ws/src/animals --name animals
+        colcon build --packages-select animals
+    """
+    from floats_edge.artifacts.bundle import open_bundle
+    from floats_edge.packs.ros2 import pack_ros2
+
+    record = pack_ros2(open_bundle(bundle), out, name)
+    _print(record, out, f"see {out / 'README.md'} for how to build and run it")
 
 
 def _print(record: "PackRecord", out: Path, then: str) -> None:

@@ -44,3 +44,10 @@ def test_deepstream(bundles: "Callable[..., Bundle]", digits: Splits, tmp_path: 
         assert (probabilities.argmax(1) == network.predict(images).argmax(1)).all()
     config = (tmp_path / "nvinfer" / "config_infer_primary.txt").read_text()
     assert "model-color-format=2" in config, "digits are grey"
+
+
+def test_ros2(bundles: "Callable[..., Bundle]", digits: Splits, tmp_path: Path) -> None:
+    floats_edge("pack", "ros2", bundles("bound").path, "-o", tmp_path / "package", "--name", "digits")
+    images = digits.test.first(10).as_float()
+    with load(bundles("bound").path, 0.5) as network, load(tmp_path / "package" / "bundle", 0.5) as inside:
+        assert (inside.predict(images) == network.predict(images)).all()
