@@ -44,7 +44,7 @@ def _package_name(bundle: Bundle, name: str | None) -> str:
 def _files(bundle: Bundle, name: str) -> Iterator[tuple[str, bytes]]:
     lambdas = bundle.manifest.lam.values or (0.0,)
     for file in _SOURCES:
-        text = resources.files("floats_edge.packs").joinpath("ros2_package", file).read_text(encoding="utf-8")
+        text = (resources.files("floats_edge.packs") / "ros2_package" / file).read_text(encoding="utf-8")
         yield file, text.replace("@NAME@", name).replace("@LAMBDA@", repr(lambdas[0])).encode()
     for file in bundle.manifest.files:
         yield f"bundle/{file}", bundle.read(file)
