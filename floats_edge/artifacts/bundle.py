@@ -13,6 +13,7 @@ from floats_edge.artifacts.files import (
     FileSet,
     Tensors,
     file_entry,
+    foreign_file,
     read_json,
     staged_directory,
     write_atomic,
@@ -151,10 +152,9 @@ def _check_replaceable(path: Path) -> None:
         listed = _parse_manifest(path).files
     except ArtifactError:
         raise OutputError(f"{path} holds a {MANIFEST} that is no bundle's: it is not replaced.", fix=fix) from None
-    files = (file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())
-    foreign = sorted(set(files) - {*listed, MANIFEST})
-    if foreign:
-        raise OutputError(f"{path} would be replaced, but holds {foreign[0]}, which is not the bundle's.", fix=fix)
+    foreign = foreign_file(path, {*listed, MANIFEST})
+    if foreign is not None:
+        raise OutputError(f"{path} would be replaced, but holds {foreign}, which is not the bundle's.", fix=fix)
 
 
 def file_entries(folder: Path) -> dict[str, FileEntry]:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,6 +143,12 @@ class FileSet:
 def file_entry(data: bytes) -> FileEntry:
     """Identity of a file of these bytes."""
     return FileEntry(sha256=sha256(data), bytes=len(data))
+
+
+def foreign_file(folder: Path, listed: Set[str]) -> str | None:
+    """The first file below ``folder`` that is not ``listed``; None if there is none."""
+    found = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir())
+    return min(set(found) - listed, default=None)
 
 
 def pack_tensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:

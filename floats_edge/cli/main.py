@@ -10,7 +10,10 @@ import click
 from floats_edge import __version__
 from floats_edge.errors import INTERRUPTED, FloatsError
 
-COMMANDS = ("train", "evaluate", "compare", "export", "verify", "profile", "report", "inspect", "doctor", "quickstart")
+COMMANDS = (
+    *("train", "evaluate", "compare", "export", "verify", "profile", "pack"),
+    *("report", "inspect", "doctor", "quickstart"),
+)
 """In the order of the pipeline; each is a module of this package that holds a click command of the same name."""
 
 TRACEBACK = "FLOATS_EDGE_TRACEBACK"

@@ -52,6 +52,23 @@ class BatchRange(click.ParamType):
         return sizes
 
 
+class FrameSize(click.ParamType):
+    """``WIDTHxHEIGHT`` in pixels, as cameras have it; gives height and width."""
+
+    name = "widthxheight"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        width, _, height = str(value).partition("x")
+        if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+            self.fail(f"{value!r} is not like 1920x1080.", param, ctx)
+        sides = int(height), int(width)
+        if not all(2 <= side <= 2**15 for side in sides):
+            self.fail(f"{value!r} is outside of 2 to {2**15} pixels.", param, ctx)
+        return sides
+
+
 class Seconds(click.FloatRange):
     """A duration of up to an hour; neither ``nan`` nor ``inf``, which :class:`click.FloatRange` lets pass."""
 

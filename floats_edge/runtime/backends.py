@@ -40,7 +40,7 @@ def open_predictor(bundle: Bundle, backend: str, lam: float, host: Host = DEFAUL
     """
     if backend not in BACKENDS:
         raise BackendError(f"there is no backend {backend!r}.", fix=f"choose one of {', '.join(BACKENDS)}")
-    _check_verdict(bundle, backend)
+    check_verdict(bundle, backend)
     if bundle.manifest.mismatch is not None:
         log.warning("%s was exported with --allow-mismatch: %s", bundle.path, bundle.manifest.mismatch)
     if backend == "trt":
@@ -97,7 +97,12 @@ def library(bundle: Bundle, backend: str) -> str:
     return f"onnxruntime {onnxruntime.__version__}"
 
 
-def _check_verdict(bundle: Bundle, backend: str) -> None:
+def check_verdict(bundle: Bundle, backend: str) -> None:
+    """Let a bundle pass that did not fail ``floats-edge verify`` on ``backend``; the log names what was let pass.
+
+    Raises:
+        ParityError: it failed there.
+    """
     verdict = bundle.manifest.verdict(backend)
     if verdict is None or not verdict.problems:
         return

@@ -5,7 +5,7 @@ import sys
 
 HEAVY = ("torch", "tensorrt", "tensorrt_rtx", "onnxruntime")
 TRAIN_EXTRA = ("torch", "torchvision", "onnxscript", "sklearn")
-BOARD = ("artifacts", "board", "cli", "deploy", "profiling", "report", "runtime")
+BOARD = ("artifacts", "board", "cli", "deploy", "packs", "profiling", "report", "runtime")
 BOARD_MODULES = (
     *("data", "data.pictures", "errors", "evaluation.parity", "method.fold", "method.noise", "networks.spec"),
     *("lambda_policy", "preprocessing", "recipe"),

@@ -1,0 +1,1 @@
+"""A bundle in the shape that other servers take: Triton, DeepStream, ROS 2."""
