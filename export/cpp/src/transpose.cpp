@@ -37,8 +37,8 @@ inline void transpose_tiles(const std::uint8_t* in, std::size_t in_stride, std::
 
 void transpose(const std::uint8_t* in, std::size_t in_stride, std::size_t rows, std::size_t columns, std::uint8_t* out,
                std::size_t out_stride) {
-  for (std::size_t x = 0; x < columns; x += kWidth) {
-    for (std::size_t y = 0; y < rows; y += kSide) {
+  for (std::size_t y = 0; y < rows; y += kSide) {
+    for (std::size_t x = 0; x < columns; x += kWidth) {
       const std::uint8_t* const from = in + y * in_stride + x;
       std::uint8_t* const to = out + x * out_stride + y;
       const std::size_t high = std::min(kSide, rows - y), wide = std::min(kWidth, columns - x);
