@@ -1,8 +1,12 @@
-// knob: turns lambda while the model runs, and prints what each position costs and gives on a folder of images.
+// knob: turns lambda while the model runs, and prints what each position costs and gives on a folder of images; then
+// another thread turns it, as an operator or a LambdaPolicy would.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <set>
+#include <thread>
 
 #include "image.hpp"
 
@@ -55,6 +59,27 @@ void sweep(floats_rt::Model& model, float lam, const std::vector<Sample>& sample
               100.0 * static_cast<double>(correct) / static_cast<double>(samples.size()), *middle, switched);
 }
 
+// One line: how many inferences there were, at how many lambdas, while another thread went through all of them.
+void turned_by_another_thread(floats_rt::Model& model, const std::vector<float>& lambdas, const Picture& picture) {
+  std::atomic<bool> ended{false};
+  std::thread knob([&] {
+    for (const float lam : lambdas) {
+      model.request_lambda(lam);  // returns at once: weights are made beside those in use
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    ended = true;
+  });
+  std::vector<float> logits(model.output().size());
+  std::size_t inferences = 0;
+  std::set<float> used;
+  for (; !ended; ++inferences) {
+    model.infer(picture.view(), logits);
+    used.insert(model.lambda());
+  }
+  knob.join();
+  std::printf("%zu inferences at %zu lambdas while another thread turned the knob\n", inferences, used.size());
+}
+
 }  // namespace
 
 int main(int count, char** arguments) try {
@@ -69,6 +94,7 @@ int main(int count, char** arguments) try {
   if (lambdas.empty()) lambdas = {0, 0.25, 0.5, 0.75, 1};
   std::printf("%zu images\nlambda  correct %%  ms/image  ms/switch\n", samples.size());
   for (const float lam : lambdas) sweep(model, lam, samples);
+  turned_by_another_thread(model, lambdas, samples.front().picture);
   return 0;
 } catch (const std::exception& error) {
   std::fprintf(stderr, "%s\n", error.what());
