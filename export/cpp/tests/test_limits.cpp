@@ -76,6 +76,14 @@ TEST_CASE("where no thread can be started, what they should do is done all the s
   CHECK(without_threads([&] { return !can_start_a_thread() && standard_normal(7, 3, 100001, 3) == wanted; }));
 }
 
+TEST_CASE("where no thread can be started, a request for a lambda is refused, and set_lambda does it") {
+  const std::string path = bundle_path("bound").string();
+  CHECK(without_threads([&] {
+    Model model = Model::load(path, on_cpu(1));
+    return code_of([&] { model.request_lambda(0.5f); }) == ErrorCode::runtime && model.set_lambda(0.5f) == 0.5f;
+  }));
+}
+
 TEST_CASE("where ONNX Runtime can start no thread, one does, and with more that is an Error") {
   const std::string path = bundle_path("bound").string();
   CHECK(without_threads([&] { return Model::load(path, on_cpu(1)).set_lambda(0.5f) == 0.5f; }));
