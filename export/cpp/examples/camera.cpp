@@ -19,7 +19,7 @@ using namespace std::chrono_literals;
 static void watch(floats_rt::Model& model, const char* folder, std::atomic<double>& doubt) {
   std::vector<float> logits(model.output().size());
   for (const auto& file : std::filesystem::directory_iterator(folder)) {
-    std::this_thread::sleep_for(33ms);  // a camera gives 30 frames in a second
+    std::this_thread::sleep_for(33ms);
     const Picture frame = load_picture(file.path().string());
     model.infer(frame.view(), logits);
     const auto best = std::max_element(logits.begin(), logits.end());
@@ -40,9 +40,9 @@ int main(int count, char** arguments) try {
   floats_rt::PolicySettings settings;
   settings.quiet = model.lambda_range().minimum;
   settings.alert = model.lambda_range().maximum;
-  settings.enter = 0.5;  // alert from here on, until the doubt is below `leave` and a second is over
-  settings.leave = 0.2;
-  settings.hold = 1;
+  settings.enter = 0.1;   // from this doubt on, lambda is the highest there is
+  settings.leave = 0.05;  // down to this one, and for at least `hold` seconds
+  settings.hold = 0.2;
   floats_rt::LambdaPolicy policy(settings);
 
   std::atomic<double> doubt{0};
