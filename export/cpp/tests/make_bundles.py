@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from make_frames import frames
 
 from floats_edge.artifacts.bundle import Bundle, open_bundle
 from floats_edge.artifacts.files import pack_tensors
@@ -22,8 +23,6 @@ from floats_edge.artifacts.manifest import WEIGHTS_APART
 from floats_edge.cli.main import cli
 from floats_edge.runtime.backends import open_predictor
 from floats_edge.runtime.lambda_weights import input_weights
-
-from make_frames import frames
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
 from fixtures import hostile_graphs
