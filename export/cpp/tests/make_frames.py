@@ -55,16 +55,11 @@ def _rule(chance: np.random.Generator, number: int, stored: tuple[int, int]) -> 
     if number < 2:
         return ResolvedPreprocessing(size=(224, 224), antialias=number == 0, colours="rgb")
     size = stored if number % 20 == 2 else tuple(int(side) for side in chance.integers(1, 48, 2, endpoint=True))
-    resize, covered = str(chance.choice(RESIZES)), None
+    resize, covered = chance.choice(RESIZES), None
     if resize == "short-side" and chance.random() < 0.5:
         covered = tuple(side + int(more) for side, more in zip(size, chance.integers(0, 20, 2), strict=True))
-    return ResolvedPreprocessing(
-        size=size,
-        resize=resize,
-        resize_size=covered,
-        antialias=chance.random() < 0.6,
-        colours=str(chance.choice(COLOURS)),
-    )
+    choices = {"size": size, "resize": resize, "resize_size": covered, "colours": chance.choice(COLOURS)}
+    return ResolvedPreprocessing.model_validate({**choices, "antialias": bool(chance.random() < 0.6)})
 
 
 def _image(chance: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:

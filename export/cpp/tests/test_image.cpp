@@ -160,7 +160,7 @@ TEST_CASE("an image that is too thin to be scaled is refused, as in Python") {
     const Preprocessing rule{2048, 2048, resize, 2048, 2048, true, Colours::grey};
     Preprocessor(rule).check({&pixel, height, width, Colours::grey});
   };
-  // 2048 x 43690 pixels are scaled: 89,477,120; then 2048 x 43712
+  // Scaled to 2048 x 43690, 89,477,120 pixels, and to 2048 x 43711.
   thin(3, 64, Resize::short_side);
   CHECK(code_of([&] { thin(300, 6403, Resize::short_side); }) == ErrorCode::bad_shape);
   CHECK(code_of([&] { thin(1, 65535, Resize::short_side); }) == ErrorCode::bad_shape);
