@@ -62,7 +62,7 @@ class Board:
         if done.returncode == 127:
             raise BoardError(
                 f"there is no python3 on {self.host}.",
-                fix=f"ssh {self.host} sudo apt-get install python3 python3-venv",
+                fix=f"ssh -t {self.host} sudo apt-get install python3 python3-venv",
             )
         if done.returncode:
             raise self.failure(done.returncode, done.stderr, "asking what is there")
@@ -191,7 +191,11 @@ _REFUSALS = (
 
 def _ssh() -> list[str]:
     options = (word for option in _OPTIONS for word in ("-o", option))
-    return [*(shlex.split(os.environ.get(SSH, "")) or ["ssh"]), *options]  # of two values ssh takes the first
+    try:
+        command = shlex.split(os.environ.get(SSH, ""))
+    except ValueError as error:
+        raise BoardError(f"{SSH} is no command: {error}.", fix=f"set it as in {SSH}='ssh -p 2222'") from None
+    return [*(command or ["ssh"]), *options]  # of two values ssh takes the first
 
 
 def _run(command: Sequence[str], data: bytes = b"") -> "subprocess.CompletedProcess[bytes]":

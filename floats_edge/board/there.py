@@ -91,7 +91,7 @@ def _work(request: dict[str, Any]) -> int:
 
 
 def _for_gpu(requirements: Sequence[str]) -> list[str]:
-    """What the board's GPU needs, and CUDA's bindings no newer than its driver; nothing without a driver."""
+    """What the board's GPU needs, CUDA's bindings of its driver's major version or older; nothing without a driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -46,5 +46,6 @@ def board_log(host: str, out: Path) -> "Log":
     from floats_edge.cli.console import status_console
 
     console = status_console()
-    path = out.with_name(f"{out.name}.log")
+    place = out.resolve()
+    path = place.with_name(f"{place.name}.log")
     return Log(path, lambda line: console.print(f"{host}: {line}", markup=False, soft_wrap=True))

@@ -76,9 +76,9 @@ def evaluate(
 
     PATH is the folder that train or export wrote. A bundle is evaluated as deployed: the attack takes its gradients
     from the float twin, made from its graphs, and the images are replayed on the engine. An attack by PGD alone
-    gives an upper bound on robust accuracy; --attack autoattack is far slower and nearer to it, and --loss margin
-    --restarts 5 lies between. Beside the output goes
-    a PNG with up to 24 images that the network got wrong, which floats-edge report shows in its page.
+    gives an upper bound on robust accuracy; --attack autoattack is far slower and finds more; --loss margin
+    --restarts 5 is a cheaper second opinion. Beside the output goes a PNG with up to 24 images that the network
+    got wrong, which floats-edge report shows in its page.
 
     With --noise resample the noise of a FLOAT run is drawn anew for every batch, attacked or not, as the literature of
     noise injection evaluates; PGD then averages each gradient over --eot draws. It is not what is deployed.

@@ -38,7 +38,7 @@ def _bundle_and_out(command: Command) -> Command:
 
 @pack.command()
 @_bundle_and_out
-@click.option("--name", help="Of the model.  [default: that of the bundle's folder]")
+@click.option("--name", help="Name of the model.  [default: that of the bundle's folder]")
 @click.option(
     "--backend",
     type=click.Choice(["onnxruntime", "tensorrt"]),
@@ -101,11 +101,12 @@ def deepstream(bundle: Path, out: Path, batch: int, frame: tuple[int, int] | Non
 
 @pack.command()
 @_bundle_and_out
-@click.option("--name", help="Of the package.  [default: after the bundle's folder]")
+@click.option("--name", help="Name of the package.  [default: after the bundle's folder]")
 def ros2(bundle: Path, out: Path, name: str | None) -> None:
     """Write a ROS 2 package with a lifecycle node around the C++ kit.
 
-    The node classifies sensor_msgs/Image; its parameter lambda can be set while it runs. Every bundle will do.
+    The node classifies sensor_msgs/Image; its parameter lambda can be set while it runs. Every bundle will do that
+    the C++ kit runs on the machine: bf16 needs TensorRT.
 
     \b
         floats-edge pack ros2 bundle -o ~/ws/src/animals --name animals

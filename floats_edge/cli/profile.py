@@ -128,7 +128,7 @@ def profile(
 
     \b
     Examples:
-      floats-edge profile runs/quickstart/bundle
+      floats-edge profile quickstart/bundle
       floats-edge profile BUNDLE --backend trt --backend ort-cpu --batch 1 --batch 8 -o orin.json
       floats-edge profile BUNDLE --backend trt --cuda-graph -o graph.json
       floats-edge profile BUNDLE --streams 1 --streams 2 --threads 1 --estimate orin-nano-8gb,thor

@@ -70,7 +70,7 @@ def centre(frame: tuple[int, int], preprocessing: ResolvedPreprocessing) -> Box:
     scaled = scaled_size(frame, preprocessing)
     offset = crop_offset(scaled, preprocessing.size)
     (top, height), (left, width) = (
-        (2 * round(first * whole / large / 2), 2 * round(kept * whole / large / 2))
+        (2 * round(first * whole / large / 2), 2 * (kept * whole // large // 2))
         for first, kept, whole, large in zip(offset, preprocessing.size, frame, scaled, strict=True)
     )
     return left, top, width, height

@@ -12,7 +12,7 @@ from typing import Literal
 
 from floats_edge.artifacts.bundle import Bundle, rebuild_command
 from floats_edge.artifacts.manifest import LAMBDA_INPUT, Engine, Mode
-from floats_edge.errors import BackendError
+from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.packs.folder import (
     README,
     PackRecord,
@@ -82,6 +82,11 @@ def _models(bundle: Bundle, request: TritonRequest) -> tuple[_Model, ...]:
         raise BackendError(
             "ONNX Runtime has no bf16 convolution on the CPU, and its GPU provider was never tried with these graphs.",
             fix="pack an engine with --backend tensorrt, or export with --precision fp16",
+        )
+    if request.batch is not None and manifest.lam.mode == "input":
+        raise ArtifactError(
+            "a model that takes lambda is not batched by Triton, because a batch has one lambda.",
+            fix="leave out --batch, and send several images in one request; or export with --lambda 0 --lambda 1",
         )
     models: list[_Model] = []
     for graph in manifest.graphs:

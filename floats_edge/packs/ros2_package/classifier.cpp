@@ -20,6 +20,12 @@ using sensor_msgs::msg::Image;
 using vision_msgs::msg::Classification;
 using Return = rclcpp_lifecycle::node_interfaces::LifecycleNodeInterface::CallbackReturn;
 
+const std::unordered_map<std::string, floats_rt::Backend> BACKENDS{
+    {"automatic", floats_rt::Backend::automatic},
+    {"onnxruntime", floats_rt::Backend::onnxruntime},
+    {"tensorrt", floats_rt::Backend::tensorrt},
+};
+
 // The pixels of a message; nothing if they are not of 8 bits, or fewer than it says.
 std::optional<floats_rt::ImageView> pixels(const Image& image) {
   using floats_rt::Colours;
@@ -42,7 +48,7 @@ class Classifier : public rclcpp_lifecycle::LifecycleNode {
  public:
   explicit Classifier(const rclcpp::NodeOptions& options) : LifecycleNode("classifier", options) {
     declare_parameter("bundle", DEFAULT_BUNDLE);
-    declare_parameter("backend", "onnxruntime");
+    declare_parameter("backend", "automatic");
     rcl_interfaces::msg::ParameterDescriptor lambda;
     lambda.description = "0: best on clean images, 1: most robust. Whoever sets it sets how robust the network is.";
     lambda.floating_point_range.resize(1);
@@ -54,8 +60,13 @@ class Classifier : public rclcpp_lifecycle::LifecycleNode {
  private:
   Return on_configure(const rclcpp_lifecycle::State&) override try {
     floats_rt::Options options;
-    options.backend = get_parameter("backend").as_string() == "tensorrt" ? floats_rt::Backend::tensorrt
-                                                                         : floats_rt::Backend::onnxruntime;
+    const std::string backend = get_parameter("backend").as_string();
+    const auto chosen = BACKENDS.find(backend);
+    if (chosen == BACKENDS.end()) {
+      RCLCPP_ERROR(get_logger(), "backend is %s; it can be automatic, onnxruntime or tensorrt", backend.c_str());
+      return Return::FAILURE;
+    }
+    options.backend = chosen->second;
     model_.emplace(floats_rt::Model::load(get_parameter("bundle").as_string(), options));
     model_->set_lambda(static_cast<float>(get_parameter("lambda").as_double()));
     logits_.resize(model_->output().size());

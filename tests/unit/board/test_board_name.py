@@ -23,6 +23,12 @@ def test_what_is_no_name_is_refused(host: str) -> None:
         Board(host)
 
 
+def test_an_ssh_of_ones_own_that_is_no_command_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOATS_EDGE_SSH", "ssh -i 'key")
+    with pytest.raises(BoardError, match="FLOATS_EDGE_SSH is no command"):
+        Board("orin").ask("")
+
+
 @pytest.mark.parametrize(
     ("code", "said", "what", "fix"),
     [

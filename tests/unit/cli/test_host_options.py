@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from fixtures.tiny_bundle import write_bundle
 
-from floats_edge.cli.board import given_options
+from floats_edge.cli.board import board_log, given_options
 from floats_edge.cli.export import export
 from floats_edge.cli.main import cli
 from floats_edge.cli.profile import profile
@@ -59,6 +59,12 @@ def test_what_a_board_is_not_asked_for_is_told_before_it_is_looked_at(
     result = CliRunner().invoke(cli, [*words, "--host", "orin"])
     assert result.exit_code == 2, result.output
     assert what in " ".join(result.stderr.split())
+
+
+def test_the_log_stands_beside_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bundle").mkdir()
+    monkeypatch.chdir(tmp_path / "bundle")
+    assert board_log("orin", Path()).path == tmp_path / "bundle.log"
 
 
 def test_build_is_for_boards(tmp_path: Path) -> None:

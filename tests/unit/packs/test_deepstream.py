@@ -114,8 +114,8 @@ def test_the_crop_is_what_training_keeps(frame: tuple[int, int], size: tuple[int
     rule = Preprocessing(size=size, resize_size=resized).resolved((1, *size))
     left, top, width, height = centre(frame, rule)
     assert left >= 0 <= top
-    assert left + width <= frame[1] + 1
-    assert top + height <= frame[0] + 1
+    assert left + width <= frame[1]
+    assert top + height <= frame[0]
     # A picture whose grey levels are its columns or rows: what is kept shows where it was.
     for axis, first, kept in ((0, top, height), (1, left, width)):
         ramp = np.broadcast_to(np.expand_dims(np.linspace(0, 255, frame[axis]), 1 - axis), frame).astype(np.uint8)

@@ -78,6 +78,8 @@ def test_a_model_that_takes_lambda_is_not_batched(tiny: Callable[..., Bundle], t
     assert "let your own service set it" in (tmp_path / "models" / "README.md").read_text()
     for lam in bundle.manifest.golden.lambdas:
         check_golden(tmp_path / "models" / "animals", bundle, lam, takes_lambda=True)
+    with pytest.raises(ArtifactError, match="a batch has one lambda"):
+        pack_triton(bundle, tmp_path / "batched", TritonRequest(batch=4))
 
 
 @pytest.mark.parametrize("mode", ["bound", "refit"])
