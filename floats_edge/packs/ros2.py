@@ -70,7 +70,7 @@ The node takes `image` (sensor_msgs/Image: rgb8, bgr8, rgba8, bgra8 or mono8, of
 | parameter | |
 | --- | --- |
 | `lambda` | {lambdas}; 0 is best on clean images, 1 most robust. Other numbers are refused |
-| `backend` | `automatic` (default: `tensorrt` where the bundle has an engine for the machine), `tensorrt` or `onnxruntime` |
+| `backend` | `automatic` (default: TensorRT where the bundle has an engine), `tensorrt` or `onnxruntime` |
 | `bundle` | folder of another bundle |
 
 ONNX Runtime is the library that `FLOATS_RT_ONNXRUNTIME` names.
