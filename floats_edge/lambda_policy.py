@@ -19,7 +19,7 @@ class PolicySettings:
         alert: lambda after the signal was high, in [0, 1].
         enter: from this signal on, alert begins.
         leave: alert ends when the signal is this or lower; at most ``enter``. Between the two nothing changes, so a
-            signal that trembles around one threshold does not make lambda flap.
+            noisy signal near one threshold does not switch lambda back and forth.
         per_second: lambda changes by no more than this in one second; infinite: at once.
         hold: alert lasts at least so many seconds after the signal last reached ``enter``.
 

@@ -1,6 +1,6 @@
 // camera: classifies one frame after another while another thread turns lambda: the less sure the network is of what it
-// sees, the more robust it is made. The frames are a folder's pictures; a camera's are as good: an ImageView of
-// OpenCV's frame is {frame.data, frame.rows, frame.cols, Colours::bgr, frame.step}.
+// sees, the more robust it is made. The frames are a folder's pictures; a camera's are as good: README.md shows
+// the ImageView of a frame of OpenCV's.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
