@@ -1,6 +1,5 @@
 // camera: classifies one frame after another while another thread turns lambda, as an alarm comes and goes. The frames
-// are a folder's pictures; a camera's are as good: an ImageView of OpenCV's frame is {frame.data, frame.rows,
-// frame.cols, Colours::bgr, frame.step}.
+// are a folder's pictures; a camera's are as good: README.md shows the ImageView of a frame of OpenCV's.
 #include <algorithm>
 #include <atomic>
 #include <chrono>

@@ -89,7 +89,7 @@ std::optional<Error> LambdaRequests::make(float lam) const {
     try {
       report(options_, Severity::error,
              "lambda stays as it is, because that of a request could not be made: " + std::string(error.what()));
-    } catch (const std::exception&) {  // what the application's log throws has nowhere to go
+    } catch (...) {  // what the application's log throws has nowhere to go
     }
     return error;
   }

@@ -52,7 +52,7 @@ class LambdaRequests {
 
   Runner& runner_;
   const Options& options_;
-  mutable std::mutex mutex_;  // held for a few instructions, never while something is made
+  mutable std::mutex mutex_;  // held briefly, or while the thread is started; never while something is made
   std::condition_variable changed_;
   std::optional<float> wanted_, made_;                      // not begun yet; not taken yet
   float newest_ = std::numeric_limits<float>::quiet_NaN();  // what was asked for last, unless that failed

@@ -21,7 +21,7 @@ struct Model::State {
   Backend backend;
   std::unique_ptr<Runner> runner;
   std::string backend_version = runner->version();
-  std::atomic<float> lambda{0};
+  std::atomic<float> lambda{std::numeric_limits<float>::quiet_NaN()};  // none yet
   std::atomic<bool> broken{false};
   Preprocessor preprocessor{bundle->manifest().preprocessing};
   std::vector<float> pixels{};                // of the last images
@@ -32,7 +32,10 @@ struct Model::State {
 
   const Manifest& manifest() const noexcept { return bundle->manifest(); }
 
+  // Puts a lambda in force, in place of all that was requested before.
   void put(float lam) {
+    const LambdaRequests::Replacement replacement(requests, lam);
+    if (lam == lambda) return;
     try {
       runner->set_lambda(lam);
     } catch (const std::exception&) {
@@ -231,8 +234,7 @@ float Model::set_lambda(float lambda) {
   return translated([&] {
     state_->check_usable();
     state_->check_served(lambda);
-    const LambdaRequests::Replacement replacement(state_->requests, lambda);
-    if (lambda != state_->lambda) state_->put(lambda);
+    state_->put(lambda);
     return lambda;
   });
 }

@@ -1,7 +1,10 @@
 // The knob turned by one thread while another infers. Under the thread sanitizer too: tools/test_cpp.
+#include <algorithm>
 #include <atomic>
+#include <filesystem>
 #include <limits>
 #include <map>
+#include <set>
 #include <thread>
 
 #include "lambda_requests.hpp"
@@ -44,6 +47,19 @@ std::map<float, std::vector<float>> logits_by_lambda(Model& model, const std::ve
 // Infers until `lam` is in force.
 void infer_until(Model& model, float lam, const std::vector<float>& image) {
   while (model.lambda() != lam) logits_of(model, image);
+}
+
+std::set<std::filesystem::path> threads() {
+  const std::filesystem::directory_iterator first("/proc/self/task"), none;
+  return std::set<std::filesystem::path>(first, none);
+}
+
+template <typename Call>
+bool starts_thread(const Call& call) {
+  const auto before = threads();  // one that has ended may still be listed
+  call();
+  const auto after = threads();
+  return !std::includes(before.begin(), before.end(), after.begin(), after.end());
 }
 
 // A backend of the test's: what it prepares waits for the test, and fails where it is told to.
@@ -139,9 +155,14 @@ TEST_CASE("a request that fails changes nothing, is logged and is told until the
 }
 
 TEST_CASE("an exception of the application's log about a failed request ends nothing") {
-  ScriptedRunner runner;
   Options options = on_cpu();
-  options.log = [](const LogLine&) { throw std::runtime_error("a full disk"); };
+  SUBCASE("of the standard library") {
+    options.log = [](const LogLine&) { throw std::runtime_error("a full disk"); };
+  }
+  SUBCASE("of any other type") {
+    options.log = [](const LogLine&) { throw 1; };
+  }
+  ScriptedRunner runner;
   LambdaRequests requests(runner, options);
   runner.failing = 0.1f;
   requests.request(0.1f);
@@ -203,6 +224,19 @@ TEST_CASE("turned a thousand times by another thread, every inference is of one 
     CHECK(changes > 0);
     CHECK_FALSE(model.request_failure());
     MESSAGE(name << ": " << turns << " requests, " << changes << " changes in " << turns * per_turn << " inferences");
+  }
+}
+
+TEST_CASE("a request for the lambda in force starts no thread, so that nothing is prepared") {
+  for (const std::string name : {"bound", "bank", "input", "refit"}) {
+    CAPTURE(name);
+    Model loaded = Model::load(bundle_path(name).string(), on_cpu());
+    CHECK_FALSE(starts_thread([&] { loaded.request_lambda(loaded.lambda()); }));
+    loaded.set_lambda(1);
+    Model copy = loaded.clone();
+    CHECK_FALSE(starts_thread([&] { copy.request_lambda(1); }));
+    CHECK_FALSE(starts_thread([&] { loaded.request_lambda(1); }));
+    CHECK(starts_thread([&] { copy.request_lambda(0); }));
   }
 }
 

@@ -138,7 +138,9 @@ FLOATS_RT_API floats_rt_status floats_rt_infer(floats_rt_model* model, const flo
 FLOATS_RT_API floats_rt_status floats_rt_set_lambda(floats_rt_model* model, float lambda);
 
 // Asks for lambda and returns at once. Any thread may ask, also while another infers: inferences wait for nothing, and
-// the first one that begins when the weights are made uses them. Of several requests that wait the latest wins.
+// the first one that begins after the weights are made, or the next one, uses them. Of several requests that wait the
+// latest wins. With TensorRT a thread of the model's allocates device memory at a time of its own: do not request, nor
+// have a request under way, while your program captures a CUDA graph in global mode (never tried on a GPU).
 FLOATS_RT_API floats_rt_status floats_rt_request_lambda(floats_rt_model* model, float lambda);
 
 // Why the weights that were asked for last could not be made: the model then runs on as it is. FLOATS_RT_OK if they

@@ -15,7 +15,7 @@ struct PolicySettings {
   double alert = 1;  // lambda after the signal was high, in [0, 1]
 
   // Alert begins when the signal is `enter` or higher, and ends when it is `leave` or lower. Between the two nothing
-  // changes, so a signal that trembles around one threshold does not make lambda flap. leave <= enter.
+  // changes, so a noisy signal near one threshold does not switch lambda back and forth. leave <= enter.
   double enter = 0.8;
   double leave = 0.5;
 
