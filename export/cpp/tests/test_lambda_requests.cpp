@@ -221,7 +221,6 @@ TEST_CASE("turned a thousand times by another thread, every inference is of one 
     knob.join();
     infer_until(model, last, image);
     CHECK(right);
-    CHECK(changes > 0);
     CHECK_FALSE(model.request_failure());
     MESSAGE(name << ": " << turns << " requests, " << changes << " changes in " << turns * per_turn << " inferences");
   }
