@@ -177,7 +177,7 @@ class TestAttack:
             (["--epsilon", "8"], "write 8/255"),
             (["--epsilon", "0"], "greater than 0"),
             (["--epsilon", "large"], "epsilon"),
-            (["--attack", "autoattack", "--steps", "7"], "autoattack takes neither steps nor restarts"),
+            (["--attack", "autoattack", "--steps", "7"], "autoattack takes no steps, restarts or loss"),
         ],
     )
     def test_that_cannot_be(self, options: list[str], message: str, run: Path, out: Path) -> None:
