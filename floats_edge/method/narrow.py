@@ -58,8 +58,11 @@ def check_channels(plain: nn.Module, layers: AffineLayers, channels: ChannelGrou
         load_weights(network, {n: torch.from_numpy(np.asarray(w)) for n, w in clean_weights(weights).items()})
     with inference(plain), inference(narrow):
         wanted = plain(example)
+        extent = wanted.max() - wanted.min()
+        if extent == 0:
+            raise _uncuttable("its logits are all alike, as where the head begins with zeros, so no error would show")
         try:
-            error = float((narrow(example) - wanted).abs().max() / (wanted.max() - wanted.min()))
+            error = float((narrow(example) - wanted).abs().max() / extent)
         except (RuntimeError, ValueError) as reason:
             raise _uncuttable(f"a narrower one does not run: {reason}") from reason
     if not error <= TOLERANCE:

@@ -16,6 +16,13 @@
 
 namespace floats_rt {
 
+inline Options on_cpu(int threads = 1) {
+  Options options;
+  options.backend = Backend::onnxruntime;
+  options.threads = threads;
+  return options;
+}
+
 // A bundle of make_bundles.py.
 inline std::filesystem::path bundle_path(const std::string& name) {
   const char* const folder = std::getenv("FLOATS_RT_BUNDLES");

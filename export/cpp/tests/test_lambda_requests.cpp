@@ -13,13 +13,6 @@
 namespace floats_rt {
 namespace {
 
-Options on_cpu() {
-  Options options;
-  options.backend = Backend::onnxruntime;
-  options.threads = 1;
-  return options;
-}
-
 std::vector<float> one_image(const Model& model) {
   std::vector<float> image(model.input().size());
   for (std::size_t i = 0; i < image.size(); ++i) image[i] = static_cast<float>(i % 97) / 97;

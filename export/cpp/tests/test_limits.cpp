@@ -62,13 +62,6 @@ ErrorCode refusal(const std::filesystem::path& path, const Options& options) {
   return reason->code();
 }
 
-Options on_cpu(int threads) {
-  Options options;
-  options.backend = Backend::onnxruntime;
-  options.threads = threads;
-  return options;
-}
-
 }  // namespace
 
 TEST_CASE("where no thread can be started, what they should do is done all the same") {

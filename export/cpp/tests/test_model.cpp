@@ -12,13 +12,6 @@
 namespace floats_rt {
 namespace {
 
-Options on_cpu() {
-  Options options;
-  options.backend = Backend::onnxruntime;
-  options.threads = 1;
-  return options;
-}
-
 Model load(const std::string& name) { return Model::load(bundle_path(name).string(), on_cpu()); }
 
 std::vector<float> logits_of(Model& model, const std::vector<float>& images) {

@@ -89,6 +89,18 @@ def test_channels_that_are_not_what_they_seem_are_refused() -> None:
         check_channels(plain, affine, wrong, IMAGES)
 
 
+def test_logits_in_which_no_error_would_show_are_refused() -> None:
+    plain, layers, channels = cut(trained("resnet8", width=8)[0], density=0.9)
+    affine = {
+        name: replace(layer, mask=np.ones_like(layer.mask), theta=np.zeros_like(layer.theta))
+        for name, layer in layers.items()
+    }
+    for parameter in plain.parameters():
+        parameter.zero_()
+    with pytest.raises(NetworkError, match=r"cannot be removed: its logits are all alike"):
+        check_channels(plain, affine, channels, IMAGES)
+
+
 def test_what_is_left_is_dense_and_says_where_it_was() -> None:
     plain, layers, channels = cut(trained("resnet8", width=8)[0])
     left = narrowed(plain, layers, channels)
