@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from floats_edge.errors import BackendError
+from floats_edge.runtime.ort_rtx import REMEDY
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
     from floats_edge.artifacts.records import Reading
 
-EXTRAS = ("", "train", "trt", "rtx", "gpu")
+EXTRAS = ("", "train", "trt", "rtx", "ort-rtx", "gpu")
 """The core and the extras that a user may want, in the order of the report; ``jetson`` is a part of ``gpu``."""
 
 _STAND_INS = {"onnxruntime": ("onnxruntime-gpu",), "cuda-python": ("cuda-bindings", "pycuda")}
@@ -24,6 +25,7 @@ _BACKEND_REMEDIES = {
     "ort-cpu": "pip install --force-reinstall onnxruntime",
     "ort-cuda": "on a machine with a CUDA device: pip uninstall onnxruntime, then "
     "pip install 'onnxruntime-gpu[cuda,cudnn]'",
+    "ort-rtx": REMEDY,
     "trt": "on a machine with a CUDA device: pip install 'floats-edge[trt,gpu]', or [rtx,gpu] on x86-64",
 }
 _LINUX = "none: Linux tells it, and only where /proc is mounted"

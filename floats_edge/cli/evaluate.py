@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @click.option("--transfer", is_flag=True, help="Also show what is attacked at one lambda to the network at the others.")
 @click.option("--corruptions", is_flag=True, help="Also show the images with noise, blur, weather and the like.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all that is drawn.")
-@click.option("--backend", default="ort-cpu", show_default=True, help="Runs a bundle: ort-cpu, ort-cuda, trt.")
+@click.option("--backend", default="ort-cpu", show_default=True, help="Runs a bundle: ort-cpu, ort-cuda, ort-rtx, trt.")
 @click.option("--device", default="auto", show_default=True, help="Where PyTorch computes the attack.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
 @click.option("--skip-damaged", is_flag=True, help="Leave out images that are damaged or too thin, and say which.")

@@ -29,7 +29,7 @@ def _boards(ctx: click.Context, option: click.Parameter, value: str | None) -> t
 @click.option(
     "--backend",
     "backends",
-    type=click.Choice(("auto", "ort-cpu", "ort-cuda", "trt")),
+    type=click.Choice(("auto", "ort-cpu", "ort-cuda", "ort-rtx", "trt")),
     multiple=True,
     default=("auto",),
     help="What runs the bundle; repeat for several. auto: every backend that this machine has.  [default: auto]",

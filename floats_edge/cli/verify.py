@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--backend", default="ort-cpu", show_default=True, help="Runs the bundle: ort-cpu, ort-cuda, trt.")
+@click.option(
+    "--backend", default="ort-cpu", show_default=True, help="Runs the bundle: ort-cpu, ort-cuda, ort-rtx, trt."
+)
 @click.option("--images", type=click.IntRange(1), default=200, show_default=True, help="Test images to attack.")
 @click.option(
     "--queries", type=click.IntRange(1), default=200, show_default=True, help="Of the Square attack, per image."

@@ -15,8 +15,9 @@ from floats_edge.profiling.isolation import run_isolated
 from floats_edge.profiling.profile import Plan, profile_bundle
 from floats_edge.runtime.backends import BACKENDS, open_predictor, open_traced, unavailable_reason
 from floats_edge.runtime.base import DEFAULT_HOST, Host
+from floats_edge.runtime.ort_rtx import plugin_is_installed
 
-_FASTEST_FIRST = ("trt", "ort-cuda", "ort-cpu")
+_FASTEST_FIRST = ("trt", "ort-rtx", "ort-cuda", "ort-cpu")
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,9 @@ def _unavailable(backend: str, bundle: Bundle) -> str | None:
     """Why a backend cannot run a bundle here, or None where it can.
 
     What computes on a GPU is asked in a process of its own: it opens the GPU, which costs memory and power until the
-    process ends.
+    process ends. A plugin that is not there opens none.
     """
-    if backend == "ort-cpu":
+    if backend == "ort-cpu" or (backend == "ort-rtx" and not plugin_is_installed()):
         return unavailable_reason(backend, bundle)
     try:
         return run_isolated(unavailable_reason, backend, bundle)

@@ -10,7 +10,7 @@ from floats_edge.runtime.base import DEFAULT_HOST, Host, Predictor
 
 log = logging.getLogger("floats_edge.runtime")
 
-BACKENDS = ("ort-cpu", "ort-cuda", "trt")
+BACKENDS = ("ort-cpu", "ort-cuda", "ort-rtx", "trt")
 
 
 def unavailable_reason(backend: str, bundle: Bundle | None = None) -> str | None:
@@ -63,7 +63,7 @@ def load(
     Args:
         bundle: its folder.
         lam: in force at first; None: the first that it serves, 0 if any.
-        backend: ``ort-cpu``, ``ort-cuda`` or ``trt``.
+        backend: ``ort-cpu``, ``ort-cuda``, ``ort-rtx`` or ``trt``.
         host: how it may use this machine.
 
     Raises:

@@ -8,14 +8,23 @@ run on the provider before anything else is. That has not run on a GPU so far.
 import functools
 from contextlib import redirect_stdout
 from io import StringIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-PROVIDERS = {"ort-cpu": "CPUExecutionProvider", "ort-cuda": "CUDAExecutionProvider"}
+from floats_edge.errors import BackendError
+from floats_edge.runtime import ort_rtx
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+PROVIDERS = {"ort-cpu": "CPUExecutionProvider", "ort-cuda": "CUDAExecutionProvider", "ort-rtx": ort_rtx.PROVIDER}
 """Execution provider by backend."""
 
-ON_ITS_PROVIDER_ALONE = ("session.disable_cpu_ep_fallback", "1")
-"""For the options of a session: what its provider does not run is an error."""
+_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+"""TF32 is on by default; fp32 is to mean float32, not 10 bits of mantissa."""
+_ALONE = ("session.disable_cpu_ep_fallback", "1")
+"""What the provider of a session does not run is an error."""
 
 
 def on_gpu(backend: str) -> bool:
@@ -30,24 +39,45 @@ def provider_problem(backend: str) -> str | None:
     except ImportError as error:
         return f"onnxruntime cannot be imported: {error}"
     provider = PROVIDERS[backend]
-    if provider not in ort.get_available_providers():
+    if provider != ort_rtx.PROVIDER and provider not in ort.get_available_providers():
         return f"this onnxruntime has no {provider}"
     if not on_gpu(backend):
         return None
-    missing = preload_cuda()
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.add_session_config_entry(*ON_ITS_PROVIDER_ALONE)
     try:
-        session = ort.InferenceSession(_one_node(), options, providers=[provider], enable_fallback=0)
-        session.run(None, {"x": np.zeros(1, np.float32)})
+        session_on(backend, _one_node(), options).run(None, {"x": np.zeros(1, np.float32)})
+    except BackendError as error:
+        return error.what.rstrip(".")
     except Exception as error:  # noqa: BLE001 - ONNX Runtime raises a class of its own per status code
+        missing = _preload_cuda() if backend == "ort-cuda" else ""
         return f"onnxruntime {ort.__version__} cannot use its {provider}: {missing or str(error).splitlines()[0]}"
     return None
 
 
+def session_on(backend: str, model: bytes, options: "ort.SessionOptions") -> "ort.InferenceSession":
+    """A session on the provider of a backend; on a GPU, on that alone.
+
+    Raises:
+        BackendError: the provider is a plugin that cannot be had here.
+        Exception: what ONNX Runtime raises, a class of its own per status code.
+    """
+    import onnxruntime as ort
+
+    if on_gpu(backend):
+        options.add_session_config_entry(*_ALONE)
+    if backend == "ort-rtx":
+        options.add_provider_for_devices([ort_rtx.rtx_device()], {})
+        with ort_rtx.without_tf32():
+            return ort.InferenceSession(model, options, enable_fallback=0)
+    if backend == "ort-cuda":
+        _preload_cuda()
+    provider = PROVIDERS[backend]
+    return ort.InferenceSession(model, options, providers=[(provider, _OPTIONS.get(provider, {}))], enable_fallback=0)
+
+
 @functools.cache
-def preload_cuda() -> str:
+def _preload_cuda() -> str:
     """Load the CUDA and cuDNN that pip has installed, where ONNX Runtime finds them later; what it says is missing."""
     import onnxruntime as ort
 

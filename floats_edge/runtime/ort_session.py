@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from floats_edge.artifacts.bundle import EXPORT_AGAIN, Bundle
 from floats_edge.errors import BackendError
 from floats_edge.runtime.base import Host, Images, Kernels, Logits
-from floats_edge.runtime.ort_providers import ON_ITS_PROVIDER_ALONE, PROVIDERS, on_gpu, preload_cuda
+from floats_edge.runtime.ort_providers import PROVIDERS, on_gpu, session_on
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-_PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
-"""TF32 is on by default; fp32 is to mean float32, not 10 bits of mantissa."""
 _SPIN = ("session.intra_op.spin_duration_us", "300")
 """How long threads look for work before they sleep. By default many ms: a network that runs 30 times a second takes a
 whole core, and threads that change lambda after an inference find no core free. Versions without this option ignore it.
@@ -57,6 +55,7 @@ class BoundSession:
         self._names = (bundle.manifest.input.name, bundle.manifest.output.name)
         self._classes = len(bundle.manifest.output.labels)
         self._on_gpu = on_gpu(backend)
+        self._sparse = None if backend == "ort-rtx" else frozenset[str]()  # the others have no kernels for 2:4 weights
         self._others = dict(others or {})
         self._images: Images = np.empty((0, *bundle.manifest.input.shape), dtype=np.float32)
         self._logits: Logits = np.empty((0, self._classes), dtype=np.float32)
@@ -103,7 +102,7 @@ class BoundSession:
             if event["cat"] == "Node" and event["name"].endswith(_KERNEL):
                 times.setdefault(event["name"].removesuffix(_KERNEL), []).append(event["dur"])
         last = {kernel: durations[-count:] for kernel, durations in times.items()}
-        return Kernels(last, "ONNX Runtime's profiler", frozenset())  # it has no kernels for 2:4 weights
+        return Kernels(last, "ONNX Runtime's profiler", self._sparse)
 
     def _run(self, binding: "ort.IOBinding") -> None:
         """One inference, until its logits are there."""
@@ -187,17 +186,14 @@ def open_session(model: bytes, bundle: Bundle, backend: str, host: Host) -> "ort
     if host.trace_to is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(host.trace_to / "trace")
-    if on_gpu(backend):
-        preload_cuda()
-        options.add_session_config_entry(*ON_ITS_PROVIDER_ALONE)
     try:
         if is_emulated(bundle, backend):
             from floats_edge.runtime.bfloat16 import emulated
 
             model = emulated(model)
-        session = ort.InferenceSession(
-            model, options, providers=[(provider, _PROVIDER_OPTIONS.get(provider, {}))], enable_fallback=0
-        )
+        session = session_on(backend, model, options)
+    except BackendError:
+        raise
     except Exception as error:  # ONNX Runtime raises a class of its own per status code
         raise BackendError(
             f"ONNX Runtime cannot load the graph on {provider}: {error}",

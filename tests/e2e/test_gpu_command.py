@@ -9,7 +9,7 @@ import time
 import zipfile
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import psutil
 import pytest
@@ -18,6 +18,7 @@ from gpu_check.engines import exported
 from gpu_check.page import ROWS, page, tried, update_readme
 from gpu_check.small import write_images
 from gpu_check.speed import Bench, measured, union
+from gpu_check.tests import _Reports
 from gpu_check.told import Told
 from gpu_check.training import FIRST, _compare, trained, trained_alike
 
@@ -255,6 +256,15 @@ def test_rows_of_readme_turn_by_what_was_tried_and_by_nothing_else(tmp_path):
     assert len(changed) == 1
     assert said in changed[0]
     assert "<!-- gpu: ort-cuda -->**never run on a GPU**<!-- /gpu -->" in readme.read_text()
+
+
+def test_providers_that_share_tests_have_rows_of_their_own(tmp_path):
+    reports = _Reports(Told(tmp_path / "found"), "ort-cuda")
+    for provider in ("ort-cuda", "ort-rtx"):
+        report = {"nodeid": f"test_a_provider[bound-fp32-{provider}]", "failed": False, "skipped": False}
+        reports.pytest_runtest_logreport(SimpleNamespace(**report, when="call", duration=0.1))
+    found = map(json.loads, (tmp_path / "found").read_text().splitlines())
+    assert [finding["path"] for _, finding in found] == ["ort-cuda", "ort-rtx"]
 
 
 def test_readme_stays_without_a_card_and_a_record_of_another_version_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA provider, skipped where the installed onnxruntime does not have it, or cannot use it."""
+"""ONNX Runtime's providers for GPUs, skipped where the installed onnxruntime does not have them, or cannot use them."""
 
 from pathlib import Path
 
@@ -14,10 +14,11 @@ from floats_edge.runtime.ort import open_ort
 pytestmark = pytest.mark.gpu
 
 
+@pytest.mark.parametrize("backend", ["ort-cuda", "ort-rtx"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("mode", ["fixed", "bound", "input", "refit"])
-def test_a_provider_computes_what_the_cpu_does(tmp_path: Path, mode: Mode, precision: Precision) -> None:
-    reason = cuda_unavailable_reason() or unavailable_reason("ort-cuda")
+def test_a_provider_computes_what_the_cpu_does(tmp_path: Path, mode: Mode, precision: Precision, backend: str) -> None:
+    reason = cuda_unavailable_reason() or unavailable_reason(backend)
     if reason is not None:
         pytest.skip(reason)
     if (mode, precision) == ("refit", "int8"):
@@ -25,7 +26,7 @@ def test_a_provider_computes_what_the_cpu_does(tmp_path: Path, mode: Mode, preci
     bundle = write_bundle(tmp_path / "bundle", (0.3,) if mode == "fixed" else None, precision, mode)
     lambdas = bundle.manifest.lam.values or (0.0, 1.0, 0.25)
     with (
-        open_predictor(bundle, "ort-cuda", lambdas[0]) as predictor,
+        open_predictor(bundle, backend, lambdas[0]) as predictor,
         open_ort(bundle, "ort-cpu", lambdas[0]) as reference,
     ):
         for lam in (*lambdas, *lambdas):

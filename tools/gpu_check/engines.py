@@ -141,7 +141,7 @@ def prove(told: Told, bundle: "Bundle", backend: str, images: Path, timing: "Tim
     from floats_edge.runtime.backends import unavailable_reason
 
     what = f"{bundle.manifest.lam.mode} {bundle.manifest.precision} on {backend}"
-    path = {"ort-cuda": "ort-cuda", "trt": tensorrt_row()}.get(backend)
+    path = {"ort-cuda": "ort-cuda", "ort-rtx": "ort-rtx", "trt": tensorrt_row()}.get(backend)
     reason = run_isolated(unavailable_reason, backend, bundle)
     if reason is not None:
         told.find(what, "skipped", reason)

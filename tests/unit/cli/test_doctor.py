@@ -148,6 +148,13 @@ def test_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding.remedy == "pip install --force-reinstall onnxruntime"
 
 
+def test_without_the_plugin_of_rtx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime_ep_nv_tensorrt_rtx", None)
+    finding = by_subject(doctor.runnable())["ort-rtx"]
+    assert "halted" in finding.state
+    assert "pip install 'floats-edge[ort-rtx]'" in (finding.remedy or "")
+
+
 def test_what_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     finding = by_subject(doctor.measurable())["GPU"]
