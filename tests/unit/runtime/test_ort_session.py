@@ -79,6 +79,12 @@ def test_on_the_cpu_inputs_are_bound_once_for_a_batch(on_cpu, monkeypatch):
     assert bound == ["images", "images"]
 
 
+@pytest.mark.parametrize(("backend", "sparse"), [("ort-cuda", frozenset()), ("ort-rtx", None)])
+def test_what_is_not_known_of_kernels_for_two_of_four_is_not_told(bundle, tmp_path, backend, sparse):
+    traced = BoundSession(opened(bundle, Host(trace_to=tmp_path)).session, bundle, backend)
+    assert traced.kernels(images(2), 2).sparse == sparse
+
+
 def test_idle_threads_leave_the_cores_to_others(bundle):
     session = opened(bundle, Host(threads=2))
     session.infer(images(2))
