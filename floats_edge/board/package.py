@@ -52,6 +52,9 @@ def requirements(extra: str = "") -> list[str]:
             "this floats-edge is not installed, so what a board needs is not known.",
             fix="pip install -e . in its folder",
         ) from None
-    wanted = [one for one in map(Requirement, texts) if bool(one.marker) == bool(extra)]
-    applies = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": extra})]
-    return [f"{one.name}{one.specifier}" for one in applies]
+    here = [one for one in map(Requirement, texts) if _applies(one, extra) and not (extra and _applies(one, ""))]
+    return [f"{one.name}{one.specifier}" for one in here]
+
+
+def _applies(one: Requirement, extra: str) -> bool:
+    return one.marker is None or one.marker.evaluate({"extra": extra})

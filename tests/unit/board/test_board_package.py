@@ -50,6 +50,17 @@ def test_a_board_installs_the_core_and_with_a_gpu_its_extra_and_nothing_for_trai
     assert names(requirements("gpu")) == names(PROJECT["project"]["optional-dependencies"]["gpu"])
 
 
+def test_a_marker_is_not_taken_for_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [
+        'ours>=1; python_version >= "3"',
+        'not_ours; python_version < "3"',
+        'of_gpu; python_version >= "3" and extra == "gpu"',
+        'of_train; extra == "train"',
+    ]
+    monkeypatch.setattr(metadata, "requires", lambda name: texts)
+    assert (requirements(), requirements("gpu")) == (["ours>=1"], ["of_gpu"])
+
+
 def test_a_floats_edge_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise metadata.PackageNotFoundError(name)
