@@ -55,15 +55,14 @@ def open_predictor(bundle: Bundle, backend: str, lam: float, host: Host = DEFAUL
     return open_ort(bundle, backend, lam, host)
 
 
-def load(
-    bundle: str | Path, lam: float | None = None, backend: str = "ort-cpu", host: Host = DEFAULT_HOST
-) -> Predictor:
+def load(bundle: str | Path, lam: float | None = None, backend: str = "auto", host: Host = DEFAULT_HOST) -> Predictor:
     """A bundle, ready to predict: ``network.predict_images(["a.jpg"])``; ``network.set_lambda(0.7)`` is more robust.
 
     Args:
         bundle: its folder.
         lam: in force at first; None: the first that it serves, 0 if any.
-        backend: ``ort-cpu``, ``ort-cuda``, ``ort-rtx`` or ``trt``.
+        backend: ``ort-cpu``, ``ort-cuda``, ``ort-rtx`` or ``trt``; ``auto``: its TensorRT engines if it has any that run
+            here, else ``ort-cpu``, and the log says why.
         host: how it may use this machine.
 
     Raises:
@@ -74,7 +73,15 @@ def load(
     """
     opened = open_bundle(Path(bundle))
     served = opened.manifest.lam.values or (0.0,)
-    return open_predictor(opened, backend, served[0] if lam is None else lam, host)
+    lam = served[0] if lam is None else lam
+    if backend != "auto":
+        return open_predictor(opened, backend, lam, host)
+    if opened.manifest.engines:
+        try:
+            return open_predictor(opened, "trt", lam, host)
+        except (BackendError, ParityError) as error:
+            log.warning("%s runs on the CPU, by ONNX Runtime: %s", opened.path, error)
+    return open_predictor(opened, "ort-cpu", lam, host)
 
 
 def open_traced(bundle: Bundle, backend: str, lam: float, threads: int | None, folder: Path) -> Predictor:

@@ -13,6 +13,7 @@ from floats_edge.artifacts.weights import pack_weights
 from floats_edge.errors import ArtifactError, BackendError, LambdaError
 from floats_edge.profiling.layers import trace_layers
 from floats_edge.profiling.workload import layer_workloads
+from floats_edge.runtime.backends import load
 from floats_edge.runtime.ort import open_ort
 from floats_edge.runtime.tensorrt_library import load_tensorrt, preferred_tensorrt
 from floats_edge.runtime.trt import open_trt, trt_unavailable_reason
@@ -111,6 +112,22 @@ def test_it_computes_what_onnx_runtime_does_at_every_lambda(trt, tmp_path, lambd
         for lam in (*switches, *switches):
             assert predictor.set_lambda(lam) == reference.set_lambda(lam) == predictor.lam
             assert_same(predictor.predict(some), reference.predict(some))
+
+
+def test_engines_are_loaded_by_themselves_where_they_run(bound):
+    with load(bound.path) as predictor:
+        assert predictor.backend == "trt"
+
+
+def test_engines_that_do_not_run_here_are_told_and_the_cpu_takes_over(bound, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with load(bound.path) as predictor:
+        assert predictor.backend == "ort-cpu"
+    assert "has no engine that runs here. model.onnx.plan: tensorrt cannot be imported" in caplog.text
+    with pytest.raises(BackendError):
+        load(bound.path, backend="trt")
+    assert load(write_bundle(bound.path.with_name("none"), None).path).backend == "ort-cpu"
+    assert len(caplog.records) == 1
 
 
 def test_switching_changes_the_logits(bound):
