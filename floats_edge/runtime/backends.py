@@ -61,8 +61,8 @@ def load(bundle: str | Path, lam: float | None = None, backend: str = "auto", ho
     Args:
         bundle: its folder.
         lam: in force at first; None: the first that it serves, 0 if any.
-        backend: ``ort-cpu``, ``ort-cuda``, ``ort-rtx`` or ``trt``; ``auto``: its TensorRT engines if it has any that run
-            here, else ``ort-cpu``, and the log says why.
+        backend: ``ort-cpu``, ``ort-cuda``, ``ort-rtx`` or ``trt``; ``auto``: its TensorRT engines where one runs, else
+            ``ort-cpu``, and the log says why.
         host: how it may use this machine.
 
     Raises:
