@@ -1,5 +1,6 @@
 """The plain weights of an artifact at each lambda it serves."""
 
+import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,7 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from floats_edge.artifacts.bundle import Bundle
 from floats_edge.artifacts.manifest import Precision
@@ -32,7 +33,42 @@ _PER_THREAD = 2**20
 _FEW = 0.25
 """Share of weights that change with lambda up to which setting these one by one takes less time than setting all."""
 
+_ALIGNMENT = 256
+"""Bytes at whose multiples a weight begins: TensorRT binds no other address."""
+
 _Piece = TypeVar("_Piece")
+
+Allocate = Callable[[int], NDArray[np.uint8]]
+"""Gives uninitialised memory of so many bytes."""
+
+
+def _pageable(size: int) -> NDArray[np.uint8]:
+    return np.empty(size, np.uint8)
+
+
+class Memory:
+    """Arrays in one piece of memory, so that one copy takes them to a device, where they lie in the same way.
+
+    Args:
+        kinds: shape and type of each, by name, in the order in which they lie there.
+        allocate: where the memory comes from.
+
+    Attributes:
+        bytes: all of it, with what is between the arrays: zeros.
+        offsets: in bytes, where each array begins.
+        arrays: views of it, zeros at first.
+    """
+
+    def __init__(self, kinds: Mapping[str, tuple[tuple[int, ...], DTypeLike]], allocate: Allocate = _pageable) -> None:
+        sizes = {name: math.prod(shape) * np.dtype(dtype).itemsize for name, (shape, dtype) in kinds.items()}
+        ends = np.cumsum([-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes.values()], dtype=int).tolist()
+        self.offsets = dict(zip(kinds, (0, *ends), strict=False))
+        self.bytes = allocate(ends[-1] if ends else 0)
+        self.bytes[:] = 0
+        self.arrays: dict[str, NDArray[Any]] = {
+            name: self.bytes[self.offsets[name] :][: sizes[name]].view(dtype).reshape(shape)
+            for name, (shape, dtype) in kinds.items()
+        }
 
 
 class _Threads:
@@ -79,37 +115,54 @@ class _Block(NamedTuple):
 
 
 class Line:
-    """Weights on a line over lambda, in one flat float32 buffer: switching is one pass over it, shared by threads.
+    """Weights on a line over lambda, float32, in one piece of memory: switching is one pass over it, shared by threads.
 
-    Where few of the weights change (the others are pruned), only these are kept beside the buffer, and set.
+    Where few of the weights change (the others are pruned), only these are kept beside the memory, and set.
 
     Args:
         clean: the weights at lambda = 0.
         base: with ``slope``, the others: ``base + lam * slope``.
         slope: of the same names and shapes.
         threads: that switching may use; None: one per processor.
+        allocate: where the memory comes from.
+
+    Attributes:
+        varying: names of the weights that depend on lambda.
+        memory: holds the weights, those that depend on lambda first.
     """
 
-    def __init__(self, clean: Weights, base: Weights, slope: Weights, threads: int | None = None) -> None:
-        parts = [_flat({name: part[name] for name in base}) for part in (clean, base, slope)]
-        self._buffer = parts[0].copy()
-        self._blocks = _blocks(*parts)
-        available = threads or len(os.sched_getaffinity(0))
-        self.threads = _Threads(min(available, max(1, len(self._buffer) // _PER_THREAD)))
-        self._views: dict[str, Array] = {}
+    def __init__(
+        self,
+        clean: Weights,
+        base: Weights,
+        slope: Weights,
+        threads: int | None = None,
+        allocate: Allocate = _pageable,
+    ) -> None:
         self.varying: tuple[str, ...] = tuple(
             name for name in base if slope[name].any() or not np.array_equal(base[name], clean[name])
         )
-        """Names of the weights that depend on lambda."""
-        offset = 0
-        for name, array in base.items():
-            self._views[name] = self._buffer[offset : offset + array.size].reshape(array.shape)
-            offset += array.size
+        names = (*self.varying, *(name for name in base if name not in self.varying))
+        self.memory = _filled({name: clean[name] for name in names}, allocate)
+        self._flat = self.memory.bytes.view(np.float32)
+        self._blocks = _blocks(
+            *(_filled({name: part[name] for name in names}).bytes.view(np.float32) for part in (clean, base, slope))
+        )
+        available = threads or len(os.sched_getaffinity(0))
+        self.threads = _Threads(min(available, max(1, len(self._flat) // _PER_THREAD)))
 
     def at(self, lam: float) -> dict[str, Array]:
-        """Set the buffer to ``lam`` in [0, 1] and return views of it: always the same, overwritten by the next call."""
-        self.threads.share(partial(_set_blocks, self._buffer, lam), self._blocks)
-        return self._views
+        """Set the memory to ``lam`` in [0, 1] and return views of it: always the same, overwritten by the next call."""
+        self.threads.share(partial(_set_blocks, self._flat, lam), self._blocks)
+        return self.memory.arrays
+
+
+def _filled(weights: Weights, allocate: Allocate = _pageable) -> Memory:
+    """Memory that holds float32 weights."""
+    memory = Memory({name: (array.shape, np.float32) for name, array in weights.items()}, allocate)
+    for name, array in weights.items():
+        memory.arrays[name][...] = array
+    return memory
 
 
 def _blocks(clean: Array, base: Array, slope: Array) -> list[_Block]:
@@ -147,20 +200,26 @@ class LambdaWeights(Line):
     Args:
         layers: the affine form of the network, NumPy arrays.
         threads: that switching may use; None: one per processor.
+        allocate: where their memory comes from.
     """
 
-    def __init__(self, layers: AffineLayers, threads: int | None = None) -> None:
-        super().__init__(clean_weights(layers), *affine_in_lambda(layers), threads)
+    def __init__(self, layers: AffineLayers, threads: int | None = None, allocate: Allocate = _pageable) -> None:
+        super().__init__(clean_weights(layers), *affine_in_lambda(layers), threads, allocate)
 
 
 class InputWeights:
-    """The weights at any lambda in the types in which a graph takes them, in buffers that stay where they are.
+    """The weights at any lambda in the types in which a graph takes them, in memory that stays where it is.
 
     Args:
-        weights: the same in float32, which stay at hand as ``exact``.
+        weights: the same in float32, which stay at hand as ``exact``; in fp32 their memory is this one's.
         precision: of the graph.
         scales: int8 only: float32 ``[out]`` per quantised weight, by its name.
         halves: int8 only: layers whose weights and biases are fp16.
+        allocate: where memory comes from.
+
+    Attributes:
+        varying: names of the weights that depend on lambda.
+        memory: holds all weights, those that depend on lambda first.
     """
 
     def __init__(
@@ -169,28 +228,35 @@ class InputWeights:
         precision: Precision,
         scales: Mapping[str, Array],
         halves: Collection[str] = (),
+        allocate: Allocate = _pageable,
     ) -> None:
         self.exact = weights
-        self._buffers: dict[str, NDArray[Any]] = {}
-        self._pieces: list[_Typed] = []
         self.varying = weights.varying
-        for name, array in weights.at(0.0).items():
-            kept = np.float16 if name.rpartition(".")[0] in halves else _BITS[precision]
-            dtype = np.int8 if name in scales else kept
-            if dtype == np.float32:
-                self._buffers[name] = array
-                continue
-            self._buffers[name] = np.empty(array.shape, dtype)
-            pieces = _typed(array, self._buffers[name], scales.get(name))
+        self.memory = weights.memory
+        self._pieces: list[_Typed] = []
+        if precision == "fp32":
+            return
+        exact = weights.at(0.0)
+        kinds = {name: np.float16 if name.rpartition(".")[0] in halves else _BITS[precision] for name in exact}
+        kinds |= dict.fromkeys(scales, np.int8)
+        self.memory = Memory({name: (array.shape, kinds[name]) for name, array in exact.items()}, allocate)
+        for name, array in exact.items():
+            pieces = _typed(array, self.memory.arrays[name], scales.get(name))
             _convert(iter(pieces))
             if name in self.varying:
                 self._pieces += pieces
 
+    @property
+    def varying_bytes(self) -> int:
+        """How much of the memory, from its start, depends on lambda."""
+        offsets = self.memory.offsets.items()
+        return next((offset for name, offset in offsets if name not in self.varying), len(self.memory.bytes))
+
     def at(self, lam: float) -> Mapping[str, NDArray[Any]]:
-        """Set the buffers to ``lam`` in [0, 1] and return them: always the same arrays. bfloat16 comes as its bits."""
+        """Set the memory to ``lam`` in [0, 1] and return its arrays: always the same. bfloat16 comes as its bits."""
         self.exact.at(lam)
         self.exact.threads.share(_convert, self._pieces)
-        return self._buffers
+        return self.memory.arrays
 
 
 class _Typed(NamedTuple):
@@ -240,29 +306,28 @@ def bundle_weights(bundle: Bundle) -> LambdaWeights:
     return _read_weights(bundle)[0]
 
 
-def input_weights(bundle: Bundle, threads: int | None = None) -> InputWeights:
+def input_weights(bundle: Bundle, threads: int | None = None, allocate: Allocate = _pageable) -> InputWeights:
     """The weights of a bundle in mode ``bound`` or ``refit``, in the types of its graph.
 
     Args:
         bundle: where they are read from.
         threads: that switching may use; None: one per processor.
+        allocate: where the memory of the weights comes from.
 
     Raises:
         ArtifactError: the weights file is not what was exported, or does not fit the manifest.
     """
-    weights, scales = _read_weights(bundle, threads)
-    calibration = bundle.manifest.calibration
-    return InputWeights(weights, bundle.manifest.precision, scales, calibration.kept_in_fp16 if calibration else ())
+    precision, calibration = bundle.manifest.precision, bundle.manifest.calibration
+    weights, scales = _read_weights(bundle, threads, allocate if precision == "fp32" else _pageable)
+    return InputWeights(weights, precision, scales, calibration.kept_in_fp16 if calibration else (), allocate)
 
 
-def _read_weights(bundle: Bundle, threads: int | None = None) -> tuple[LambdaWeights, dict[str, Array]]:
+def _read_weights(
+    bundle: Bundle, threads: int | None = None, allocate: Allocate = _pageable
+) -> tuple[LambdaWeights, dict[str, Array]]:
     manifest = bundle.manifest
     assert manifest.weights is not None, "a manifest of mode bound or refit names its weights"
     tensors = bundle.tensors(manifest.weights)
     scales = take_scales(tensors, manifest.layers) if manifest.precision == "int8" else {}
     layers = unpack_weights(tensors, manifest.layers, manifest.lam.noise_seed)
-    return LambdaWeights(layers, threads), scales
-
-
-def _flat(weights: Weights) -> Array:
-    return np.concatenate([array.reshape(-1) for array in weights.values()])
+    return LambdaWeights(layers, threads, allocate), scales

@@ -101,8 +101,8 @@ def _bound(bundle: Bundle, backend: str, host: Host) -> Serve:
     def serve(lam: float) -> BoundSession:
         arrays = weights.at(lam)  # on the CPU these are what the session reads
         if on_device:
-            for name, array in arrays.items():
-                values[name].update_inplace(array)
+            for name in weights.varying:
+                values[name].update_inplace(arrays[name])
         return session
 
     return serve

@@ -135,7 +135,9 @@ class TrtPredictor(Predictor):
         self._host_logits = cuda.pinned((largest, len(manifest.output.labels)), np.float32)
         self._images, self._logits = (cuda.allocate(array.nbytes) for array in (self._host_images, self._host_logits))
         plans = {lam: bundle.read(engine.file) for lam, engine in engines.items()}
-        weights = input_weights(bundle, host.threads) if manifest.lam.mode in WEIGHTS_APART else None
+        weights = None
+        if manifest.lam.mode in WEIGHTS_APART:
+            weights = input_weights(bundle, host.threads, lambda size: cuda.pinned((size,), np.uint8))
         # Every hash is checked by now; nothing has been deserialised.
         self._engines = {
             lam: load_engine(bundle, engine, plans.pop(lam), cuda, host) for lam, engine in engines.items()

@@ -42,8 +42,33 @@ class LambdaPlace(Protocol):
         ...
 
 
+class _OnDevice:
+    """The first bytes of the memory of weights, on the device: what lies there beside each other is copied at once.
+
+    Args:
+        weights: those that depend on lambda come first.
+        size: how many bytes.
+        cuda: where they go.
+
+    Attributes:
+        addresses: device pointers to the weights, by name.
+    """
+
+    def __init__(self, weights: InputWeights, size: int, cuda: Cuda) -> None:
+        self._weights, self._cuda = weights, cuda
+        self._start = cuda.allocate(size) if size else 0
+        self.addresses = {name: self._start + at for name, at in weights.memory.offsets.items() if at < size}
+
+    def copy(self, size: int) -> None:
+        """Queue a copy of the first ``size`` bytes."""
+        if size:
+            self._cuda.to_device(self._start, self._weights.memory.bytes[:size])
+
+
 class BoundWeights:
-    """Mode ``bound``: device buffers that hold W(lambda), in the types in which the engine takes it.
+    """Mode ``bound``: device memory that holds W(lambda), in the types in which the engine takes it.
+
+    A change is one copy of what depends on lambda.
 
     Raises:
         ArtifactError: the engine takes other weights than the bundle holds.
@@ -62,16 +87,16 @@ class BoundWeights:
                 f"{', '.join(sorted({name for name, *_ in wanted ^ held}))} differ in name, shape or type.",
                 fix=rebuild_command(bundle),
             )
-        self.addresses: Mapping[str, int] = {name: cuda.allocate(array.nbytes) for name, array in arrays.items()}
-        for name, array in arrays.items():
-            cuda.to_device(self.addresses[name], array)
+        size = weights.memory.bytes.nbytes
+        self._there = _OnDevice(weights, size, cuda)
+        self.addresses: Mapping[str, int] = self._there.addresses
+        self._there.copy(size)
         cuda.synchronize()
 
     def put(self, lam: float) -> None:
         """Compute W(lam) on the host and copy over what depends on lambda."""
-        arrays = self._weights.at(lam)
-        for name in self._weights.varying:
-            self._cuda.to_device(self.addresses[name], arrays[name])
+        self._weights.at(lam)
+        self._there.copy(self._weights.varying_bytes)
         self._cuda.synchronize()
 
 
@@ -122,7 +147,7 @@ class RefittedWeights:
                 "be refittable and is not, or the other way round, or is of another size or type.",
                 fix=self._remedy,
             )
-        self._buffers = {name: cuda.allocate(array.nbytes) for name, array in varying.items()}
+        self._there = _OnDevice(weights, weights.varying_bytes, cuda)
 
     def _is_of_kind(self, name: str, array: NDArray[Any]) -> bool:
         prototype = self._refitter.get_weights_prototype(name)
@@ -132,11 +157,10 @@ class RefittedWeights:
         """Compute W(lam) on the host and refit the engine with it."""
         arrays = self._weights.at(lam)  # always the same arrays
         if self.location != "HOST":
-            for name, buffer in self._buffers.items():
-                self._cuda.to_device(buffer, arrays[name])
+            self._there.copy(self._weights.varying_bytes)
         self._cuda.synchronize()  # an engine with work under way must not be refitted
         if self.location is None:
-            self.location = self._hand_over({name: arrays[name] for name in self._buffers})
+            self.location = self._hand_over({name: arrays[name] for name in self._there.addresses})
         missing = self._refitter.get_missing_weights()
         if missing or not self._refitter.refit_cuda_engine_async(self._cuda.stream):
             what = f"it also wants {', '.join(missing)}" if missing else "its own message is in the log"
@@ -159,6 +183,6 @@ class RefittedWeights:
         return "HOST"
 
     def _take(self, name: str, array: NDArray[Any], location: str) -> bool:
-        pointer = self._buffers[name] if location == "DEVICE" else array.ctypes.data
+        pointer = self._there.addresses[name] if location == "DEVICE" else array.ctypes.data
         weights = self._trt.Weights(self._type, pointer, array.size)
         return self._refitter.set_named_weights(name, weights, getattr(self._trt.TensorLocation, location))

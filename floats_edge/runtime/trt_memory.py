@@ -33,7 +33,9 @@ def engine_memory(
         "buffers on the GPU": _mib(
             cuda.allocated, "cudaMalloc of images, logits, lambda, and weights that are bound or staged for refitting"
         ),
-        "page-locked buffers": _mib(cuda.page_locked, "cudaMallocHost of images and logits"),
+        "page-locked buffers": _mib(
+            cuda.page_locked, "cudaMallocHost of images, logits, and weights that are bound or staged for refitting"
+        ),
         "GPU increase by cudaMemGetInfo": _mib(
             free_before - free, "cudaMemGetInfo, free memory before and after loading, all processes"
         ),

@@ -234,14 +234,17 @@ def test_a_switch_copies_what_depends_on_lambda_and_nothing_else(trt, fake_drive
     write_atomic(bundle.path / "weights.safetensors", pack_tensors(pack_weights(layers)))
     write_manifest(bundle.path, bundle.manifest.model_copy(update={"files": file_entries(bundle.path)}))
     bundle, copied, copy = open_bundle(bundle.path), [], fake_driver.memcpy_htod_async
-    monkeypatch.setattr(fake_driver, "memcpy_htod_async", lambda *call: (copied.append(call[0]), copy(*call)))
+    monkeypatch.setattr(fake_driver, "memcpy_htod_async", lambda *call: (copied.append(call[:2]), copy(*call)))
     with open_trt(bundle, 0.5) as predictor, open_ort(bundle, "ort-cpu", 0.5) as reference:
         addresses = predictor._lambda.addresses
-        assert set(addresses.values()) <= set(copied)
         copied.clear()
         predictor.set_lambda(0.9)
         reference.set_lambda(0.9)
-        assert sorted(copied) == sorted(address for name, address in addresses.items() if name != "stem.bias")
+        [(start, page_locked)] = copied
+        assert set(addresses) == {"stem.weight", "stem.bias", "classifier.weight", "classifier.bias"}
+        held = {name for name, address in addresses.items() if start <= address < start + page_locked.nbytes}
+        assert held == set(addresses) - {"stem.bias"}
+        assert page_locked.ctypes.data in fake_driver.pinned
         assert_same(predictor.predict(images(2)), reference.predict(images(2)))
 
 

@@ -1,5 +1,6 @@
 """TensorRT in every lambda mode at every precision, on a stand-in."""
 
+import dataclasses
 import importlib
 import json
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from fixtures.tiny_bundle import MODES_AND_PRECISIONS, add_engine, affine_layers
 
 from floats_edge.artifacts.bundle import Bundle, file_entries, open_bundle, write_manifest
 from floats_edge.artifacts.files import pack_tensors, write_atomic
+from floats_edge.artifacts.weights import pack_weights
 from floats_edge.deploy.calibrate import Int8Request
 from floats_edge.deploy.export import ExportRequest, export
 from floats_edge.errors import ArtifactError, BackendError, ParityError
@@ -72,6 +74,27 @@ def test_what_int8_keeps_in_fp16_is_bound_in_fp16(trt, bundles, digits, tmp_path
             reference.set_lambda(lam)
             wanted = reference.predict(pixels)
             assert np.abs(predictor.predict(pixels) - wanted).max() <= 1e-5 * np.ptp(wanted)
+
+
+@pytest.mark.parametrize("mode", ["bound", "refit"])
+def test_a_network_that_is_the_same_at_every_lambda(trt, tmp_path, monkeypatch, mode):
+    monkeypatch.setattr("floats_edge.runtime.trt.check_golden", lambda *_: None)  # they are of other weights
+    bundle = make(tmp_path / "bundle", mode, "fp32")
+    layers = {
+        name: dataclasses.replace(
+            layer,
+            **{slope: getattr(layer, slope) * 0 for slope in ("gain_slope", "noise_slope", "bias_slope")},
+            gain_base=layer.gain_clean,
+            bias_base=layer.bias_clean,
+        )
+        for name, layer in affine_layers().items()
+    }
+    write_atomic(bundle.path / "weights.safetensors", pack_tensors(pack_weights(layers)))
+    write_manifest(bundle.path, bundle.manifest.model_copy(update={"files": file_entries(bundle.path)}))
+    with open_trt(with_engines(open_bundle(bundle.path)), 0.0) as predictor:
+        before = predictor.predict(images(2))
+        predictor.set_lambda(0.7)
+        assert np.array_equal(predictor.predict(images(2)), before)
 
 
 def test_refitting_keeps_the_mask(trt, tmp_path):
