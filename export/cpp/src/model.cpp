@@ -24,7 +24,7 @@ struct Model::State {
   std::atomic<float> lambda{std::numeric_limits<float>::quiet_NaN()};  // none yet
   std::atomic<bool> broken{false};
   Preprocessor preprocessor{bundle->manifest().preprocessing};
-  std::vector<float> pixels{};  // of the last images
+  std::vector<float> pixels{};  // where the runner has no memory for them
   Interruption interruption{};
   LambdaRequests requests{*runner, options};  // ends before what it works on
 
@@ -49,6 +49,15 @@ struct Model::State {
   // Puts in force what was asked for and is made.
   void take() noexcept {
     if (const auto taken = requests.take()) lambda = *taken;
+  }
+
+  // Where the pixels of a batch are made.
+  float* pixels_for(std::size_t batch) {
+    const std::size_t size = batch * manifest().input.size();
+    const Span<float> staging = runner->staging(interruption);
+    if (staging.size() >= size) return staging.data();
+    pixels.resize(size);
+    return pixels.data();
   }
 
   void check_usable() const {
@@ -272,14 +281,14 @@ void Model::infer(Span<const ImageView> images, Span<float> logits) {
     state_->check_shape(batch);
     state_->check_span("the logits", logits.size(), batch, output().size());
     for (const ImageView& image : images) state_->preprocessor.check(image);
-    state_->pixels.resize(batch * input().size());
     state_->interruption.run([&] {
+      state_->take();
+      float* const pixels = state_->pixels_for(batch);
       for (std::size_t i = 0; i < batch; ++i) {
         state_->interruption.check();
-        state_->preprocessor.run(images[i], state_->pixels.data() + i * input().size());
+        state_->preprocessor.run(images[i], pixels + i * input().size());
       }
-      state_->take();
-      state_->runner->infer(state_->pixels.data(), batch, logits.data(), state_->interruption);
+      state_->runner->infer(pixels, batch, logits.data(), state_->interruption);
     });
   });
 }

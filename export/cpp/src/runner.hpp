@@ -35,6 +35,10 @@ class Runner {
   // Of the backend's library.
   virtual std::string version() const = 0;
 
+  // Memory from which infer takes images without copying them on the host, until the next call; none without a device.
+  // Throws what the interruption's check() throws.
+  virtual Span<float> staging(const Interruption&) { return {}; }
+
   // See Model. Throws what the interruption's check() throws, where that is soon enough; the next one is whole again.
   // A backend without a device refuses infer_async.
   virtual void infer(const float* images, std::size_t batch, float* logits, Interruption& interruption) = 0;

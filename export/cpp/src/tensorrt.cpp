@@ -137,6 +137,12 @@ class Inference {
     }
   }
 
+  // Page-locked memory for the images of one part, once what was queued reads it no longer.
+  Span<float> staging(const Interruption& interruption) {
+    if (unfinished_) finish(interruption);
+    return {host_images_.as<float>(), engines_[current_].loaded.largest_batch * network_.input.size()};
+  }
+
   void infer(const float* images, std::size_t batch, float* logits, const Interruption& interruption) {
     const std::size_t largest = engines_[current_].loaded.largest_batch;
     for (std::size_t start = 0; start < batch; start += largest) {
@@ -209,8 +215,7 @@ class Inference {
   void infer_part(const float* images, std::size_t count, float* logits, const Interruption& interruption) {
     const std::size_t images_bytes = batch_bytes(count, network_.input.size());
     const std::size_t logits_bytes = batch_bytes(count, network_.output.size());
-    if (unfinished_) finish(interruption);
-    std::memcpy(host_images_.as<void>(), images, images_bytes);
+    if (float* const staged = staging(interruption).data(); images != staged) std::memcpy(staged, images, images_bytes);
     {
       const cuda::EmptyOnError guard(stream_.get());
       queued_.hold_back(stream_.get());
@@ -312,6 +317,11 @@ class TensorRtRunner : public Runner {
   void take() noexcept override { inference_->take(); }
 
   std::string version() const override { return joined(network_->library.version()); }
+
+  Span<float> staging(const Interruption& interruption) override {
+    const Visit visit(network_->options);
+    return inference_->staging(interruption);
+  }
 
   void infer(const float* images, std::size_t batch, float* logits, Interruption& interruption) override {
     const Visit visit(network_->options);

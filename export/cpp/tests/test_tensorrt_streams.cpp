@@ -162,6 +162,32 @@ TEST_CASE("an inference that waits for the device can be cancelled where it has 
   check_logits(logits_of(model, pixels), pixels, lambda_sum("bound", 0));
 }
 
+TEST_CASE("images of any size give what their pixels give, also after some were left to the device") {
+  const fake_cuda::Reset reset;
+  const EngineBundle bundle("bound");
+  Model model = bundle.load();
+  std::vector<std::uint8_t> bytes(5 * 40 * 30);
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(i * 37 % 251);
+  for (const std::size_t batch : {1, 4, 5}) {  // 5: in two parts
+    CAPTURE(batch);
+    std::vector<ImageView> views;
+    std::vector<float> pixels(batch * kPixels), logits(batch * kClasses);
+    for (std::size_t i = 0; i < batch; ++i) {
+      views.push_back({bytes.data() + i * 40 * 30, 40, 30, Colours::grey});
+      model.preprocess(views[i], {pixels.data() + i * kPixels, kPixels});
+    }
+    model.set_time_limit(std::chrono::milliseconds(5));
+    fake_cuda::stuck = true;
+    CHECK(code_of([&] { model.infer(views, logits); }) == ErrorCode::deadline_exceeded);
+    CHECK(code_of([&] { model.infer(views, logits); }) == ErrorCode::deadline_exceeded);
+    fake_cuda::stuck = false;
+    model.set_time_limit(kNoTimeLimit);
+    model.infer(views, logits);
+    check_logits(logits, pixels, lambda_sum("bound", 0));
+    CHECK(logits_of(model, pixels) == logits);
+  }
+}
+
 TEST_CASE("what is queued on another stream waits for an inference that was left to the device") {
   const fake_cuda::Reset reset;
   const EngineBundle bundle("bound");

@@ -11,6 +11,10 @@
 #ifndef FLOATS_RT_FLOATS_RT_HPP
 #define FLOATS_RT_FLOATS_RT_HPP
 
+#if __cplusplus < 201703L
+#  error "floats_rt.hpp needs C++17: compile with -std=c++17"
+#endif
+
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
