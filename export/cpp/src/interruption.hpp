@@ -5,7 +5,6 @@
 #include <chrono>
 #include <condition_variable>
 #include <functional>
-#include <limits>
 #include <mutex>
 #include <thread>
 
@@ -25,8 +24,7 @@ class Interruption {
   // Any thread: the inference that is running is to end; if none is, nothing happens.
   void cancel();
 
-  // The thread that infers: how long each inference may take; the longest there is: as long as it likes. Throws
-  // std::system_error if no thread can be started.
+  // The thread that infers: how long each inference may take. Throws std::system_error if no thread can be started.
   void set_limit(std::chrono::nanoseconds limit);
   std::chrono::nanoseconds limit() const noexcept { return limit_; }
   bool is_limited() const noexcept { return limit_ != kNoTimeLimit; }

@@ -199,6 +199,7 @@ struct Verdict {
 // or a graph; nothing if there is no reason.
 FLOATS_RT_API std::optional<Error> check_compatibility(const std::string& directory, const Options& options = {});
 
+// What Model::set_time_limit() takes for none.
 inline constexpr std::chrono::nanoseconds kNoTimeLimit = std::chrono::nanoseconds::max();
 
 // A bundle, loaded and ready to run. Movable, not copyable; a moved-from model may only be destroyed or assigned to.
@@ -281,8 +282,9 @@ class FLOATS_RT_API Model {
   // TensorRT only: queues the same on `stream` and returns. The pointers are device memory at multiples of 256 bytes,
   // as cudaMalloc gives it, and the batch is within the limits of the engine: otherwise bad_shape. Later calls on this
   // model wait on the device for this one, whatever their stream; the stream must live until it is done. A stream that
-  // is being captured is refused (runtime), and the capture goes on: later calls could not wait for a CUDA graph. If it
-  // fails after it has queued something, it waits for the stream before it throws.
+  // is being captured is refused (runtime), and the capture goes on: later calls could not wait for a CUDA graph, which
+  // would read weights while others are written. If it fails after it has queued something, it waits for the stream
+  // before it throws.
   void infer_async(const float* device_images, std::size_t batch, float* device_logits, CUstream_st* stream);
 
  private:
