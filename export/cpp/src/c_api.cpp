@@ -29,6 +29,9 @@ static_assert(FLOATS_RT_LAMBDA_UNSUPPORTED == static_cast<int>(ErrorCode::lambda
 static_assert(FLOATS_RT_BAD_SHAPE == static_cast<int>(ErrorCode::bad_shape));
 static_assert(FLOATS_RT_RUNTIME == static_cast<int>(ErrorCode::runtime));
 static_assert(FLOATS_RT_OUT_OF_MEMORY == static_cast<int>(ErrorCode::out_of_memory));
+static_assert(FLOATS_RT_CANCELLED == static_cast<int>(ErrorCode::cancelled));
+static_assert(FLOATS_RT_DEADLINE_EXCEEDED == static_cast<int>(ErrorCode::deadline_exceeded));
+static_assert(FLOATS_RT_NO_TIME_LIMIT == kNoTimeLimit.count());
 static_assert(FLOATS_RT_AUTOMATIC == static_cast<int>(Backend::automatic));
 static_assert(FLOATS_RT_TENSORRT == static_cast<int>(Backend::tensorrt));
 static_assert(FLOATS_RT_ONNXRUNTIME == static_cast<int>(Backend::onnxruntime));
@@ -189,6 +192,14 @@ floats_rt_status floats_rt_infer(floats_rt_model* model, const float* images, si
     given(model, "model")
         .model.infer({&given(images, "images"), images_size}, batch, {&given(logits, "logits"), logits_size});
   });
+}
+
+floats_rt_status floats_rt_cancel(floats_rt_model* model) {
+  return status_of([&] { given(model, "model").model.cancel(); });
+}
+
+floats_rt_status floats_rt_set_time_limit(floats_rt_model* model, int64_t nanoseconds) {
+  return status_of([&] { given(model, "model").model.set_time_limit(std::chrono::nanoseconds(nanoseconds)); });
 }
 
 floats_rt_status floats_rt_set_lambda(floats_rt_model* model, float lambda) {

@@ -78,6 +78,11 @@ class Stream {
 
   cudaStream_t get() const noexcept { return stream_; }
   void synchronize() const { check(cudaStreamSynchronize(stream_), "finish what was queued"); }
+  bool is_done() const {
+    const cudaError_t status = cudaStreamQuery(stream_);
+    if (status != cudaErrorNotReady) check(status, "finish what was queued");
+    return status == cudaSuccess;
+  }
 
  private:
   cudaStream_t stream_ = nullptr;

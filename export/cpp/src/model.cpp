@@ -24,7 +24,8 @@ struct Model::State {
   std::atomic<float> lambda{std::numeric_limits<float>::quiet_NaN()};  // none yet
   std::atomic<bool> broken{false};
   Preprocessor preprocessor{bundle->manifest().preprocessing};
-  std::vector<float> pixels{};                // of the last images
+  std::vector<float> pixels{};  // where the runner has no memory for them
+  Interruption interruption{};
   LambdaRequests requests{*runner, options};  // ends before what it works on
 
   State(std::shared_ptr<const Bundle> from, const Options& with, Backend on, std::unique_ptr<Runner> running)
@@ -48,6 +49,15 @@ struct Model::State {
   // Puts in force what was asked for and is made.
   void take() noexcept {
     if (const auto taken = requests.take()) lambda = *taken;
+  }
+
+  // Where the pixels of a batch are made.
+  float* pixels_for(std::size_t batch) {
+    const std::size_t size = batch * manifest().input.size();
+    const Span<float> staging = runner->staging(interruption);
+    if (staging.size() >= size) return staging.data();
+    pixels.resize(size);
+    return pixels.data();
   }
 
   void check_usable() const {
@@ -132,10 +142,11 @@ std::string mend(Backend backend, const Bundle& bundle) {
 void check_golden(Runner& runner, Backend backend, const Bundle& bundle) {
   const GoldenOutputs golden = read_golden(bundle);
   std::vector<float> logits(golden.batch * bundle.manifest().output.size());
+  Interruption never;
   for (std::size_t i = 0; i < golden.logits.size(); ++i) {
     const float lam = bundle.manifest().golden.lambdas[i];
     runner.set_lambda(lam);
-    runner.infer(golden.images.data(), golden.batch, logits.data());
+    runner.infer(golden.images.data(), golden.batch, logits.data(), never);
     const auto agrees = [&](float got, float wanted) { return std::abs(double{got} - wanted) <= golden.allowed[i]; };
     if (std::equal(logits.begin(), logits.end(), golden.logits[i].begin(), agrees)) continue;
     throw Error(ErrorCode::engine_incompatible,
@@ -210,6 +221,7 @@ Model Model::clone() const {
     state_->check_usable();
     auto state = std::make_unique<State>(state_->bundle, state_->options, state_->backend, state_->runner->clone());
     state->put(state_->lambda);
+    state->interruption.set_limit(state_->interruption.limit());
     return Model(std::move(state));
   });
 }
@@ -255,8 +267,10 @@ void Model::infer(Span<const float> images, std::size_t batch, Span<float> logit
     state_->check_shape(batch);
     state_->check_span("the images", images.size(), batch, input().size());
     state_->check_span("the logits", logits.size(), batch, output().size());
-    state_->take();
-    state_->runner->infer(images.data(), batch, logits.data());
+    state_->interruption.run([&] {
+      state_->take();
+      state_->runner->infer(images.data(), batch, logits.data(), state_->interruption);
+    });
   });
 }
 
@@ -267,12 +281,15 @@ void Model::infer(Span<const ImageView> images, Span<float> logits) {
     state_->check_shape(batch);
     state_->check_span("the logits", logits.size(), batch, output().size());
     for (const ImageView& image : images) state_->preprocessor.check(image);
-    state_->pixels.resize(batch * input().size());
-    for (std::size_t i = 0; i < batch; ++i) {
-      state_->preprocessor.run(images[i], state_->pixels.data() + i * input().size());
-    }
-    state_->take();
-    state_->runner->infer(state_->pixels.data(), batch, logits.data());
+    state_->interruption.run([&] {
+      state_->take();
+      float* const pixels = state_->pixels_for(batch);
+      for (std::size_t i = 0; i < batch; ++i) {
+        state_->interruption.check();
+        state_->preprocessor.run(images[i], pixels + i * input().size());
+      }
+      state_->runner->infer(pixels, batch, logits.data(), state_->interruption);
+    });
   });
 }
 
@@ -284,6 +301,14 @@ void Model::preprocess(const ImageView& image, Span<float> pixels) {
     state_->preprocessor.check(image);
     state_->preprocessor.run(image, pixels.data());
   });
+}
+
+void Model::cancel() {
+  translated([&] { state_->interruption.cancel(); });
+}
+
+void Model::set_time_limit(std::chrono::nanoseconds limit) {
+  translated([&] { state_->interruption.set_limit(limit); });
 }
 
 void Model::infer_async(const float* device_images, std::size_t batch, float* device_logits, CUstream_st* stream) {

@@ -29,6 +29,10 @@ const char* to_string(ErrorCode code) noexcept {
       return "out_of_memory";
     case ErrorCode::policy_invalid:
       return "policy_invalid";
+    case ErrorCode::cancelled:
+      return "cancelled";
+    case ErrorCode::deadline_exceeded:
+      return "deadline_exceeded";
   }
   return "unknown";
 }

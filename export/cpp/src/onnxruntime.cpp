@@ -135,6 +135,7 @@ class BoundSession {
   BoundSession(const Network& network, OrtSession* session)
       : network_(network),
         session_(session),
+        options_(network.runtime.make(network.runtime.api().ReleaseRunOptions, network.runtime.api().CreateRunOptions)),
         binding_(network.runtime.make(network.runtime.api().ReleaseIoBinding, network.runtime.api().CreateIoBinding,
                                       session)),
         images_(nullptr, network.runtime.api().ReleaseValue),
@@ -144,9 +145,14 @@ class BoundSession {
     network_.runtime.check(network_.runtime.api().BindInput(binding_.get(), name.c_str(), value));
   }
 
-  void run(const float* images, std::size_t batch, float* logits) {
+  void run(const float* images, std::size_t batch, float* logits, Interruption& interruption) {
+    const OrtApi& api = network_.runtime.api();
     if (const Call call{images, batch, logits}; call != bound_) bind(call);
-    network_.runtime.check(network_.runtime.api().RunWithBinding(session_, nullptr, binding_.get()));
+    network_.runtime.check(api.RunOptionsUnsetTerminate(options_.get()));
+    const Interruption::Handler handler(interruption, [this] {
+      network_.runtime.check(network_.runtime.api().RunOptionsSetTerminate(options_.get()));
+    });
+    network_.runtime.check(api.RunWithBinding(session_, options_.get(), binding_.get()));
   }
 
  private:
@@ -174,6 +180,7 @@ class BoundSession {
 
   const Network& network_;
   OrtSession* session_;
+  Handle<OrtRunOptions> options_;
   Handle<OrtIoBinding> binding_;
   Handle<OrtValue> images_, logits_;
   Call bound_{};  // what images_ and logits_ stand for
@@ -201,8 +208,8 @@ class BankRunner : public Runner {
 
   void take() noexcept override { current_ = next_; }
 
-  void infer(const float* images, std::size_t batch, float* logits) override {
-    sessions_[current_].run(images, batch, logits);
+  void infer(const float* images, std::size_t batch, float* logits, Interruption& interruption) override {
+    sessions_[current_].run(images, batch, logits, interruption);
   }
 
  private:
@@ -250,8 +257,8 @@ class InputRunner : public Runner {
 
   void take() noexcept override { current_.swap(next_); }
 
-  void infer(const float* images, std::size_t batch, float* logits) override {
-    current_->session().run(images, batch, logits);
+  void infer(const float* images, std::size_t batch, float* logits, Interruption& interruption) override {
+    current_->session().run(images, batch, logits, interruption);
   }
 
  private:
@@ -277,8 +284,8 @@ class RefitRunner : public Runner {
 
   void prepare(float lam) override { make(lam, 1); }
   void take() noexcept override { current_.swap(next_); }
-  void infer(const float* images, std::size_t batch, float* logits) override {
-    current_->bound.run(images, batch, logits);
+  void infer(const float* images, std::size_t batch, float* logits, Interruption& interruption) override {
+    current_->bound.run(images, batch, logits, interruption);
   }
 
  private:

@@ -6,6 +6,7 @@
 
 #include "bundle.hpp"
 #include "floats_rt/floats_rt.hpp"
+#include "interruption.hpp"
 
 namespace floats_rt {
 
@@ -34,8 +35,13 @@ class Runner {
   // Of the backend's library.
   virtual std::string version() const = 0;
 
-  // See Model. A backend without a device refuses infer_async.
-  virtual void infer(const float* images, std::size_t batch, float* logits) = 0;
+  // Memory from which infer takes images without copying them on the host, until the next call; none without a device.
+  // Throws what the interruption's check() throws.
+  virtual Span<float> staging(const Interruption&) { return {}; }
+
+  // See Model. Throws what the interruption's check() throws, where that is soon enough; the next one is whole again.
+  // A backend without a device refuses infer_async.
+  virtual void infer(const float* images, std::size_t batch, float* logits, Interruption& interruption) = 0;
   virtual void infer_async(const float*, std::size_t, float*, CUstream_st*) {
     throw Error(ErrorCode::backend_unavailable, "this model runs on the CPU: it has no CUDA stream.",
                 "use infer, or Backend::tensorrt");

@@ -1,6 +1,9 @@
 // Bundles on TensorRT.
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
+#include <cstring>
+#include <thread>
 #include <utility>
 
 #include "cuda.hpp"
@@ -72,7 +75,8 @@ std::size_t batch_bytes(std::size_t batch, std::size_t each) {
               "build the engine for smaller batches: floats-edge export --trt --batch MIN:OPT:MAX");
 }
 
-// The engines at work in memory of their own. On the device that is current.
+// The engines at work in memory of their own, page-locked on the host: what is queued may outlive the inference that
+// queued it. On the device that is current.
 class Inference {
  public:
   explicit Inference(const Network& network)
@@ -80,7 +84,9 @@ class Inference {
         threads_(thread_count(network.options.threads)),
         engines_(engines_in_use(network)),
         images_(batch_bytes(largest_batch(), network.input.size())),
-        logits_(batch_bytes(largest_batch(), network.output.size())) {
+        logits_(batch_bytes(largest_batch(), network.output.size())),
+        host_images_(batch_bytes(largest_batch(), network.input.size())),
+        host_logits_(batch_bytes(largest_batch(), network.output.size())) {
     if (network.tensors && network.mode != Mode::refit) device_tensors_.emplace(*network.tensors);
     // Below the engine's smallest batch, whatever lies in the buffer makes up the number.
     cuda::check(cudaMemsetAsync(images_.get(), 0, batch_bytes(largest_batch(), network.input.size()), stream_.get()),
@@ -131,11 +137,18 @@ class Inference {
     }
   }
 
-  void infer(const float* images, std::size_t batch, float* logits) {
+  // Page-locked memory for the images of one part, once what was queued reads it no longer.
+  Span<float> staging(const Interruption& interruption) {
+    if (unfinished_) finish(interruption);
+    return {host_images_.as<float>(), engines_[current_].loaded.largest_batch * network_.input.size()};
+  }
+
+  void infer(const float* images, std::size_t batch, float* logits, const Interruption& interruption) {
     const std::size_t largest = engines_[current_].loaded.largest_batch;
     for (std::size_t start = 0; start < batch; start += largest) {
+      interruption.check();
       infer_part(images + start * network_.input.size(), std::min(largest, batch - start),
-                 logits + start * network_.output.size());
+                 logits + start * network_.output.size(), interruption);
     }
   }
 
@@ -199,19 +212,39 @@ class Inference {
                 "pass the pointer that cudaMalloc gave, or copy what begins inside of a buffer to the front of one");
   }
 
-  void infer_part(const float* images, std::size_t count, float* logits) {
-    const cuda::EmptyOnError guard(stream_.get());
-    const std::size_t rows = std::max(count, engines_[current_].loaded.smallest_batch);
-    queued_.hold_back(stream_.get());
-    cuda::check(cudaMemcpyAsync(images_.get(), images, batch_bytes(count, network_.input.size()),
-                                cudaMemcpyHostToDevice, stream_.get()),
-                "copy the images");
-    enqueue(reinterpret_cast<const float*>(images_.get()), rows, reinterpret_cast<float*>(logits_.get()),
-            stream_.get());
-    cuda::check(cudaMemcpyAsync(logits, logits_.get(), batch_bytes(count, network_.output.size()),
-                                cudaMemcpyDeviceToHost, stream_.get()),
-                "copy the logits");
-    stream_.synchronize();
+  void infer_part(const float* images, std::size_t count, float* logits, const Interruption& interruption) {
+    const std::size_t images_bytes = batch_bytes(count, network_.input.size());
+    const std::size_t logits_bytes = batch_bytes(count, network_.output.size());
+    if (float* const staged = staging(interruption).data(); images != staged) std::memcpy(staged, images, images_bytes);
+    {
+      const cuda::EmptyOnError guard(stream_.get());
+      queued_.hold_back(stream_.get());
+      cuda::check(
+          cudaMemcpyAsync(images_.get(), host_images_.as<void>(), images_bytes, cudaMemcpyHostToDevice, stream_.get()),
+          "copy the images");
+      enqueue(reinterpret_cast<const float*>(images_.get()), std::max(count, engines_[current_].loaded.smallest_batch),
+              reinterpret_cast<float*>(logits_.get()), stream_.get());
+      cuda::check(
+          cudaMemcpyAsync(host_logits_.as<void>(), logits_.get(), logits_bytes, cudaMemcpyDeviceToHost, stream_.get()),
+          "copy the logits");
+    }
+    finish(interruption);
+    std::memcpy(logits, host_logits_.as<void>(), logits_bytes);
+  }
+
+  // Waits until what infer queued is done, or is to wait no longer: then all that comes later waits for it.
+  void finish(const Interruption& interruption) {
+    unfinished_ = true;
+    if (interruption.is_limited()) {
+      queued_.record(stream_.get());
+      while (!stream_.is_done()) {
+        interruption.check();
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+      }
+    } else {
+      stream_.synchronize();
+    }
+    unfinished_ = false;
   }
 
   // A context's buffers serve one inference at a time, so each waits for what infer_async queued before.
@@ -236,8 +269,10 @@ class Inference {
   std::size_t threads_;
   std::vector<EngineInUse> engines_;  // one per lambda, or one for any
   cuda::Stream stream_;
-  cuda::Event queued_;                           // the end of what infer_async queued last
-  cuda::DeviceMemory images_, logits_;           // of the largest batch
+  cuda::Event queued_;                  // the end of what was queued last and is not waited for
+  cuda::DeviceMemory images_, logits_;  // of the largest batch, as these:
+  cuda::PinnedMemory host_images_, host_logits_;
+  bool unfinished_ = false;                      // infer ended before what it queued was done
   std::optional<DeviceTensors> device_tensors_;  // modes bound and input
   bool bound_ = false;                           // whether the engine reads from where these are
   std::size_t current_ = 0, next_ = 0;           // of engines_
@@ -283,9 +318,14 @@ class TensorRtRunner : public Runner {
 
   std::string version() const override { return joined(network_->library.version()); }
 
-  void infer(const float* images, std::size_t batch, float* logits) override {
+  Span<float> staging(const Interruption& interruption) override {
     const Visit visit(network_->options);
-    inference_->infer(images, batch, logits);
+    return inference_->staging(interruption);
+  }
+
+  void infer(const float* images, std::size_t batch, float* logits, Interruption& interruption) override {
+    const Visit visit(network_->options);
+    inference_->infer(images, batch, logits, interruption);
   }
 
   void infer_async(const float* device_images, std::size_t batch, float* device_logits, CUstream_st* stream) override {

@@ -32,6 +32,7 @@ class BareOnnxRuntime {
                                               ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &logits_));
     api_->ReleaseSessionOptions(options);
     api_->ReleaseMemoryInfo(memory);
+    must(api_->CreateRunOptions(&run_options_));  // or each run makes some
     must(api_->CreateIoBinding(session_, &binding_));
     must(api_->BindInput(binding_, "images", images_));
     must(api_->BindOutput(binding_, "logits", logits_));
@@ -41,13 +42,14 @@ class BareOnnxRuntime {
   BareOnnxRuntime& operator=(const BareOnnxRuntime&) = delete;
   ~BareOnnxRuntime() {
     api_->ReleaseIoBinding(binding_);
+    api_->ReleaseRunOptions(run_options_);
     api_->ReleaseValue(images_);
     api_->ReleaseValue(logits_);
     api_->ReleaseSession(session_);
     api_->ReleaseEnv(environment_);
   }
 
-  void run() { must(api_->RunWithBinding(session_, nullptr, binding_)); }
+  void run() { must(api_->RunWithBinding(session_, run_options_, binding_)); }
 
  private:
   static void must(OrtStatus* failure) {
@@ -57,6 +59,7 @@ class BareOnnxRuntime {
   const OrtApi* api_;
   OrtEnv* environment_;
   OrtSession* session_;
+  OrtRunOptions* run_options_;
   OrtValue *images_, *logits_;
   OrtIoBinding* binding_;
 };

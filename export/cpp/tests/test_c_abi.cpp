@@ -11,6 +11,7 @@
 
 PROMISED(floats_rt_backend_name, const char*(const floats_rt_model*));
 PROMISED(floats_rt_backend_version, const char*(const floats_rt_model*));
+PROMISED(floats_rt_cancel, std::int32_t(floats_rt_model*));
 PROMISED(floats_rt_channels, std::size_t(const floats_rt_model*));
 PROMISED(floats_rt_check, std::int32_t(const char*, const floats_rt_options*));
 PROMISED(floats_rt_clone, std::int32_t(const floats_rt_model*, floats_rt_model**));
@@ -34,6 +35,7 @@ PROMISED(floats_rt_precision, const char*(const floats_rt_model*));
 PROMISED(floats_rt_request_failure, std::int32_t(const floats_rt_model*));
 PROMISED(floats_rt_request_lambda, std::int32_t(floats_rt_model*, float));
 PROMISED(floats_rt_set_lambda, std::int32_t(floats_rt_model*, float));
+PROMISED(floats_rt_set_time_limit, std::int32_t(floats_rt_model*, std::int64_t));
 PROMISED(floats_rt_status_name, const char*(std::int32_t));
 PROMISED(floats_rt_version, const char*());
 PROMISED(floats_rt_width, std::size_t(const floats_rt_model*));
@@ -63,7 +65,8 @@ static_assert(FLOATS_RT_INVALID_ARGUMENT == -1 && FLOATS_RT_OK == 0);
 static_assert(FLOATS_RT_BUNDLE_NOT_FOUND == 1 && FLOATS_RT_BUNDLE_INVALID == 2 && FLOATS_RT_BACKEND_UNAVAILABLE == 3);
 static_assert(FLOATS_RT_NO_DEVICE == 4 && FLOATS_RT_ENGINE_INCOMPATIBLE == 5 && FLOATS_RT_LAMBDA_OUT_OF_RANGE == 6);
 static_assert(FLOATS_RT_LAMBDA_UNSUPPORTED == 7 && FLOATS_RT_BAD_SHAPE == 8 && FLOATS_RT_RUNTIME == 9);
-static_assert(FLOATS_RT_OUT_OF_MEMORY == 10);
+static_assert(FLOATS_RT_OUT_OF_MEMORY == 10 && FLOATS_RT_CANCELLED == 12 && FLOATS_RT_DEADLINE_EXCEEDED == 13);
+static_assert(FLOATS_RT_NO_TIME_LIMIT == INT64_MAX);
 static_assert(FLOATS_RT_AUTOMATIC == 0 && FLOATS_RT_TENSORRT == 1 && FLOATS_RT_ONNXRUNTIME == 2);
 static_assert(FLOATS_RT_INFO == 0 && FLOATS_RT_WARNING == 1 && FLOATS_RT_ERROR == 2);
 static_assert(FLOATS_RT_RGB == 0 && FLOATS_RT_BGR == 1 && FLOATS_RT_GREY == 2);

@@ -60,7 +60,7 @@ class ScriptedRunner : public Runner {
  public:
   std::unique_ptr<Runner> clone() const override { return nullptr; }
   void set_lambda(float lam) override { current = lam; }
-  void infer(const float*, std::size_t, float*) override {}
+  void infer(const float*, std::size_t, float*, Interruption&) override {}
   std::string version() const override { return ""; }
   void prepare(float lam) override {
     std::unique_lock lock(mutex_);

@@ -1,5 +1,6 @@
 // The TensorRT backend against fakes: what it asks of TensorRT and CUDA, and what it makes of their answers. No GPU.
 #include <atomic>
+#include <chrono>
 
 #include "engine_bundle.hpp"
 #include "fakes/fake_cuda.hpp"
@@ -92,6 +93,7 @@ TEST_CASE("once warm, infer and a switch allocate nothing") {
     const std::vector<float> images = some_images(5);
     std::vector<float> logits(5 * kClasses);
     fake_cuda::noting = false;
+    if (name == "bound") model.set_time_limit(std::chrono::hours(1));
     const auto work = [&] {
       for (const float lam : {0.0f, 0.5f}) {
         model.set_lambda(lam);

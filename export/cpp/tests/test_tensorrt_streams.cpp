@@ -1,5 +1,7 @@
 // The TensorRT backend against fakes: in which order, on which device and in which thread things happen. No GPU.
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <thread>
 
 #include "engine_bundle.hpp"
@@ -105,6 +107,104 @@ TEST_CASE("nothing that was queued outlives an exception") {
   CHECK(code_of([&] { model.infer_async(images.data(), 2, logits.data(), stream); }) == ErrorCode::runtime);
   CHECK(fake_cuda::pending() == 0);
   check_logits(logits.values(), pixels, 0.3);
+}
+
+TEST_CASE("an inference whose time is over leaves what is queued to the device, and the next one waits for it") {
+  const fake_cuda::Reset reset;
+  const std::vector<float> pixels = some_images(2);
+  for (const std::string name : {"bank", "bound", "refit"}) {
+    CAPTURE(name);
+    const EngineBundle bundle(name);
+    Model model = bundle.load();
+    const double before = name == "bank" ? 0 : lambda_sum(name, 0), after = name == "bank" ? 1 : lambda_sum(name, 1);
+    model.set_time_limit(std::chrono::hours(1));
+    check_logits(logits_of(model, pixels), pixels, before);
+    model.set_time_limit(std::chrono::milliseconds(5));
+    fake_cuda::stuck = true;
+    const auto left = [&] {  // what the caller gave is gone then, and the device must not miss it
+      std::vector<float> images = some_images(2), logits(2 * kClasses, 0.5f);
+      CHECK(code_of([&] { model.infer(images, 2, logits); }) == ErrorCode::deadline_exceeded);
+      CHECK(logits == std::vector<float>(2 * kClasses, 0.5f));
+      return fake_cuda::pending();
+    };
+    const std::size_t once = left();
+    CHECK(once > 0);
+    CHECK(left() == once);  // while the device is stuck, no more is queued
+    fake_cuda::stuck = false;
+    model.set_time_limit(kNoTimeLimit);
+    check_logits(logits_of(model, pixels), pixels, before);
+    CHECK(fake_cuda::pending() == 0);
+
+    fake_cuda::stuck = true;
+    model.set_time_limit(std::chrono::milliseconds(5));
+    CHECK(code_of([&] { logits_of(model, pixels); }) == ErrorCode::deadline_exceeded);
+    model.set_lambda(1);
+    if (name != "bank") CHECK(fake_cuda::pending() == 0);  // weights are not replaced under it
+    fake_cuda::stuck = false;
+    model.set_time_limit(std::chrono::hours(1));
+    check_logits(logits_of(model, pixels), pixels, after);
+  }
+}
+
+TEST_CASE("an inference that waits for the device can be cancelled where it has a limit") {
+  const fake_cuda::Reset reset;
+  fake_cuda::noting = false;
+  const EngineBundle bundle("bound");
+  Model model = bundle.load();
+  const std::vector<float> pixels = some_images(2);
+  model.set_time_limit(std::chrono::hours(1));
+  fake_cuda::stuck = true;
+  std::atomic<bool> ended{false};
+  std::thread canceller([&] {
+    while (!ended) model.cancel();
+  });
+  CHECK(code_of([&] { logits_of(model, pixels); }) == ErrorCode::cancelled);
+  ended = true;
+  canceller.join();
+  fake_cuda::stuck = false;
+  check_logits(logits_of(model, pixels), pixels, lambda_sum("bound", 0));
+}
+
+TEST_CASE("images of any size give what their pixels give, also after some were left to the device") {
+  const fake_cuda::Reset reset;
+  const EngineBundle bundle("bound");
+  Model model = bundle.load();
+  std::vector<std::uint8_t> bytes(5 * 40 * 30);
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(i * 37 % 251);
+  for (const std::size_t batch : {1, 4, 5}) {  // 5: in two parts
+    CAPTURE(batch);
+    std::vector<ImageView> views;
+    std::vector<float> pixels(batch * kPixels), logits(batch * kClasses);
+    for (std::size_t i = 0; i < batch; ++i) {
+      views.push_back({bytes.data() + i * 40 * 30, 40, 30, Colours::grey});
+      model.preprocess(views[i], {pixels.data() + i * kPixels, kPixels});
+    }
+    model.set_time_limit(std::chrono::milliseconds(5));
+    fake_cuda::stuck = true;
+    CHECK(code_of([&] { model.infer(views, logits); }) == ErrorCode::deadline_exceeded);
+    CHECK(code_of([&] { model.infer(views, logits); }) == ErrorCode::deadline_exceeded);
+    fake_cuda::stuck = false;
+    model.set_time_limit(kNoTimeLimit);
+    model.infer(views, logits);
+    check_logits(logits, pixels, lambda_sum("bound", 0));
+    CHECK(logits_of(model, pixels) == logits);
+  }
+}
+
+TEST_CASE("what is queued on another stream waits for an inference that was left to the device") {
+  const fake_cuda::Reset reset;
+  const EngineBundle bundle("bound");
+  Model model = bundle.load();
+  const std::vector<float> pixels = some_images(2);
+  const fake_cuda::Floats images(pixels), logits(2 * kClasses);
+  CUstream_st* const stream = fake_cuda::user_stream();
+  model.set_time_limit(std::chrono::milliseconds(5));
+  fake_cuda::stuck = true;
+  CHECK(code_of([&] { logits_of(model, pixels); }) == ErrorCode::deadline_exceeded);
+  model.infer_async(images.data(), 2, logits.data(), stream);
+  CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
+  CHECK(fake_cuda::pending() == 0);
+  check_logits(logits.values(), pixels, lambda_sum("bound", 0));
 }
 
 TEST_CASE("the caller's device is the caller's, and an inference sets its own once") {

@@ -47,7 +47,9 @@ enum {
   FLOATS_RT_LAMBDA_UNSUPPORTED = 7,   // the bundle does not serve this lambda
   FLOATS_RT_BAD_SHAPE = 8,            // a size is not what the batch asks for, or an image cannot be scaled
   FLOATS_RT_RUNTIME = 9,              // the backend failed, or an earlier failure left the model broken
-  FLOATS_RT_OUT_OF_MEMORY = 10        // there is not enough memory, or the bundle asks for more than max_bytes
+  FLOATS_RT_OUT_OF_MEMORY = 10,       // there is not enough memory, or the bundle asks for more than max_bytes
+  FLOATS_RT_CANCELLED = 12,           // floats_rt_cancel ended the inference
+  FLOATS_RT_DEADLINE_EXCEEDED = 13    // the inference took longer than floats_rt_set_time_limit allows
 };
 
 // The name of a status, for example "bundle_invalid"; "unknown" if there is none.
@@ -129,6 +131,18 @@ FLOATS_RT_API floats_rt_status floats_rt_infer_images(floats_rt_model* model, co
 // exactly batch * floats_rt_input_size(model) and batch * floats_rt_label_count(model).
 FLOATS_RT_API floats_rt_status floats_rt_infer(floats_rt_model* model, const float* images, size_t images_size,
                                                size_t batch, float* logits, size_t logits_size);
+
+// Ends the inference that is running on a model, which returns FLOATS_RT_CANCELLED; nothing happens if none is. Any
+// thread may cancel. The logits are then undefined, and the model is as it was. ONNX Runtime ends when the layer that
+// it computes is done; what TensorRT has queued on the device runs on, but is no longer waited for where there is a
+// time limit.
+FLOATS_RT_API floats_rt_status floats_rt_cancel(floats_rt_model* model);
+
+// From now on an inference that takes longer than so many nanoseconds ends in the same way and returns
+// FLOATS_RT_DEADLINE_EXCEEDED; one that is done gives its logits, also if it is late. FLOATS_RT_NO_TIME_LIMIT: it may
+// take as long as it likes.
+#define FLOATS_RT_NO_TIME_LIMIT INT64_MAX
+FLOATS_RT_API floats_rt_status floats_rt_set_time_limit(floats_rt_model* model, int64_t nanoseconds);
 
 // ---- The knob: 0 is the most accurate on clean images, 1 the most robust against attacked ones. Whoever chooses
 // lambda chooses how robust the network is: take it from nobody you do not trust.

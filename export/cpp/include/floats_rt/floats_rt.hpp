@@ -11,6 +11,11 @@
 #ifndef FLOATS_RT_FLOATS_RT_HPP
 #define FLOATS_RT_FLOATS_RT_HPP
 
+#if __cplusplus < 201703L
+#  error "floats_rt.hpp needs C++17: compile with -std=c++17"
+#endif
+
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -39,6 +44,8 @@ enum class ErrorCode {
   runtime,               // the backend failed, or an earlier failure left the model broken
   out_of_memory,         // there is not enough memory, or the bundle asks for more than Options::max_bytes
   policy_invalid,        // the settings of a LambdaPolicy do not go together
+  cancelled,             // Model::cancel() ended the inference
+  deadline_exceeded,     // the inference took longer than Model::set_time_limit() allows
 };
 
 // The name of a code, for example "bundle_invalid".
@@ -192,6 +199,9 @@ struct Verdict {
 // or a graph; nothing if there is no reason.
 FLOATS_RT_API std::optional<Error> check_compatibility(const std::string& directory, const Options& options = {});
 
+// What Model::set_time_limit() takes for none.
+inline constexpr std::chrono::nanoseconds kNoTimeLimit = std::chrono::nanoseconds::max();
+
 // A bundle, loaded and ready to run. Movable, not copyable; a moved-from model may only be destroyed or assigned to.
 class FLOATS_RT_API Model {
  public:
@@ -203,7 +213,8 @@ class FLOATS_RT_API Model {
   Model& operator=(Model&&) noexcept;
   ~Model();
 
-  // A second model for another thread, at this model's lambda. In mode `refit` it has an engine of its own.
+  // A second model for another thread, at this model's lambda and with its time limit. In mode `refit` it has an engine
+  // of its own.
   Model clone() const;
 
   const InputSpec& input() const noexcept;
@@ -255,11 +266,25 @@ class FLOATS_RT_API Model {
   // TensorRT, more than the engine's largest batch is run in parts.
   void infer(Span<const float> images, std::size_t batch, Span<float> logits);
 
+  // Ends the infer that is running, which throws `cancelled`; nothing if none is. Any thread may cancel, but not while
+  // the model is moved or destroyed. The logits are then undefined, and the model is as it was: the next infer gives
+  // what it would have given. ONNX Runtime ends when the layer that it computes is done. What TensorRT has queued on
+  // the device runs on, in memory of the model's own: where there is a time limit infer no longer waits for it, but the
+  // next one does; where there is none infer waits for it.
+  void cancel();
+
+  // From now on an infer that takes longer ends in the same way and throws `deadline_exceeded`. One that is done gives
+  // its logits, also if it is late. A thread of the model's watches the clock, from the first limit on; with TensorRT
+  // infer looks every 50 microseconds whether the device is done, in place of CUDA's own way of waiting. If there can
+  // be no thread (runtime), it throws, and nothing changes.
+  void set_time_limit(std::chrono::nanoseconds limit);
+
   // TensorRT only: queues the same on `stream` and returns. The pointers are device memory at multiples of 256 bytes,
   // as cudaMalloc gives it, and the batch is within the limits of the engine: otherwise bad_shape. Later calls on this
   // model wait on the device for this one, whatever their stream; the stream must live until it is done. A stream that
-  // is being captured is refused (runtime), and the capture goes on: later calls could not wait for a CUDA graph. If it
-  // fails after it has queued something, it waits for the stream before it throws.
+  // is being captured is refused (runtime), and the capture goes on: later calls could not wait for a CUDA graph, which
+  // would read weights while others are written. If it fails after it has queued something, it waits for the stream
+  // before it throws.
   void infer_async(const float* device_images, std::size_t batch, float* device_logits, CUstream_st* stream);
 
  private:

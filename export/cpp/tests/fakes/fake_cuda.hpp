@@ -1,6 +1,7 @@
 // What a test can make the fake CUDA do, and see of it.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <set>
 #include <string>
@@ -15,6 +16,7 @@ inline std::set<std::string> failing;   // functions that fail, for example "cud
 inline std::vector<std::string> calls;  // that order or move something, with their streams
 inline std::vector<std::string> asked;  // calls about devices
 inline bool noting = true;              // whether calls are added to these
+inline std::atomic<bool> stuck{false};  // whether nothing gets done unless it is waited for
 
 // A non-blocking stream on the current device that is called "user" in `calls`; lives until the process ends.
 CUstream_st* user_stream();
@@ -50,6 +52,7 @@ struct Reset {
   Reset& operator=(const Reset&) = delete;
   ~Reset() {
     noting = true;
+    stuck = false;
     devices = 1;
     failing.clear();
     calls.clear();
