@@ -5,18 +5,20 @@ import math
 import numpy as np
 import pytest
 import torch
+from fixtures.calls import Calls
 from fixtures.networks import trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from floats_edge.method.condition import conditioned_layers, fold, folded
+from floats_edge.method.condition import conditioned_layers, fold, folded, load_folded, unfilled
 from floats_edge.method.conditioning import conditioned_weights
 from floats_edge.method.fold import (
     AffineLayers,
     Ends,
     Rule,
     Weights,
+    affine,
     check_lambda,
     clean_weights,
     end_weights,
@@ -24,6 +26,7 @@ from floats_edge.method.fold import (
     weights_at,
 )
 from floats_edge.method.knob import Knob
+from floats_edge.method.layers import Conditioned, ConditionedNorm
 from floats_edge.method.noise import standard_normal
 
 NAMES = pytest.mark.parametrize("name", ["resnet8", "wrn-16-8"])
@@ -41,6 +44,28 @@ def network_of(seed: int, name: str = "resnet8") -> tuple[nn.Module, Knob]:
 
 def layers_of(seed: int, rule: Rule = "interpolate", name: str = "resnet8") -> AffineLayers:
     return fold(conditioned_layers(network_of(seed, name)[0]), rule)
+
+
+def gain_and_bias(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    gain = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
+    return gain, norm.bias.detach() - norm.running_mean * gain
+
+
+def ends_of(layer: Conditioned) -> Ends:
+    """One layer by itself."""
+    if isinstance(layer, ConditionedNorm):
+        (gain_clean, bias_clean), (gain_adv, bias_adv) = map(gain_and_bias, (layer.norm.clean, layer.norm.adv))
+        one = torch.ones_like(gain_clean)
+        return Ends(one, one > 0, one * 0, torch.zeros(()), gain_clean, gain_adv, bias_clean, bias_adv)
+    weight, bias = layer.weight, layer.bias
+    theta = weight.theta.detach()
+    nothing = torch.ones(len(theta)), torch.zeros(len(theta))
+    norms = (layer.norm.clean, layer.norm.adv) if layer.norm is not None else ()
+    (gain_clean, bias_clean), (gain_adv, bias_adv) = map(gain_and_bias, norms) if norms else (nothing, nothing)
+    if bias is not None:
+        bias_clean, bias_adv = bias_clean + bias.detach() * gain_clean, bias_adv + bias.detach() * gain_adv
+    scale = weight.alpha.detach() * weight.sigma()
+    return Ends(theta, weight.mask, weight.mask * weight.eta, scale, gain_clean, gain_adv, bias_clean, bias_adv)
 
 
 def by_rule(ends: Ends, lam: float, rule: Rule) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,7 +118,7 @@ def test_the_vectors_give_the_weights_of_the_rule(name: str, seed: int, lam: flo
     layers = conditioned_layers(network_of(seed, name)[0])
     got: Weights = weights_at(fold(layers, rule), lam)
     for layer_name, layer in layers.items():
-        ends = layer.ends()
+        ends = ends_of(layer)
         weight, bias = by_rule(ends, lam, rule)
         gain = torch.maximum(ends.gain_clean.abs(), ends.gain_adv.abs())
         largest = (ends.theta.abs() + ends.noise_scale.abs() * ends.noise.abs()).transpose(0, -1) * gain
@@ -107,9 +132,33 @@ def test_at_lambda_0_they_are_the_clean_ones_to_the_bit(rule: Rule) -> None:
     layers = conditioned_layers(network_of(0)[0])
     got = weights_at(fold(layers, rule), 0.0)
     for name, layer in layers.items():
-        ends = layer.ends()
+        ends = ends_of(layer)
         assert torch.equal(got[f"{name}.weight"], (ends.theta.transpose(0, -1) * ends.gain_clean).transpose(0, -1))
         assert torch.equal(got[f"{name}.bias"], ends.bias_clean)
+
+
+@pytest.mark.parametrize("rule", ["interpolate", "paper"])
+@pytest.mark.parametrize("lam", [0.0, 0.37, 1.0])
+@NAMES
+def test_layers_folded_together_have_the_bits_of_each_by_itself(name: str, lam: float, rule: Rule) -> None:
+    network, _ = network_of(0, name)
+    layers = conditioned_layers(network)
+    together, plain = weights_at(fold(layers, rule), lam), dict(folded(network, lam, rule).named_parameters())
+    for layer_name, layer in layers.items():
+        for key, wanted in weights_at({layer_name: affine(ends_of(layer), rule)}, lam).items():
+            assert torch.equal(together[key], wanted)
+            assert torch.equal(plain[key], wanted)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "wrn-16-8"])
+def test_a_fold_calls_torch_a_few_times_for_each_layer(name: str) -> None:
+    """On a GPU a call costs more than what it computes."""
+    network, _ = network_of(0, name)
+    layers = conditioned_layers(network)
+    plain = unfilled(network, layers)
+    with Calls() as calls:
+        load_folded(plain, layers, "interpolate", 1.0)
+    assert calls.counts.total() <= 7 * len(layers) + 60
 
 
 @NAMES
