@@ -81,7 +81,7 @@ def sigmas(weights: Sequence[ConditionedWeight]) -> tuple[Tensor, ...]:
     counts = [mask.sum() for mask in masks]
     means = torch._foreach_div([theta.sum() for theta in thetas], counts)
     deviations = torch._foreach_mul(torch._foreach_sub(thetas, means), masks)
-    squares = [deviation.square().sum() for deviation in deviations]
+    squares = [square.sum() for square in torch._foreach_mul(deviations, deviations)]
     return torch._foreach_sqrt(torch._foreach_div(squares, counts))
 
 

@@ -120,7 +120,7 @@ def swap_across_layers(layers: Mapping[str, MaskedLayer], fraction: float) -> di
     """
     drops = {name: _swaps(layer.mask, fraction) for name, layer in layers.items()}
     room = {name: int((~layer.mask).sum()) for name, layer in layers.items()}
-    importance = {name: float(layer.gradient[layer.mask].mean()) for name, layer in layers.items()}
+    importance = {name: float(layer.gradient[layer.mask].mean().nan_to_num(0.0, 0.0)) for name, layer in layers.items()}
     grows = share_out(sum(drops.values()), importance, room)
     return {
         name: swapped(layer, drops[name], grows[name]) for name, layer in layers.items() if drops[name] or grows[name]
@@ -171,11 +171,12 @@ class MaskUpdater:
     @torch.no_grad()
     def mask_gradients(self) -> None:
         """After backward, before the optimiser step: remember the dense gradient, then hide what the mask excludes."""
-        for name, weight in self.weights.items():
-            gradient = weight.theta.grad
-            assert gradient is not None, f"{name} has no gradient"
-            self.gradient[name].lerp_(gradient.abs(), 1.0 - GRADIENT_DECAY)
-            gradient.mul_(weight.mask)
+        gradients = [weight.theta.grad for weight in self.weights.values() if weight.theta.grad is not None]
+        assert len(gradients) == len(self.weights), "every masked weight takes part in every step"
+        if not gradients:
+            return
+        torch._foreach_lerp_(list(self.gradient.values()), torch._foreach_abs(gradients), 1.0 - GRADIENT_DECAY)
+        torch._foreach_mul_(gradients, [weight.mask for weight in self.weights.values()])
 
     @torch.no_grad()
     def update(self, fraction: float, optimizer: torch.optim.Optimizer) -> int:

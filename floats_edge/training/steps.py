@@ -47,11 +47,6 @@ class Losses:
     clean: Tensor | None
     robust: Tensor | None
 
-    def of_all(self, workers: Workers) -> "Losses":
-        """Their means over the workers, detached."""
-        clean, robust = (None if loss is None else workers.mean(loss) for loss in (self.clean, self.robust))
-        return Losses(workers.mean(self.total), clean, robust)
-
 
 @dataclass(frozen=True)
 class CrossEntropy:
