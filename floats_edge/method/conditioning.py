@@ -80,9 +80,10 @@ def sigmas(weights: Sequence[ConditionedWeight]) -> tuple[Tensor, ...]:
     thetas, masks = [weight.theta.detach() for weight in weights], [weight.mask for weight in weights]
     counts = [mask.sum() for mask in masks]
     means = torch._foreach_div([theta.sum() for theta in thetas], counts)
-    deviations = torch._foreach_mul(torch._foreach_sub(thetas, means), masks)
-    squares = [square.sum() for square in torch._foreach_mul(deviations, deviations)]
-    return torch._foreach_sqrt(torch._foreach_div(squares, counts))
+    squares = torch._foreach_sub(thetas, means)
+    torch._foreach_mul_(squares, masks)
+    torch._foreach_mul_(squares, squares)
+    return torch._foreach_sqrt(torch._foreach_div([square.sum() for square in squares], counts))
 
 
 def scaled_noise(weights: Sequence[ConditionedWeight]) -> dict[ConditionedWeight, tuple[Tensor, Tensor]]:

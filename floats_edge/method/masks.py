@@ -171,12 +171,11 @@ class MaskUpdater:
     @torch.no_grad()
     def mask_gradients(self) -> None:
         """After backward, before the optimiser step: remember the dense gradient, then hide what the mask excludes."""
-        gradients = [weight.theta.grad for weight in self.weights.values() if weight.theta.grad is not None]
-        assert len(gradients) == len(self.weights), "every masked weight takes part in every step"
-        if not gradients:
-            return
-        torch._foreach_lerp_(list(self.gradient.values()), torch._foreach_abs(gradients), 1.0 - GRADIENT_DECAY)
-        torch._foreach_mul_(gradients, [weight.mask for weight in self.weights.values()])
+        for name, weight in self.weights.items():
+            gradient = weight.theta.grad
+            assert gradient is not None, f"{name} has no gradient"
+            self.gradient[name].lerp_(gradient.abs(), 1.0 - GRADIENT_DECAY)
+            gradient.mul_(weight.mask)
 
     @torch.no_grad()
     def update(self, fraction: float, optimizer: torch.optim.Optimizer) -> int:

@@ -57,29 +57,24 @@ def stacked_ends(layers: Layers) -> Ends:
     """
     parts = [layer.trained() for layer in layers.values()]
     widths = [len(part.rows) for part in parts]
-    one = parts[0].rows.new_ones(sum(widths))
-    ones, zeros, all_true = one.split(widths), (one * 0).split(widths), (one > 0).split(widths)
-    gain, shift = gains_and_biases([p.clean for p in parts] + [p.adv for p in parts], ones * 2, zeros * 2)
+    whole = parts[0].rows.new_ones(sum(widths))
+    ones, zeros, trues = whole.split(widths), (whole * 0).split(widths), (whole > 0).split(widths)
+    gain, shift = (
+        vectors.view(2, -1)
+        for vectors in gains_and_biases([p.clean for p in parts] + [p.adv for p in parts], ones * 2, zeros * 2)
+    )
     own = torch.cat([zero if part.bias is None else part.bias for part, zero in zip(parts, zeros, strict=True)])
-    gain, shift = gain.view(2, -1), shift.view(2, -1)
-    bias = shift + own * gain
-    noise = scaled_noise([part.condition for part in parts if part.condition is not None])
-    weights = []
-    for part, one, zero, true in zip(parts, ones, zeros, all_true, strict=True):
+    drawn = scaled_noise([part.condition for part in parts if part.condition is not None])
+    weights: list[tuple[Tensor, ...]] = []
+    for part, one, zero, true in zip(parts, ones, zeros, trues, strict=True):
         if part.condition is not None:
-            weights.append((part.condition.theta, part.condition.mask, *noise[part.condition]))
+            weights.append((part.condition.theta, part.condition.mask, *drawn[part.condition]))
         else:
             theta = one if part.theta is None else part.theta
             weights.append((theta, _over(true, theta), _over(zero, theta), zero[0]))
-    theta, mask, noise, scale = zip(*weights, strict=True)
-    return Ends(
-        Stacked(theta),
-        Stacked(mask),
-        Stacked(noise),
-        torch.cat([each.expand(width) for each, width in zip(scale, widths, strict=True)]),
-        *gain,
-        *bias,
-    )
+    theta, mask, noise, scales = zip(*weights, strict=True)
+    scale = torch.cat([scale.expand(width) for scale, width in zip(scales, widths, strict=True)])
+    return Ends(Stacked(theta), Stacked(mask), Stacked(noise), scale, *gain, *(shift + own * gain))
 
 
 def _over(vector: Tensor, weight: Tensor) -> Tensor:
