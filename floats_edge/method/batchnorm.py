@@ -40,11 +40,10 @@ def gains_and_biases(
         zeros: likewise.
     """
     parts = [_statistics(*each) for each in zip(norms, ones, zeros, strict=True)]
-    weight, bias, mean = (torch.cat(part) for part in list(zip(*parts, strict=True))[:3])
-    variances = [part[3] for part in parts]
-    deviation = torch.cat(torch._foreach_add(variances, [0.0 if norm is None else norm.eps for norm in norms])).sqrt()
-    gain = weight / deviation
-    return gain, bias - mean * gain
+    weights, biases, means, variances = zip(*parts, strict=True)
+    shifted = torch._foreach_add(variances, [0.0 if norm is None else norm.eps for norm in norms])
+    gain = torch.cat(weights) / torch.cat(shifted).sqrt()
+    return gain, torch.cat(biases) - torch.cat(means) * gain
 
 
 def _statistics(norm: Norm | None, one: Tensor, zero: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -129,11 +129,11 @@ def unfilled(network: nn.Module, layers: Layers, dtype: torch.dtype | None = Non
     replaced = [module for module in network.modules() if id(module) in plain]
     own = {id(tensor) for module in replaced for tensor in _tensors(module)}
     shared: dict[int, object] = {id(tensor): tensor for tensor in _tensors(network) if id(tensor) not in own}
-    unfilled = copy.deepcopy(network, shared | plain).eval()
-    for layer in map(unfilled.get_submodule, layers):
+    made = copy.deepcopy(network, shared | plain).eval()
+    for layer in map(made.get_submodule, layers):
         if not isinstance(layer, Scale):
             layer.to(dtype)
-    return unfilled
+    return made
 
 
 @torch.no_grad()
