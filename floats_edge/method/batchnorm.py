@@ -5,7 +5,7 @@ Source: Xie et al., "Adversarial Examples Improve Image Recognition" (CVPR 2020)
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,14 +29,31 @@ class DualNorm(nn.Module):
         return self.clean(x) if lam == 0 else self.adv(x)
 
 
-def gain_and_bias(norm: Norm) -> tuple[Tensor, Tensor]:
-    """Per channel, of a BatchNorm in inference mode: ``y = gain * x + bias``."""
+def gains_and_biases(
+    norms: Sequence[Norm | None], ones: Sequence[Tensor], zeros: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Per channel, of BatchNorms in inference mode, one behind the other: ``y = gain * x + bias``.
+
+    Args:
+        norms: the BatchNorms; None: one that changes nothing.
+        ones: for each of them, one for each channel.
+        zeros: likewise.
+    """
+    parts = [_statistics(*each) for each in zip(norms, ones, zeros, strict=True)]
+    weights, biases, means, variances = zip(*parts, strict=True)
+    shifted = torch._foreach_add(variances, [0.0 if norm is None else norm.eps for norm in norms])
+    gain = torch.cat(weights) / torch.cat(shifted).sqrt()
+    return gain, torch.cat(biases) - torch.cat(means) * gain
+
+
+def _statistics(norm: Norm | None, one: Tensor, zero: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``(weight, bias, mean, variance)``."""
+    if norm is None:
+        return one, zero, zero, one
     assert norm.running_mean is not None, "a plan takes no BatchNorm without running statistics"
     assert norm.running_var is not None, "as above"
-    deviation = (norm.running_var + norm.eps).sqrt()
-    gain, bias = (norm.weight.detach(), norm.bias.detach()) if norm.affine else (1.0, 0.0)
-    gain = gain / deviation
-    return gain, bias - norm.running_mean * gain
+    weight, bias = (norm.weight, norm.bias) if norm.affine else (one, zero)
+    return weight, bias, norm.running_mean, norm.running_var
 
 
 SETTLING = 16

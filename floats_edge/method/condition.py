@@ -6,6 +6,7 @@ Source: Kundu et al., arXiv 2204.00426; the equations are those of ``layers.py``
 import copy
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from floats_edge.errors import NetworkError
 from floats_edge.method.conditioning import INITIAL_ALPHA
 from floats_edge.method.fold import AffineLayer, Rule, affine, weights_at
 from floats_edge.method.knob import Knob
-from floats_edge.method.layers import Conditioned, ConditionedLayer, ConditionedNorm, Layers, OrdinaryLayer
+from floats_edge.method.layers import Conditioned, ConditionedLayer, ConditionedNorm, Layers, OrdinaryLayer, Scale
 from floats_edge.method.plan import Norm, Parts, Plan, Register, Weighted, inference, plan, split
+from floats_edge.method.stack import stacked_ends
 
 TOLERANCE = 1e-5
 """Largest error of folded logits, over the range of the logits."""
@@ -97,7 +99,13 @@ def ordinary_layers(network: nn.Module, made: Plan, register: Register | None = 
 
 def fold(layers: Layers, rule: Rule) -> dict[str, AffineLayer]:
     """The layers of a network at any lambda, by a rule, its BatchNorms in inference mode."""
-    return {name: affine(layer.ends(), rule) for name, layer in layers.items()}
+    stack = affine(stacked_ends(layers), rule)
+    columns = [
+        [part.detach() for part in getattr(stack, field.name).split(stack.theta.widths)]
+        for field in fields(AffineLayer)
+        if field.name != "drawn"
+    ]
+    return {name: AffineLayer(*parts) for name, parts in zip(layers, zip(*columns, strict=True), strict=True)}
 
 
 def folded(network: nn.Module, lam: float, rule: Rule = "interpolate") -> nn.Module:
@@ -107,20 +115,33 @@ def folded(network: nn.Module, lam: float, rule: Rule = "interpolate") -> nn.Mod
     """
     layers = conditioned_layers(network)
     plain = unfilled(network, layers)
-    load_weights(plain, weights_at(fold(layers, rule), lam))
+    load_folded(plain, layers, rule, lam)
     return plain
 
 
-def unfilled(network: nn.Module, layers: Layers) -> nn.Module:
+def unfilled(network: nn.Module, layers: Layers, dtype: torch.dtype | None = None) -> nn.Module:
     """A copy of ``network``, ``layers`` replaced by what they fold into, whose weights are yet to be loaded.
 
-    It is in inference mode. All other layers are shared: when ``network`` is trained, the copy follows.
+    It is in inference mode. All other layers are shared: when ``network`` is trained, the copy follows. With a
+    ``dtype``, convolutions and linear layers hold their weights in it, as autocast to that type would make them.
     """
     plain = {id(old): new for layer in layers.values() for old, new in layer.plain().items()}
     replaced = [module for module in network.modules() if id(module) in plain]
     own = {id(tensor) for module in replaced for tensor in _tensors(module)}
     shared: dict[int, object] = {id(tensor): tensor for tensor in _tensors(network) if id(tensor) not in own}
-    return copy.deepcopy(network, shared | plain).eval()
+    made = copy.deepcopy(network, shared | plain).eval()
+    for layer in map(made.get_submodule, layers):
+        if not isinstance(layer, Scale):
+            layer.to(dtype)
+    return made
+
+
+@torch.no_grad()
+def load_folded(plain: nn.Module, layers: Layers, rule: Rule, lam: float) -> None:
+    """Copy what ``layers`` are at ``lam``, by a rule, into a network of plain layers that :func:`unfilled` made."""
+    weight, bias = weights_at({"all": affine(stacked_ends(layers), rule)}, lam).values()
+    torch._foreach_copy_([plain.get_parameter(f"{name}.weight") for name in layers], weight.tensors)
+    torch._foreach_copy_([plain.get_parameter(f"{name}.bias") for name in layers], bias.split(weight.widths))
 
 
 def load_weights(plain: nn.Module, weights: Mapping[str, Tensor]) -> None:

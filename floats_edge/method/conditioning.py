@@ -4,6 +4,8 @@ Source: FLOAT, Kundu et al., arXiv 2204.00426; parametrised noise (``alpha`` tra
 of the weights) goes back to parametric noise injection, He et al., CVPR 2019.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -60,20 +62,37 @@ class ConditionedWeight(nn.Module):
         self.theta.mul_(self.mask)
 
     def sigma(self) -> Tensor:
-        """Standard deviation of theta over its unmasked entries, detached: a float32 scalar.
-
-        The mean is found first, for the difference of two large squares would lose a small deviation.
-        """
-        theta = self.theta.detach()
-        count = self.mask.sum()
-        deviation = self.mask * (theta - theta.sum() / count)
-        return (deviation.square().sum() / count).sqrt()
+        """Standard deviation of theta over its unmasked entries, detached: a scalar."""
+        return sigmas([self])[0]
 
     def forward(self, lam: float) -> Tensor:
         """``W(lam)``, differentiable in theta and alpha."""
         if lam == 0:
             return self.theta
         return self.theta + (lam * self.alpha * self.sigma()) * (self.mask * self.eta)
+
+
+def sigmas(weights: Sequence[ConditionedWeight]) -> tuple[Tensor, ...]:
+    """Standard deviation of each theta over its unmasked entries, detached: a scalar each.
+
+    The mean is found first, for the difference of two large squares would lose a small deviation.
+    """
+    thetas, masks = [weight.theta.detach() for weight in weights], [weight.mask for weight in weights]
+    counts = [mask.sum() for mask in masks]
+    means = torch._foreach_div([theta.sum() for theta in thetas], counts)
+    squares = torch._foreach_sub(thetas, means)
+    torch._foreach_mul_(squares, masks)
+    torch._foreach_mul_(squares, squares)
+    return torch._foreach_sqrt(torch._foreach_div([square.sum() for square in squares], counts))
+
+
+def scaled_noise(weights: Sequence[ConditionedWeight]) -> dict[ConditionedWeight, tuple[Tensor, Tensor]]:
+    """Of each weight its noise ``m * eta``, and ``alpha * sigma``, by which lambda 1 takes it."""
+    if not weights:
+        return {}
+    noise = torch._foreach_mul([weight.eta for weight in weights], [weight.mask for weight in weights])
+    scales = torch._foreach_mul([weight.alpha for weight in weights], sigmas(weights))
+    return dict(zip(weights, zip(noise, scales, strict=True), strict=True))
 
 
 def conditioned_weights(network: nn.Module) -> dict[str, ConditionedWeight]:

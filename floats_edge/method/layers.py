@@ -1,6 +1,7 @@
 """The layers that fold: those that the condition puts in place of a network's own, and the network's own.
 
-Each tells its two ends, which ``fold.py`` turns into plain weights, and the ordinary layer that these go into.
+Each tells what it was trained to, which ``stack.py`` gathers and ``fold.py`` turns into plain weights, and the ordinary
+layer that these go into.
 """
 
 import copy
@@ -12,18 +13,45 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, linear
 
-from floats_edge.method.batchnorm import DualNorm, gain_and_bias
+from floats_edge.method.batchnorm import DualNorm
 from floats_edge.method.conditioning import ConditionedWeight
-from floats_edge.method.fold import Ends
 from floats_edge.method.knob import Knob
 from floats_edge.method.plan import Norm, Weighted
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a layer was trained to; None: it has no such thing.
+
+    Attributes:
+        theta: weight, ``[out, ...]``.
+        condition: that the weight is under.
+        bias: of its own, ``[out]``.
+        clean: BatchNorm at lambda 0.
+        adv: BatchNorm at lambda 1; both are there or none.
+    """
+
+    theta: Tensor | None
+    condition: ConditionedWeight | None
+    bias: Tensor | None
+    clean: Norm | None
+    adv: Norm | None
+
+    @property
+    def rows(self) -> Tensor:
+        """A tensor with a row for each output channel."""
+        if self.theta is not None:
+            return self.theta
+        assert self.clean is not None, "a layer without a weight is a BatchNorm"
+        assert self.clean.running_var is not None, "a plan takes no BatchNorm without running statistics"
+        return self.clean.running_var
 
 
 class Foldable(Protocol):
     """One layer of a network that folds into an ordinary one."""
 
-    def ends(self) -> Ends:
-        """The layer at lambda 0 and 1, its BatchNorms in inference mode: tensors on its device."""
+    def trained(self) -> Trained:
+        """What it was trained to: its own parameters, no copies."""
         ...
 
     def plain(self) -> dict[nn.Module, nn.Module]:
@@ -59,14 +87,9 @@ class ConditionedLayer(nn.Module):
         y = _computed(self.operation, x, self.weight(lam), self.bias)
         return y if self.norm is None else self.norm(y, lam)
 
-    def ends(self) -> Ends:
-        weight = self.weight
-        theta, noise = weight.theta.detach(), weight.mask * weight.eta
+    def trained(self) -> Trained:
         clean, adv = (None, None) if self.norm is None else (self.norm.clean, self.norm.adv)
-        gain_clean, bias_clean = _folded_bias(theta, self.bias, clean)
-        gain_adv, bias_adv = _folded_bias(theta, self.bias, adv)
-        scale = weight.alpha.detach() * weight.sigma()
-        return Ends(theta, weight.mask, noise, scale, gain_clean, gain_adv, bias_clean, bias_adv)
+        return Trained(self.weight.theta, self.weight, self.bias, clean, adv)
 
     def plain(self) -> dict[nn.Module, nn.Module]:
         return {self: _like(self.operation, self.weight.theta)}
@@ -88,11 +111,11 @@ class ConditionedNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x, self.knob.lam)
 
-    def ends(self) -> Ends:
-        return _scaling(self.norm.clean, self.norm.adv)
+    def trained(self) -> Trained:
+        return Trained(None, None, None, self.norm.clean, self.norm.adv)
 
     def plain(self) -> dict[nn.Module, nn.Module]:
-        return {self: _like(Scale(), gain_and_bias(self.norm.adv)[0])}
+        return {self: _like(Scale(), self.trained().rows)}
 
 
 Conditioned = ConditionedLayer | ConditionedNorm
@@ -112,21 +135,12 @@ class OrdinaryLayer:
     norm: Norm | None
     modules: tuple[tuple[nn.Module, nn.Module | None], ...]
 
-    def ends(self) -> Ends:
-        if self.layer is None:
-            assert self.norm is not None, "a layer is one or the other"
-            return _scaling(self.norm, self.norm)
-        theta = self.layer.weight.detach()
-        gain, bias = _folded_bias(theta, self.layer.bias, self.norm)
-        nothing = torch.zeros_like(theta)
-        return Ends(theta, nothing == 0, nothing, theta.new_zeros(()), gain, gain, bias, bias)
+    def trained(self) -> Trained:
+        theta, bias = (None, None) if self.layer is None else (self.layer.weight, self.layer.bias)
+        return Trained(theta, None, bias, self.norm, self.norm)
 
     def plain(self) -> dict[nn.Module, nn.Module]:
-        if self.layer is not None:
-            plain = _like(self.layer, self.layer.weight)
-        else:
-            assert self.norm is not None, "a layer is one or the other"
-            plain = _like(Scale(), gain_and_bias(self.norm)[0])
+        plain = _like(self.layer or Scale(), self.trained().rows)
         (first, after), *others = self.modules
         rest = {module: nn.Identity() if rest is None else rest for module, rest in others}
         return {first: plain if after is None else nn.Sequential(plain, after), **rest}
@@ -166,22 +180,6 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Conv2d) 
     if layer.stride != (1, 1):
         x = avg_pool2d(x, 1, (layer.stride[0], layer.stride[1]))
     return conv2d(x, weight, bias, groups=layer.groups)
-
-
-def _folded_bias(theta: Tensor, bias: Tensor | None, norm: Norm | None) -> tuple[Tensor, Tensor]:
-    """Per-channel ``(gain, bias)`` of a layer whose own bias and BatchNorm may be missing."""
-    own = theta.new_zeros(len(theta)) if bias is None else bias.detach()
-    if norm is None:
-        return torch.ones_like(own), own
-    gain, shift = gain_and_bias(norm)
-    return gain, shift if bias is None else shift + own * gain
-
-
-def _scaling(clean: Norm, adv: Norm) -> Ends:
-    """The ends of a lone BatchNorm: theta is one for each channel."""
-    (gain_clean, bias_clean), (gain_adv, bias_adv) = gain_and_bias(clean), gain_and_bias(adv)
-    one = torch.ones_like(gain_clean)
-    return Ends(one, one > 0, one * 0, one.new_zeros(()), gain_clean, gain_adv, bias_clean, bias_adv)
 
 
 def _like(layer: nn.Module, weight: Tensor) -> nn.Module:

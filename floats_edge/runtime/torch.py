@@ -14,9 +14,9 @@ from floats_edge.baselines.oat import OatNetwork
 from floats_edge.errors import ArtifactError, LambdaError
 from floats_edge.method.batchnorm import reestimate
 from floats_edge.method.channel_groups import channel_groups
-from floats_edge.method.condition import fold, load_weights, unfilled
+from floats_edge.method.condition import fold, load_folded, load_weights, unfilled
 from floats_edge.method.conditioning import resample_noise
-from floats_edge.method.fold import AffineLayer, Rule, weights_at
+from floats_edge.method.fold import AffineLayer, Rule
 from floats_edge.method.narrow import narrowed
 from floats_edge.networks.spec import NO_CODE, Code
 from floats_edge.prepare import Prepared, example, prepare
@@ -87,7 +87,7 @@ class ResampledPredictor(Predictor):
     def network(self, images: Tensor) -> Tensor:
         """Logits at the lambda in force under a fresh draw of the noise."""
         resample_noise(self._trained.network, self._generator)
-        load_weights(self._folded, weights_at(fold(self._trained.layers, self._rule), self.lam))
+        load_folded(self._folded, self._trained.layers, self._rule, self.lam)
         return self._folded(images)
 
     def settle(self, batches: Sequence[Images]) -> None:

@@ -30,12 +30,11 @@ def moved(pixels: Tensor, choices: Tensor, data: Data) -> Tensor:
 
     Args:
         pixels: uint8 ``[N, C, H, W]``.
-        choices: three numbers in [0, 1) for each image: where its crop begins, from the top and from the left, and
-            whether it is mirrored.
+        choices: three numbers in [0, 1) for each image, on its device: where its crop begins, from the top and from the
+            left, and whether it is mirrored.
         data: says how far crops may move, and whether images are mirrored.
     """
     height, width = pixels.shape[2:]
-    choices = choices.to(pixels.device)
     if data.crop:
         top, left = (choices[:, :2] * (2 * data.crop + 1)).long().unbind(1)
         windows = pad(pixels, [data.crop] * 4).unfold(2, height, 1).unfold(3, width, 1)

@@ -1,7 +1,7 @@
 """How steps are computed on the device: in which precision, compiled or not, deterministically or not."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -72,6 +72,20 @@ class Precision:
             KeyError: there is none.
         """
         self.scaler.load_state_dict({name: state[f"scaler/{name}"].item() for name in self.scaler.state_dict()})
+
+
+def read_later(tensor: Tensor) -> Callable[[], list[float]]:
+    """Start to bring a tensor ``[n]`` to the host; what comes back gives its numbers, and waits for no later work."""
+    numbers = tensor.detach().to("cpu", non_blocking=True)
+    if not tensor.is_cuda:
+        return numbers.tolist
+    arrived = torch.cuda.current_stream(tensor.device).record_event()
+
+    def read() -> list[float]:
+        arrived.synchronize()
+        return numbers.tolist()
+
+    return read
 
 
 def prepare_cublas(*trains: Train) -> None:

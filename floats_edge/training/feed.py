@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -70,29 +71,35 @@ class Feed:
         Raises:
             DataError: an image cannot be read, or a process that reads them was lost.
         """
-        shares = self._shares(epoch)
-        choices = _choices(self.seed, epoch, len(self.images))
+        places, indices = self._shares(epoch)
+        choices = _choices(self.seed, epoch, len(self.images))[places]
         variation = Variation(self.images, self.data, self.transform)
         if variation.any:
-            seeds = (choices[:, 3] * 2**53).long()
-            pixels = self._streamed([(indices, seeds[places].tolist()) for places, indices in shares], variation.varied)
+            seeds = (choices[:, :, 3] * 2**53).long().tolist()
+            pixels = self._streamed(list(zip(indices, seeds, strict=True)), variation.varied)
         elif self.images.fit:
-            pixels = self._kept(shares)
+            pixels = self._kept(indices)
         else:
-            pixels = self._streamed([(indices,) for _, indices in shares], self.images.read)
-        for step, ((places, indices), batch) in enumerate(zip(shares, pixels, strict=True)):
-            augmented = moved(batch.to(self.device, non_blocking=True), choices[places], self.data)
+            pixels = self._streamed([(share,) for share in indices], self.images.read)
+        labels = self._on_device(self.images.labels[indices])
+        for step, (batch, chosen, classes) in enumerate(zip(pixels, choices.to(self.device), labels, strict=True)):
+            augmented = moved(batch.to(self.device, non_blocking=True), chosen, self.data)
             images = augmented.contiguous(memory_format=torch.channels_last).float().div_(255)
-            labels = torch.from_numpy(self.images.labels[indices]).to(self.device)
-            if self.mixing is not None:
-                images, labels = self.mixing.mixed(images, labels, _generator(self.seed, epoch, _MIXING, step))
-            yield images, labels
+            if self.mixing is None:
+                yield images, classes
+            else:
+                yield self.mixing.mixed(images, classes, _generator(self.seed, epoch, _MIXING, step))
 
-    def _shares(self, epoch: int) -> list[tuple[Indices, Indices]]:
-        """Of each batch, this worker's places in the epoch's order, and the images there."""
-        order = self._order(epoch)
+    def _on_device(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def _shares(self, epoch: int) -> tuple[Indices, Indices]:
+        """This worker's places in the epoch's order, and the images there: ``[steps, share of a batch]`` each.
+
+        What hangs on them goes to the device once an epoch: to wait for it in every step would stop the host.
+        """
         places = np.arange(self.steps * self.batch_size).reshape(self.steps, self.batch_size)[:, self.workers.share]
-        return [(share, order[share]) for share in places]
+        return places, self._order(epoch)[places]
 
     def _order(self, epoch: int) -> Indices:
         count, labels = len(self.images), self.images.labels
@@ -103,10 +110,10 @@ class Feed:
 
     @cached_property
     def _memory(self) -> Tensor:
-        return torch.from_numpy(self.images.pixels).to(self.device)
+        return self._on_device(self.images.pixels)
 
-    def _kept(self, shares: Sequence[tuple[Indices, Indices]]) -> Iterator[Tensor]:
-        return (self._memory[torch.from_numpy(indices).to(self.device)] for _, indices in shares)
+    def _kept(self, indices: Indices) -> Iterator[Tensor]:
+        return (self._memory[share] for share in self._on_device(indices))
 
     def _streamed(self, wanted: Sequence[tuple[Any, ...]], read: Callable[..., Pixels]) -> Iterator[Tensor]:
         """What ``read`` gives for each of ``wanted``, in processes of its own."""

@@ -7,7 +7,8 @@ is written after every epoch) goes on bit for bit as if it had never stopped.
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +27,7 @@ from floats_edge.prepare import example, prepare
 from floats_edge.recipe import Recipe
 from floats_edge.training import check
 from floats_edge.training.distributed import ALONE, Workers
-from floats_edge.training.execution import Precision, layers_draw, torch_settings
+from floats_edge.training.execution import Precision, layers_draw, read_later, torch_settings
 from floats_edge.training.feed import LAYERS, Batch, Feed, epoch_seed
 from floats_edge.training.mixing import make_mixing
 from floats_edge.training.optimizer import make_optimizer, remember, remembered, set_learning_rate
@@ -44,37 +45,37 @@ class Observer(Protocol):
         """Before the first step, where images do not stay in memory: ``done`` of ``total`` were read to know them."""
 
     def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
-        """After step ``step`` of ``steps`` of the whole run."""
+        """After step ``step`` of ``steps`` of the whole run, once the next one of its epoch is under way."""
 
     def on_epoch(self, epoch: Epoch) -> None:
         """After an epoch was checked on validation images and saved."""
 
 
-@dataclasses.dataclass
 class _Losses:
-    """Sums over the steps of one epoch; None: the method has no such loss."""
+    """Losses over the steps of one epoch, each read a step late: reading the last one would wait for the device."""
 
-    total: float = 0.0
-    clean: float | None = None
-    robust: float | None = None
-    steps: int = 0
+    def __init__(self) -> None:
+        self.steps = 0
+        self._sums: dict[str, float] = {}
+        self._unread: deque[tuple[tuple[str, ...], Callable[[], list[float]]]] = deque()
 
-    def add(self, losses: Losses) -> float:
-        """Count one step in; returns its loss."""
-        total = losses.total.item()
-        self.total += total
-        self.clean, self.robust = _sum(self.clean, losses.clean), _sum(self.robust, losses.robust)
+    def add(self, losses: Losses, workers: Workers) -> None:
+        """Count one step in."""
+        known = {name: loss for name, loss in vars(losses).items() if loss is not None}
+        self._unread.append((tuple(known), read_later(workers.mean(torch.stack(tuple(known.values()))))))
         self.steps += 1
-        return total
 
-    def means(self) -> tuple[float, float | None, float | None]:
-        """Per step: ``(total, clean, robust)``."""
-        clean, robust = (None if part is None else part / self.steps for part in (self.clean, self.robust))
-        return self.total / self.steps, clean, robust
+    def read(self, but: int = 0) -> Iterator[tuple[int, float]]:
+        """Read what is not read yet, ``but`` for so many steps: the number of each step, from 1, and its loss."""
+        while len(self._unread) > but:
+            names, values = self._unread.popleft()
+            found = dict(zip(names, values(), strict=True))
+            self._sums = {name: self._sums.get(name, 0.0) + loss for name, loss in found.items()}
+            yield self.steps - len(self._unread), found["total"]
 
-
-def _sum(so_far: float | None, loss: Tensor | None) -> float | None:
-    return so_far if loss is None else (so_far or 0.0) + loss.item()
+    def means(self) -> dict[str, float]:
+        """Per step, of those losses that the method has."""
+        return {name: loss / self.steps for name, loss in self._sums.items()}
 
 
 def train(
@@ -228,29 +229,35 @@ class Trainer:
     def _run_epoch(self, epoch: int, observer: Observer) -> Epoch:
         generator = torch.Generator(self.device).manual_seed(epoch_seed(self.recipe.seed, epoch))
         total = self.recipe.train.epochs * self.steps_per_epoch
-        losses, swapped, learning_rate = _Losses(), 0, 0.0
+        losses, swapped, learning_rate, before = _Losses(), 0, 0.0, epoch * self.steps_per_epoch
         start = time.perf_counter()
+
+        def tell(but: int = 0) -> None:
+            for step, loss in losses.read(but):
+                if not math.isfinite(loss):
+                    raise check.diverged(f"the loss of step {before + step} is {loss:g}")
+                speed = losses.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
+                observer.on_step(before + step, total, loss, speed)
+
         for images, labels in self.feed.batches(epoch):
-            step = epoch * self.steps_per_epoch + losses.steps
+            step = before + losses.steps
             learning_rate = set_learning_rate(self.optimizer, self.recipe.train, step / total)
-            loss = losses.add(self.update(images, labels, generator).of_all(self.workers))
-            if not math.isfinite(loss):
-                raise check.diverged(f"the loss of step {step + 1} is {loss:g}")
+            losses.add(self.update(images, labels, generator), self.workers)
+            tell(but=1)
             swapped += self.updater.after_step(step + 1, self.optimizer)
-            speed = losses.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
-            observer.on_step(step + 1, total, loss, speed)
+        tell()
         self.settle_frozen(epoch, generator)
         seconds = time.perf_counter() - start
         self.check_alike()
         check.check_numbers(self.network)
         result = self._check(generator)
-        mean, clean, robust = losses.means()
+        means = losses.means()
         alpha = {name: weight.alpha.item() for name, weight in self.weights_by_layer.items()}
         return Epoch(
             epoch=epoch + 1,
-            loss=mean,
-            clean_loss=clean,
-            robust_loss=robust,
+            loss=means["total"],
+            clean_loss=means.get("clean"),
+            robust_loss=means.get("robust"),
             clean_accuracy=result.clean,
             robust_accuracy=result.robust,
             single_step_accuracy=result.single_step,

@@ -21,12 +21,13 @@ from floats_edge.attacks import Network, attack
 from floats_edge.baselines.oat import OatNetwork
 from floats_edge.images import Labels
 from floats_edge.method.batchnorm import SETTLING, reestimate
-from floats_edge.method.condition import draw_noise, fold, load_weights, unfilled
+from floats_edge.method.condition import draw_noise, load_folded, unfilled
 from floats_edge.method.conditioning import resample_noise
-from floats_edge.method.fold import Rule, weights_at
+from floats_edge.method.fold import Rule
 from floats_edge.prepare import Prepared
 from floats_edge.recipe import Attack, Method, Recipe, Train, TrainingNoise
 from floats_edge.training.distributed import Workers
+from floats_edge.training.execution import DTYPES
 from floats_edge.training.feed import Batch
 
 NOISE_FREE = sys.float_info.min
@@ -45,11 +46,6 @@ class Losses:
     total: Tensor
     clean: Tensor | None
     robust: Tensor | None
-
-    def of_all(self, workers: Workers) -> "Losses":
-        """Their means over the workers, detached."""
-        clean, robust = (None if loss is None else workers.mean(loss) for loss in (self.clean, self.robust))
-        return Losses(workers.mean(self.total), clean, robust)
 
 
 @dataclass(frozen=True)
@@ -120,7 +116,10 @@ class Step(Protocol):
 
 
 class Folded:
-    """A FLOAT or plain network in training, and its folded copy.
+    """A FLOAT or plain network in training, and its folded copies.
+
+    Mixed precision attacks one whose weights are in half precision already: autocast would round them again whenever it
+    is called.
 
     Args:
         prepared: the network, in training.
@@ -136,6 +135,8 @@ class Folded:
         self.workers = workers
         self.rule: Rule = recipe.condition.rule
         self.noise_seed = recipe.condition.noise_seed
+        self.half = DTYPES.get(recipe.train.amp)
+        self.device_type = next(self.network.parameters()).device.type
         self.compiled = recipe.train.compile
         if self.compiled and workers.size == 1:  # BatchNorm over several workers would split its graph at every layer
             self.network.compile()
@@ -143,14 +144,16 @@ class Folded:
 
     def copy(self) -> None:
         self.folded = unfilled(self.network, self.layers)
+        self.rounded = self.folded if self.half is None else unfilled(self.network, self.layers, self.half)
         if self.compiled:
             torch.compiler.reset()  # what was compiled for other shapes counts towards its limit
-            self.folded.compile()
+            for plain in {self.folded, self.rounded}:
+                plain.compile()
 
-    @torch.no_grad()
     def at(self, lam: float) -> Network:
-        load_weights(self.folded, weights_at(fold(self.layers, self.rule), lam))
-        return self.folded
+        plain = self.rounded if torch.is_autocast_enabled(self.device_type) else self.folded
+        load_folded(plain, self.layers, self.rule, lam)
+        return plain
 
     def attacked(
         self,

@@ -10,7 +10,9 @@ import torch
 
 from floats_edge.artifacts.checkpoint import open_run
 from floats_edge.recipe_file import override_recipe
-from floats_edge.training.loop import train
+from floats_edge.training.distributed import ALONE
+from floats_edge.training.loop import Trainer, _Losses, train
+from floats_edge.training.statistics import image_spec
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,6 +44,21 @@ def test_deterministic_runs_have_the_same_bits(option, digits_recipe, few, silen
     recipe = override_recipe(digits_recipe, ("train.deterministic=true", option))
     one, other = (train(recipe, few, tmp_path / name, silent, "cuda").weights() for name in ("one", "other"))
     assert all(one[name].tobytes() == other[name].tobytes() for name in one)
+
+
+@pytest.mark.parametrize("option", ["train.amp=off", "train.amp=bf16", "data.mixup=0.2"])
+def test_a_step_does_not_make_the_host_wait(option, digits_recipe, few):
+    recipe = override_recipe(digits_recipe, ("sparsity.density=1", option))
+    subject = Trainer(recipe, few, image_spec(recipe, few), torch.device("cuda"))
+    generator, losses = torch.Generator("cuda").manual_seed(0), _Losses()
+    try:
+        for step, batch in enumerate(subject.feed.batches(0)):
+            losses.add(subject.update(*batch, generator), ALONE)
+            if step == 1:  # what is made once is made
+                torch.cuda.set_sync_debug_mode("error")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(loss > 0 for _, loss in losses.read())
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL gives each worker a GPU of its own; there are not two")

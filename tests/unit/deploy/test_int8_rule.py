@@ -20,9 +20,8 @@ from floats_edge.deploy.int8_rule import NARROW, POOLED
 from floats_edge.deploy.lambda_graph import Network
 from floats_edge.deploy.quantize import MIN_IMAGES, calibrate
 from floats_edge.deploy.tensorrt_engine import build_engine
-from floats_edge.method.condition import condition, conditioned_layers, folded
+from floats_edge.method.condition import condition, conditioned_layers, fold, folded
 from floats_edge.method.conditioning import conditioned_weights
-from floats_edge.method.fold import affine
 from floats_edge.runtime.lambda_weights import InputWeights, LambdaWeights
 
 SHAPE = (3, 16, 16)
@@ -65,7 +64,7 @@ def network_of(module: nn.Module) -> Network:
     condition(module.eval(), torch.from_numpy(IMAGES[:2]))
     for weight in conditioned_weights(module).values():
         weight.alpha.data.uniform_(-0.2, 0.2, generator=generator)
-    layers = {name: affine(layer.ends(), "interpolate").numpy() for name, layer in conditioned_layers(module).items()}
+    layers = {name: layer.numpy() for name, layer in fold(conditioned_layers(module), "interpolate").items()}
     return Network(onnx_graph.trace(folded(module, 0.0), SHAPE), layers)
 
 

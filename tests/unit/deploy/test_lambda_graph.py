@@ -1,7 +1,6 @@
 """Graphs of an untrained ResNet in every mode at every precision: what they hold, and what they weigh."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,9 @@ from floats_edge.artifacts.manifest import Mode, Precision
 from floats_edge.artifacts.weights import pack_weights
 from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.lambda_graph import Network
-from floats_edge.method.condition import condition, conditioned_layers, folded
+from floats_edge.method.condition import condition, conditioned_layers, fold, folded
 from floats_edge.method.conditioning import conditioned_weights
-from floats_edge.method.fold import AffineLayer, Rule, affine
+from floats_edge.method.fold import AffineLayer, Rule
 from floats_edge.method.semi_structured import is_eligible, is_two_of_four, random_mask
 from floats_edge.networks.build import build, register
 from floats_edge.networks.normalize import normalize
@@ -55,9 +54,10 @@ def layers_with(mask_of: MaskOf, rule: Rule) -> dict[str, AffineLayer]:
     network = float_network()
     for weight in conditioned_weights(network).values():
         weight.set_mask(mask_of(tuple(weight.theta.shape), generator))
-    ends = {name: layer.ends() for name, layer in conditioned_layers(network).items()}
-    apart = {name: replace(layer, gain_adv=layer.gain_adv * 1.5) for name, layer in ends.items()}
-    return {name: affine(layer, rule).numpy() for name, layer in apart.items()}
+    for layer in conditioned_layers(network).values():
+        if layer.norm is not None:
+            layer.norm.adv.weight.data.mul_(1.5)
+    return {name: layer.numpy() for name, layer in fold(conditioned_layers(network), rule).items()}
 
 
 @pytest.fixture(scope="module")

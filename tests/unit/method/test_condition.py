@@ -1,6 +1,7 @@
 """Conditioned networks: what they were at lambda 0, affine in lambda, and equal to what they fold into."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from floats_edge.errors import NetworkError
-from floats_edge.method.batchnorm import DualNorm
+from floats_edge.method.batchnorm import DualNorm, gains_and_biases
 from floats_edge.method.condition import (
     condition,
     conditioned_layers,
@@ -179,8 +180,14 @@ def test_a_network_that_fails_a_gate_is_refused_as_a_whole(network: nn.Module, s
     assert not conditioned_layers(network)
 
 
+def without_means(norms: list[nn.BatchNorm2d | None], ones: Any, zeros: Any) -> tuple[Tensor, Tensor]:
+    """What a BatchNorm does, wrong."""
+    gain, bias = gains_and_biases(norms, ones, zeros)
+    return gain, 0 * bias
+
+
 def test_a_wrong_fold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("floats_edge.method.layers.gain_and_bias", lambda norm: (norm.weight, norm.bias))
+    monkeypatch.setattr("floats_edge.method.stack.gains_and_biases", without_means)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 14 * 14, 5))
     network[1].running_mean.normal_()
     with pytest.raises(NetworkError, match=r"at lambda 0 the folded network is off by .* of the logits' range"):
@@ -195,7 +202,7 @@ def test_a_head_that_begins_with_zeros_can_be_conditioned() -> None:
 
 
 def test_a_head_that_begins_with_zeros_hides_no_wrong_fold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("floats_edge.method.layers.gain_and_bias", lambda norm: (norm.weight, norm.bias))
+    monkeypatch.setattr("floats_edge.method.stack.gains_and_biases", without_means)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 14 * 14, 5))
     network[1].running_mean.normal_()
     nn.init.zeros_(network[3].weight)

@@ -5,18 +5,20 @@ import math
 import numpy as np
 import pytest
 import torch
-from fixtures.networks import trained
+from fixtures.calls import Calls
+from fixtures.networks import IMAGES, conditioned, trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from floats_edge.method.condition import conditioned_layers, fold, folded
+from floats_edge.method.condition import condition, conditioned_layers, fold, folded, load_folded, unfilled
 from floats_edge.method.conditioning import conditioned_weights
 from floats_edge.method.fold import (
     AffineLayers,
     Ends,
     Rule,
     Weights,
+    affine,
     check_lambda,
     clean_weights,
     end_weights,
@@ -24,6 +26,7 @@ from floats_edge.method.fold import (
     weights_at,
 )
 from floats_edge.method.knob import Knob
+from floats_edge.method.layers import Conditioned, ConditionedNorm
 from floats_edge.method.noise import standard_normal
 
 NAMES = pytest.mark.parametrize("name", ["resnet8", "wrn-16-8"])
@@ -41,6 +44,43 @@ def network_of(seed: int, name: str = "resnet8") -> tuple[nn.Module, Knob]:
 
 def layers_of(seed: int, rule: Rule = "interpolate", name: str = "resnet8") -> AffineLayers:
     return fold(conditioned_layers(network_of(seed, name)[0]), rule)
+
+
+def mixed() -> nn.Module:
+    """A FLOAT network of a convolution with a bias and a BatchNorm, a lone BatchNorm without parameters, and a head."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pair, lone = (nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), nn.BatchNorm2d(4, affine=False, eps=1e-3)
+        network = nn.Sequential(*pair, nn.ReLU(), lone, nn.Flatten(), nn.Linear(4 * 14 * 14, 5))
+        condition(network, IMAGES)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.2, 3)
+    return network
+
+
+def gain_and_bias(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    weight, bias = (norm.weight.detach(), norm.bias.detach()) if norm.affine else (1.0, 0.0)
+    gain = weight / (norm.running_var + norm.eps).sqrt()
+    return gain, bias - norm.running_mean * gain
+
+
+def ends_of(layer: Conditioned) -> Ends:
+    """One layer by itself."""
+    if isinstance(layer, ConditionedNorm):
+        (gain_clean, bias_clean), (gain_adv, bias_adv) = map(gain_and_bias, (layer.norm.clean, layer.norm.adv))
+        one = torch.ones_like(gain_clean)
+        return Ends(one, one > 0, one * 0, torch.zeros(()), gain_clean, gain_adv, bias_clean, bias_adv)
+    weight, bias = layer.weight, layer.bias
+    theta = weight.theta.detach()
+    nothing = torch.ones(len(theta)), torch.zeros(len(theta))
+    norms = (layer.norm.clean, layer.norm.adv) if layer.norm is not None else ()
+    (gain_clean, bias_clean), (gain_adv, bias_adv) = map(gain_and_bias, norms) if norms else (nothing, nothing)
+    if bias is not None:
+        bias_clean, bias_adv = bias_clean + bias.detach() * gain_clean, bias_adv + bias.detach() * gain_adv
+    scale = weight.alpha.detach() * weight.sigma()
+    return Ends(theta, weight.mask, weight.mask * weight.eta, scale, gain_clean, gain_adv, bias_clean, bias_adv)
 
 
 def by_rule(ends: Ends, lam: float, rule: Rule) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,7 +133,7 @@ def test_the_vectors_give_the_weights_of_the_rule(name: str, seed: int, lam: flo
     layers = conditioned_layers(network_of(seed, name)[0])
     got: Weights = weights_at(fold(layers, rule), lam)
     for layer_name, layer in layers.items():
-        ends = layer.ends()
+        ends = ends_of(layer)
         weight, bias = by_rule(ends, lam, rule)
         gain = torch.maximum(ends.gain_clean.abs(), ends.gain_adv.abs())
         largest = (ends.theta.abs() + ends.noise_scale.abs() * ends.noise.abs()).transpose(0, -1) * gain
@@ -107,9 +147,31 @@ def test_at_lambda_0_they_are_the_clean_ones_to_the_bit(rule: Rule) -> None:
     layers = conditioned_layers(network_of(0)[0])
     got = weights_at(fold(layers, rule), 0.0)
     for name, layer in layers.items():
-        ends = layer.ends()
+        ends = ends_of(layer)
         assert torch.equal(got[f"{name}.weight"], (ends.theta.transpose(0, -1) * ends.gain_clean).transpose(0, -1))
         assert torch.equal(got[f"{name}.bias"], ends.bias_clean)
+
+
+@pytest.mark.parametrize("rule", ["interpolate", "paper"])
+@pytest.mark.parametrize("lam", [0.0, 0.37, 1.0])
+@pytest.mark.parametrize("name", ["resnet8", "wrn-16-8", "mixed"])
+def test_layers_folded_together_have_the_bits_of_each_by_itself(name: str, lam: float, rule: Rule) -> None:
+    network = mixed() if name == "mixed" else network_of(0, name)[0]
+    layers = conditioned_layers(network)
+    together, plain = weights_at(fold(layers, rule), lam), dict(folded(network, lam, rule).named_parameters())
+    for layer_name, layer in layers.items():
+        for key, wanted in weights_at({layer_name: affine(ends_of(layer), rule)}, lam).items():
+            assert torch.equal(together[key], wanted)
+            assert torch.equal(plain[key], wanted)
+
+
+def test_a_fold_calls_torch_a_few_times_for_each_layer() -> None:
+    """On a GPU a call costs more than what it computes."""
+    layers = conditioned_layers(network := conditioned("resnet18")[0])
+    plain = unfilled(network, layers)
+    with Calls() as calls:
+        load_folded(plain, layers, "interpolate", 1.0)
+    assert calls.counts.total() <= 5 * len(layers) + 60
 
 
 @NAMES

@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from fixtures.calls import Calls
 from fixtures.training import trainer
 
+from floats_edge import attacks
 from floats_edge.attacks import n_fgsm
 from floats_edge.data import Splits
 from floats_edge.errors import BackendError
 from floats_edge.recipe import Recipe, Train
 from floats_edge.recipe_file import override_recipe
-from floats_edge.training.execution import torch_settings
+from floats_edge.training.execution import Precision, torch_settings
 from floats_edge.training.loop import Observer, Trainer, train
 from floats_edge.training.optimizer import set_learning_rate
 from floats_edge.training.stage import Unwatched
-from floats_edge.training.steps import FloatStep, Losses
+from floats_edge.training.steps import FloatStep, Losses, Step
 
 
 class Settings(Unwatched):
@@ -47,24 +49,45 @@ class TestPrecision:
         self, digits_recipe: Recipe, few: Splits, silent: Observer
     ) -> None:
         subject = trainer(digits_recipe, few, "train.amp=bf16")
-        seen: dict[str, set[torch.dtype]] = {"folded": set(), "trained": set()}
-        assert isinstance(subject.step, FloatStep)
-        for name, network in (("folded", subject.step.folded), ("trained", subject.network)):
+        seen: dict[str, set[torch.dtype]] = {"folded": set(), "rounded": set(), "trained": set()}
+        step = subject.step
+        assert isinstance(step, FloatStep)
+        for name, network in (("folded", step.folded), ("rounded", step.rounded), ("trained", subject.network)):
             network.register_forward_hook(lambda module, args, logits, name=name: seen[name].add(logits.dtype))
         losses = update(subject)
-        assert seen == {"folded": {torch.bfloat16}, "trained": {torch.bfloat16}}
+        assert seen == {"folded": set(), "rounded": {torch.bfloat16}, "trained": {torch.bfloat16}}
         assert losses.total.dtype == torch.float32
         assert {tensor.dtype for tensor in subject.network.state_dict().values() if tensor.is_floating_point()} == {
             torch.float32
         }
-        seen["folded"].clear()
         epoch = subject.run_epoch(0, silent)
-        assert seen["folded"] == {torch.bfloat16, torch.float32}, "checked as it is served"
+        assert seen["folded"] == {torch.float32}, "checked as it is served"
         assert any("meant for GPUs" in remark for remark in epoch.remarks)
         exact = trainer(digits_recipe, few).run_epoch(0, silent)
         assert epoch.loss == pytest.approx(exact.loss, rel=0.05)
         assert epoch.loss != exact.loss
         assert not any("meant for GPUs" in remark for remark in exact.remarks)
+
+    @pytest.mark.parametrize("amp", ["bf16", "fp16"])
+    def test_weights_that_are_attacked_are_rounded_once_and_to_the_same(
+        self, amp: str, digits_recipe: Recipe, few: Splits
+    ) -> None:
+        """As autocast rounds them whenever it is called, so that a gradient takes no more operations for them."""
+        exact, subject = (trainer(digits_recipe, few, f"train.amp={kind}").step for kind in ("off", amp))
+        images, labels = next(trainer(digits_recipe, few).feed.batches(0))
+
+        def gradient(step: Step, amp: str) -> tuple[torch.Tensor, int]:
+            with Precision(amp, images.device).autocast():
+                network = step.at(1.0)
+                with Calls() as calls:
+                    found = attacks._gradient(network, images, labels, attacks._cross_entropy)
+            return found, calls.counts.total()
+
+        rounded, few_calls = gradient(subject, amp)
+        wanted, many_calls = gradient(exact, amp)
+        assert torch.equal(rounded, wanted)
+        images_and_logits_both_ways = 4
+        assert few_calls == gradient(exact, "off")[1] + images_and_logits_both_ways < many_calls
 
     def test_a_step_that_overflows_is_left_out(self, digits_recipe: Recipe, few: Splits) -> None:
         subject = trainer(digits_recipe, few, "train.amp=fp16")

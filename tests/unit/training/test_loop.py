@@ -46,21 +46,6 @@ class StopAt(Unwatched):
             raise KeyboardInterrupt
 
 
-class Rates:
-    """An observer that writes down the learning rate of every step."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self.rates: list[float] = []
-
-    def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
-        self.rates.append(self.trainer.optimizer.param_groups[0]["lr"])
-        assert {group["lr"] for group in self.trainer.optimizer.param_groups} == {self.rates[-1]}
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def recipe(digits_recipe: Recipe) -> Recipe:
     """With augmentation and many mask updates, so that every source of chance takes part."""
@@ -215,11 +200,16 @@ class TestRefused:
         assert "sparsity.density" in caught.value.fix
         assert not (tmp_path / "run").exists()
 
-    def test_training_that_diverges(self, recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path) -> None:
-        wild = override_recipe(recipe, ("train.lr=1e12", "train.warmup=0"))
+    @pytest.mark.parametrize("options", [(), ("sparsity.layer_densities=importance", "sparsity.update_every=0.2")])
+    def test_training_that_diverges(
+        self, recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path, options: tuple[str, ...]
+    ) -> None:
+        """Masks may move once more, by gradients that are no numbers, before the loss is read."""
+        wild = override_recipe(recipe, ("train.lr=1e12", "train.warmup=0", *options))
         with pytest.raises(RecipeError, match="training diverged: the loss of step") as caught:
             train(wild, few, tmp_path / "run", silent)
         assert "train.lr" in caught.value.fix
+        assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize("method", ["float", "standard", "oat"])
     def test_a_network_destroyed_by_the_last_step(
@@ -302,6 +292,26 @@ class TestStep:
             assert torch.equal(robust[0], result)
             assert robust[1:] == (1.0, True)
 
+    def test_losses_are_read_a_step_late_and_none_is_lost(self, recipe: Recipe, few: Splits) -> None:
+        trainer, seen, told = training.trainer(recipe, few), [], []
+        update = trainer.update
+
+        def watched(*batch: Any) -> steps.Losses:
+            seen.append(update(*batch))
+            return seen[-1]
+
+        class Listener(Unwatched):
+            def on_step(self, step: int, steps_in_all: int, loss: float, images_per_s: float) -> None:
+                assert loss == seen[step - 1].total.item()
+                told.append((step, len(seen)))
+
+        trainer.update = watched  # type: ignore[method-assign]
+        epoch = trainer.run_epoch(0, Listener())
+        assert told == [(1, 2), (2, 3), (3, 4), (4, 5), (5, 5)]
+        assert epoch.loss == sum(losses.total.item() for losses in seen) / 5
+        assert epoch.clean_loss == sum(losses.clean.item() for losses in seen) / 5
+        assert epoch.robust_loss == sum(losses.robust.item() for losses in seen) / 5
+
     def test_what_layers_draw_is_the_seeds(self, recipe: Recipe, few: Splits, silent: Observer) -> None:
         """Dropout draws from torch's own generator, which is the caller's."""
 
@@ -323,16 +333,23 @@ class TestStep:
         assert all(first[name].tobytes() == again[name].tobytes() for name in first)
         assert any(first[name].tobytes() != other[name].tobytes() for name in first)
 
-    def test_learning_rate_warms_up_then_follows_a_cosine(self, recipe: Recipe, few: Splits) -> None:
+    def test_learning_rate_warms_up_then_follows_a_cosine(self, recipe: Recipe, few: Splits, silent: Observer) -> None:
         trainer = Trainer(recipe, few, image_spec(recipe, few), torch.device("cpu"))
-        observer = Rates(trainer)
+        update, steps_rates = trainer.update, []
+
+        def watched(*batch: Any) -> steps.Losses:
+            steps_rates.append([group["lr"] for group in trainer.optimizer.param_groups])
+            return update(*batch)
+
+        trainer.update = watched  # type: ignore[method-assign]
         for epoch in range(4):
-            trainer.run_epoch(epoch, observer)
-        rates = np.array(observer.rates)
-        steps, peak = 20, 4  # 20 steps, of which a fifth warms up
-        assert len(rates) == steps
+            trainer.run_epoch(epoch, silent)
+        (rates,) = {tuple(group) for group in zip(*steps_rates, strict=True)}
+        rates = np.array(rates)
+        count, peak = 20, 4  # steps, of which a fifth warms up
+        assert len(rates) == count
         np.testing.assert_allclose(rates[: peak + 1], 0.05 * np.arange(peak + 1) / peak)
-        progress = (np.arange(peak, steps) - peak) / (steps - peak)
+        progress = (np.arange(peak, count) - peak) / (count - peak)
         np.testing.assert_allclose(rates[peak:], 0.05 * (1 + np.cos(np.pi * progress)) / 2)
 
     @pytest.mark.parametrize("decayed", ["weights", "all"])
