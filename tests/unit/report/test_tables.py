@@ -88,6 +88,20 @@ def test_note_says_what_was_attacked_and_how(changes: dict[str, object], said: s
     assert said in " ".join(accuracy_table(label_records([bundle_evaluation(**changes)])).notes)
 
 
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ({"backend": "ort-cpu", "attacked": "float twin on torch-cpu"}, False),
+        ({"backend": "ort-cpu", "attacked": "float twin on torch-cuda"}, True),
+        ({"backend": "torch-cuda:1", "attacked": "itself"}, True),
+        ({"backend": "trt", "attacked": "float twin on torch-cpu"}, True),
+    ],
+)
+def test_note_says_what_float32_was_where_a_gpu_computed(where: dict[str, str], said: bool) -> None:
+    notes = " ".join(accuracy_table(label_records([bundle_evaluation(**where)])).notes)
+    assert ("float32 on GPUs: evaluated in ieee, trained in tf32." in notes) is said
+
+
 def test_a_network_without_noise_has_no_word_on_it() -> None:
     assert "Noise" not in " ".join(accuracy_table(label_records([bundle_evaluation()])).notes)
 
