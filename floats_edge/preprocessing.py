@@ -70,10 +70,12 @@ Size = Annotated[_Sides, BeforeValidator(_both)]
 
 
 class Preprocessing(BaseModel, frozen=True, extra="forbid"):
-    """How an image becomes what a network takes. What is None is decided by the images that it is trained on."""
+    """How an image becomes what a network takes. What is null is decided by the images that it is trained on."""
 
     size: Size | None = Field(
-        default=None, description="height and width that the network takes; None: as stored, all images have one size"
+        default=None,
+        description="height and width that the network takes, or one number for both; null: as stored, all images "
+        "have one size",
     )
     resize: Literal["short-side", "squash", "pad"] = Field(
         default="short-side",
@@ -81,14 +83,16 @@ class Preprocessing(BaseModel, frozen=True, extra="forbid"):
         "sides at once; pad: scale it until it fits, fill up with black",
     )
     resize_size: Size | None = Field(
-        default=None, description="short-side: what the scaled image covers, as in resize 256, crop 224; None: size"
+        default=None,
+        description="short-side: height and width that the scaled image covers, or one number, as in resize 256, crop "
+        "224; null: size",
     )
     antialias: bool = Field(
         default=True,
-        description="average over all pixels when scaling down, as Pillow does; off: two in each direction",
+        description="average over all pixels when scaling down, as Pillow does; false: two in each direction",
     )
     colours: Colours | None = Field(
-        default=None, description="channels, in their order; None: grey where the images have one channel, else rgb"
+        default=None, description="channels, in their order; null: grey where the images have one channel, else rgb"
     )
 
     @model_validator(mode="after")
@@ -113,7 +117,7 @@ class ResolvedPreprocessing(Preprocessing, frozen=True):
 
     size: _Sides = Field(description="height and width that the network takes")
     resize_size: _Sides | None = Field(
-        default=None, description="short-side: what the scaled image covers before it is cropped; None: size"
+        default=None, description="short-side: what the scaled image covers before it is cropped; null: size"
     )
     colours: Colours = Field(description="channels that the network takes, in their order")
 

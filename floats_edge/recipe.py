@@ -121,7 +121,7 @@ class Data(Section):
     """Which images, and how they are split and augmented."""
 
     dataset: Literal["digits", "cifar10", "cifar100", "svhn", "stl10", "imagenette", "folder", "given"] = Field(
-        default="digits", description="given: images that are handed over in Python"
+        default="digits", description="which images; folder: your own; given: handed over in Python"
     )
     root: Path | None = Field(default=None, description="image folder, or where a data set is downloaded to")
     preprocessing: Preprocessing = Field(
@@ -129,7 +129,7 @@ class Data(Section):
     )
     validation: float = Field(default=0.1, gt=0, lt=1, description="share of the training images held out for choices")
     train_images: int | None = Field(
-        default=None, gt=0, description="train on this many images, drawn at random; None: all"
+        default=None, gt=0, description="train on this many images, drawn at random; null: all"
     )
     crop: int = Field(default=2, ge=0, description="random crop after zero-padding by this many pixels")
     flip: bool = Field(default=False, description="random horizontal flip")
@@ -193,35 +193,43 @@ class Condition(Section):
 
     noise: TrainingNoise = Field(
         default="frozen",
-        description="train with the draw that is deployed; resample: with a fresh one for every step of training; "
-        "every-forward: with a fresh one whenever the network is run with noise, in every step of an attack too",
+        description="which draw of eta is trained; frozen: the one that is deployed; resample: a fresh one for every "
+        "step of training; every-forward: a fresh one whenever the network is run with noise, in every step of an "
+        "attack too",
     )
     noise_seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the frozen noise eta")
     alpha: Alpha = Field(
         default="trained",
-        description="or the value at which every alpha stays; 0: no noise, lambda moves BatchNorm only",
+        description="scale of the noise; trained: one for each layer; or a number from 0 to 1 that stays; 0: no noise, "
+        "lambda moves BatchNorm only",
     )
     initial_alpha: float = Field(
-        default=0.25, gt=0, le=1, description="every alpha at first, if trained; at most 0.02 for pretrained weights"
+        default=0.25,
+        gt=0,
+        le=1,
+        description="every alpha at first, where it is trained; at most 0.02 for pretrained weights",
     )
     exclude: tuple[Word, ...] = Field(
         default=(), max_length=1024, description="layers, or modules around them, that lambda leaves alone"
     )
-    rule: Rule = Field(default="interpolate", description="how a lambda between 0 and 1 is served")
+    rule: Rule = Field(
+        default="interpolate",
+        description="how a lambda between 0 and 1 is served; interpolate: a knob; paper: nearly a switch",
+    )
     clean_images: Literal["half", "all"] = Field(
         default="half",
-        description="of a batch, that are trained clean; all: those to be attacked too, without noise, normalised by "
-        "the adversarial BatchNorm",
+        description="images of a batch that are trained clean; all: those to be attacked too, without noise, "
+        "normalised by the adversarial BatchNorm",
     )
 
 
 class Sparsity(Section):
-    """FLOATS masks."""
+    """Which weights FLOATS masks."""
 
     pattern: Pattern = Field(
         default="irregular",
-        description="2:4: two of every four consecutive input channels, for sparse tensor cores; channel: whole "
-        "channels, which the export removes",
+        description="where zeros lie; irregular: anywhere; 2:4: two of every four consecutive input channels, for "
+        "sparse tensor cores; channel: whole channels, which the export removes",
     )
     density: float = Field(
         default=1.0,
@@ -265,14 +273,14 @@ class Attack(Section):
     """An L-infinity attack on images in [0, 1]."""
 
     kind: Literal["pgd", "fgsm-rs", "n-fgsm", "autoattack"] = Field(
-        description="autoattack: for evaluation only; it chooses its own steps"
+        description="how images are attacked; autoattack: for evaluate.attack only; it chooses its own steps"
     )
-    epsilon: Pixels
+    epsilon: Pixels = Field(description="how far a pixel in [0, 1] may be moved, such as 8/255")
     step: Pixels | None = Field(
-        None, description="step size; None: epsilon/4 (pgd), 1.25 epsilon (fgsm-rs), epsilon (n-fgsm)"
+        None, description="step size; null: epsilon/4 (pgd), 1.25 epsilon (fgsm-rs), epsilon (n-fgsm)"
     )
-    steps: int = Field(default=1, ge=1, description="gradient steps")
-    restarts: int = Field(default=1, ge=1, description="random restarts, of which the worst counts")
+    steps: int = Field(default=1, ge=1, description="gradient steps of pgd")
+    restarts: int = Field(default=1, ge=1, description="random restarts of pgd, of which the worst counts")
     loss: Literal["cross-entropy", "margin"] = Field(
         default="cross-entropy",
         description="what is climbed; margin: the lead of another class over the true one, for evaluation only",
@@ -306,15 +314,18 @@ class TrainingAttack(Attack):
 class Train(Section):
     """SGD with Nesterov momentum, or AdamW; linear warm-up, cosine decay."""
 
-    epochs: int = Field(default=20, ge=1)
+    epochs: int = Field(default=20, ge=1, description="passes over the training images")
     batch_size: int = Field(
-        default=64, ge=4, multiple_of=2, description="float: half of it is trained clean, half attacked"
+        default=64,
+        ge=4,
+        multiple_of=2,
+        description="images of a step, an even number; float: half of it is trained clean, half attacked",
     )
-    lr: float = Field(default=0.1, gt=0)
+    lr: float = Field(default=0.1, gt=0, description="learning rate at its highest, after warm-up")
     warmup: float = Field(default=0.2, ge=0, lt=1, description="share of the run spent warming up")
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    momentum: float = Field(default=0.9, gt=0, lt=1, description="of SGD; AdamW's first beta")
-    weight_decay: float = Field(default=5e-4, ge=0)
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="what updates the weights")
+    momentum: float = Field(default=0.9, gt=0, lt=1, description="momentum of SGD, first beta of AdamW")
+    weight_decay: float = Field(default=5e-4, ge=0, description="how strongly weights are drawn to 0")
     decayed: Literal["weights", "all"] = Field(
         default="weights", description="what weight decay applies to; all: biases, alpha and BatchNorm too"
     )
@@ -349,17 +360,24 @@ class Train(Section):
 class Evaluate(Section):
     """How the result is judged, on test images."""
 
-    lambdas: tuple[Lambda, ...] = Field(default=(0.0, 0.25, 0.5, 0.75, 1.0), min_length=1, max_length=MOST_LAMBDAS)
+    lambdas: tuple[Lambda, ...] = Field(
+        default=(0.0, 0.25, 0.5, 0.75, 1.0),
+        min_length=1,
+        max_length=MOST_LAMBDAS,
+        description="where accuracy is measured",
+    )
     attack: Attack
-    images: int | None = Field(default=None, gt=0, description="test images to use; None: all")
+    images: int | None = Field(default=None, gt=0, description="test images to use; null: all")
 
 
 class Recipe(Section):
     """Everything a run depends on: two runs of one recipe on one machine give the same bits."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=256)
-    method: Method = "float"
-    seed: int = Field(default=0, ge=0, lt=2**31)
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=256, description="of the recipe, and of its folder in runs/"
+    )
+    method: Method = Field(default="float", description="how the network is trained; standard: on clean images alone")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="of every random choice of a training but the noise")
     data: Data = Data()
     model: NetworkSpec = NetworkSpec(name="resnet8")
     condition: Condition = Condition()

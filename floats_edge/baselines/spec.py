@@ -19,7 +19,9 @@ class Oat(BaseModel):
         default="random-orthogonal", description="what FiLM reads: lambda itself (none), or a row of a matrix for it"
     )
     dimensions: int = Field(default=128, gt=0, description="length of that row")
-    batchnorm: Literal["dual", "single"] = "dual"
+    batchnorm: Literal["dual", "single"] = Field(
+        default="dual", description="one for clean and one for attacked images, or one for both"
+    )
     without_film: tuple[Annotated[str, Field(max_length=256)], ...] = Field(
         default=("*.shortcut_norm", "norm"),
         max_length=64,
@@ -57,8 +59,8 @@ class PgdAt(BaseModel):
         default=1.0,
         gt=0,
         le=1,
-        description="of the loss of attacked images, against that of the same images clean; 1: none are trained clean; "
-        "0.5: the baseline that OAT is published with",
+        description="weight of the loss of attacked images, against that of the same images clean; 1: none are trained "
+        "clean; 0.5: the baseline that OAT is published with",
     )
 
 

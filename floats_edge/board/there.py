@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ FOLDER = Path(__file__).parents[3]
 """Where everything of ours stands on the board: this file is ``package-HASH/floats_edge/board/there.py`` in it."""
 
 INTERRUPTED = 130
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals by which what runs here is ended."""
 _ROOM = 500 * 2**20
 """Bytes that an installation may take: 241 MiB were measured on x86-64, without what pip keeps beside it."""
 _GRACE_S = 20
@@ -32,7 +34,7 @@ _GRACE_S = 20
 def main() -> int:
     """Do what the desk asks for; the exit code is that of the first command that fails."""
     os.umask(0o077)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a session may have inherited that they are ignored
+    for number in _ENDINGS:  # a session may have inherited that they are ignored
         signal.signal(number, signal.default_int_handler)
     try:
         request = json.loads(_first_line())
@@ -131,26 +133,44 @@ def _environment(requirements: Sequence[str]) -> tuple[Path, int]:
 
 def _run(command: Sequence[str], variables: dict[str, str], stdout: int) -> int:
     """Run a command to its end; if the desk goes away, end it with all that it has started."""
-    child = subprocess.Popen(  # noqa: S603 - no shell
-        command,
-        cwd=FOLDER,
-        env={**os.environ, **variables},
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        start_new_session=True,
-    )
+    child = None
     try:
+        with _interrupted_at_the_end():  # before, nobody would know which child to end
+            child = subprocess.Popen(  # noqa: S603 - no shell
+                command,
+                cwd=FOLDER,
+                env={**os.environ, **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                start_new_session=True,
+            )
         code = child.wait()
         return code if code >= 0 else 128 - code  # as shells tell a signal
     except KeyboardInterrupt:
-        child.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(_GRACE_S)
+        if child is not None:
+            child.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(_GRACE_S)
         raise
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        if child is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+@contextmanager
+def _interrupted_at_the_end() -> Iterator[None]:
+    """A signal that comes meanwhile interrupts when all is done."""
+    came: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _ENDINGS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _failed(what: str, remedy: str) -> int:

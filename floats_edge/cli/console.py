@@ -49,9 +49,19 @@ def tell_images(console: Console) -> Callable[[DataReport], None]:
     return tell
 
 
+class _Bar(Progress):
+    """Stays at its end, and is gone where an error is told next."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.live.transient = kind is not None
+        super().__exit__(kind, error, trace)
+
+
 def progress_bar() -> Progress:
     """A bar that counts what each task names as its ``unit``, with elapsed and remaining time."""
-    return Progress(
+    return _Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -90,10 +100,10 @@ class TrainingProgress:
             self._bar.console.print(f"  note: {remark}", style="yellow")
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self._bar.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._bar.__exit__(kind, error, trace)

@@ -74,9 +74,10 @@ def _bundle(bundle: Bundle) -> Summary:
         columns = ("lambda", "backend", "against", "images", "top-1 agreement", "largest error", "p99 error")
         tables.append(_table("Parity; errors over the range of the logits", columns, map(_parity, manifest.parity)))
     if manifest.verdicts:
-        columns = ("backend", "library", "images", "lambda", "clean %", "PGD replayed %", "Square %", "verdict")
+        columns = ("backend", "library", "images", "lambda", "clean %", "robust %", "Square %", "verdict")
         rows = (row for verdict in manifest.verdicts for row in _verdict(verdict))
-        tables.append(_table("Verdicts of floats-edge verify", columns, rows))
+        title = "Verdicts of floats-edge verify; robust: attacked with its twin's help; Square: by its answers alone"
+        tables.append(_table(title, columns, rows))
     if SENSITIVITY in manifest.files:
         tables.append(sensitivity_table(read_json(bundle.path / SENSITIVITY, Sensitivity, "export it again")))
     tables.append(_file_table(manifest.files))
@@ -212,7 +213,7 @@ def _dims(shape: Iterable[int]) -> str:
 
 _FIGURES = frozenset(
     {"weights", "density", "bytes", "images", "top-1 agreement", "largest error", "p99 error"}
-    | {"clean %", "PGD replayed %", "Square %"}
+    | {"clean %", "robust %", "Square %"}
 )
 
 

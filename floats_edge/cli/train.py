@@ -9,9 +9,28 @@ import click
 from floats_edge.cli.parameters import allow_code
 
 
+def _print_keys(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    from floats_edge.cli.recipe_keys import write_keys
+
+    formatter = ctx.make_formatter()
+    write_keys(formatter)
+    click.echo(formatter.getvalue(), nl=False)
+    ctx.exit()
+
+
 @click.command()
 @click.argument("recipe")
 @click.option("-o", "--option", "options", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
+@click.option(
+    "--keys",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_keys,
+    help="List every key of a recipe with its default, what it does and what it takes.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/NAME of the recipe]")
 @click.option("--resume", is_flag=True, help="Continue the run in the folder: bit for bit as if it had not stopped.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Image folder or list, or where downloads go.")
@@ -46,7 +65,8 @@ def train(
 ) -> None:
     """Train one sparse network with a clean/robust knob.
 
-    RECIPE is a YAML file, or the name of one that comes with the package. Any of its keys can be overridden:
+    RECIPE is a YAML file, or the name of one that comes with the package. Any of its keys, which --keys lists, can be
+    overridden:
 
     \b
         floats-edge train quickstart

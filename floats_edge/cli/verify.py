@@ -7,6 +7,7 @@ import click
 
 if TYPE_CHECKING:
     from floats_edge.artifacts.verification import Verification
+    from floats_edge.report.tables import Table
 
 
 @click.command()
@@ -36,10 +37,11 @@ def verify(
 ) -> None:
     """Prove that a bundle is the network that was evaluated.
 
-    PATH is a bundle. Its files must hash to what its manifest says; its engine must reproduce the golden outputs, agree
-    with the float twin on real images at every lambda, and be as accurate as the twin, clean and under the recipe's
-    attack replayed from it. The Square attack then sees nothing but the engine's own logits: accuracy under it that is
-    far below the replayed attack's means that replaying flatters the engine.
+    PATH is a bundle. Its files must hash to what its manifest says, and it must reproduce the golden outputs, which the
+    export kept. It is then compared with its twin, the same network in float32: on real images it must give the same
+    classes at every lambda, and be as accurate, on clean images and on those that the recipe's attack made with the
+    twin. The Square attack, at last, sees nothing but the bundle's own answers: if it leaves far less accuracy than the
+    attack by the twin, the bundle is weaker than that one says.
 
     Exit code 1 if a gate is not passed. The bundle's manifest keeps the verdict on each backend; floats-edge inspect
     shows it, and a bundle that failed is not opened on that backend until it is mended or let pass.
@@ -78,18 +80,52 @@ def verify(
         )
     for problem in verdict.problems:
         click.echo(f"let pass by --allow-mismatch: {problem}")
-    click.echo(f"Verified: {path} on {record.backend}")
+    if not verdict.problems:
+        click.echo(
+            f"Verified: on {record.backend}, {path} answers as it did when it was exported, and as its twin does"
+        )
 
 
 def _print(record: "Verification") -> None:
+    from rich.console import Console
+
+    from floats_edge.report.console import print_tables
+
     click.echo(f"{record.files} files have the sha256 that the manifest states")
     if record.mismatch:
         click.echo(f"exported with --allow-mismatch: {record.mismatch}")
-    for proof, parity in zip(record.proofs, record.parity, strict=True):
-        engine, twin = proof.engine, proof.twin
-        click.echo(
-            f"lambda {proof.lam:<4g}  top-1 agreement {100 * parity.top1_agreement:.2f} %  "
-            f"clean {engine.clean.percent:.1f} % (twin {twin.clean.percent:.1f})  "
-            f"PGD replayed {engine.robust.percent:.1f} % (twin {twin.robust.percent:.1f})  "
-            f"Square on the engine {proof.square.percent:.1f} %  n = {engine.clean.total}"
+    if record.proofs:
+        print_tables([_table(record)], Console(highlight=False))
+
+
+def _table(record: "Verification") -> "Table":
+    """Bundle and twin side by side at each lambda, and what the columns mean."""
+    from floats_edge.report.tables import attack_name, make_table
+
+    columns = ("λ", "same class %", "clean %", "twin's clean %", "robust %", "twin's robust %", "Square %")
+    rows = [
+        (
+            f"{proof.lam:g}",
+            f"{100 * parity.top1_agreement:.2f}",
+            *(
+                f"{share.percent:.1f}"
+                for share in (
+                    proof.engine.clean,
+                    proof.twin.clean,
+                    proof.engine.robust,
+                    proof.twin.robust,
+                    proof.square,
+                )
+            ),
         )
+        for proof, parity in zip(record.proofs, record.parity, strict=True)
+    ]
+    notes = (
+        f"twin: the same network in float32, computed by PyTorch. same class: share of {record.parity[0].images:,} "
+        f"images that bundle and twin put into the same class. All else is of {record.images:,} test images.",
+        f"robust: still right after an attack ({attack_name(record.attack)}, ε {record.attack.epsilon:.4g}). It needs "
+        "gradients, which a bundle cannot give: the images are made with the twin and shown to both.",
+        f"Square: still right after an attack of {record.queries:,} queries an image that sees only the bundle's own "
+        "answers. If it is far below robust, the bundle is weaker than robust says.",
+    )
+    return make_table(f"Bundle and twin, {record.library}", columns, rows, figures=columns, notes=notes)

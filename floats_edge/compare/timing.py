@@ -75,12 +75,13 @@ def _end_seconds(trainer: Trainer, generator: torch.Generator) -> float:
 
 
 def conditions(device: str, train: Train) -> dict[str, str]:
-    """What times on a torch device are taken under: machine, threads, versions."""
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+    """What times on a torch device are taken under: machine, threads, versions; on a GPU, what float32 is there."""
+    on_gpu = device.startswith("cuda")
+    name = torch.cuda.get_device_name(device) if on_gpu else platform.machine()
     return {
         "device": f"{device}: {name}",
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()}",
-        "float32 on GPUs": f"trained in {train.float32}, evaluated in ieee",
+        **({"float32": f"trained in {train.float32}, evaluated in ieee"} if on_gpu else {}),
         "torch": torch.__version__,
         "floats-edge": version("floats-edge"),
     }

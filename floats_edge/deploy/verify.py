@@ -93,7 +93,7 @@ def verify(
     with open_predictor(judged_anew, request.backend, lambdas[0]) as engine:
         say("reproducing golden outputs")
         problems = _problems(lambda: check_golden(engine, golden))
-        say("comparing with the float twin")
+        say("comparing with its twin")
         try:
             parity = measure_parity(engine, twin, test.first(PARITY_IMAGES).as_float(), lambdas, batch)
         except ParityError as error:  # its logits are no numbers: there is nothing to attack
@@ -129,12 +129,12 @@ def _proofs(
 ) -> tuple[LambdaProof, ...]:
     from floats_edge.evaluation import robustness
 
-    say("attacking the float twin and replaying on the engine")
+    say("attacking the twin, and showing the same images to the bundle")
     engine_results, twin_results = (
         robustness.evaluate(judged, twin, images, lambdas, attack, request.seed, batch=batch)
         for judged in (engine, twin)
     )
-    say(f"attacking the engine itself with {request.queries} queries per image")
+    say(f"attacking the bundle itself with {request.queries} queries an image")
 
     def square(lam: float) -> Share:
         return robustness.withstands_square(engine, images, lam, attack.epsilon, request.queries, request.seed, batch)

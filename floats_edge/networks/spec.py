@@ -20,15 +20,19 @@ Argument = Scalar | Annotated[list[Scalar], Field(max_length=64)]
 
 
 class NetworkSpec(BaseModel):
-    """One network."""
+    """Which network, and the weights that it starts from."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    source: Source = "builtin"
-    name: Word = Field(description="of a network of the source; python: package.module:function")
-    arguments: dict[Word, Argument] = Field(default={}, max_length=64, description="that it is built with")
+    source: Source = Field(
+        default="builtin", description="where the network comes from; builtin: ours; given: handed over in Python"
+    )
+    name: Word = Field(description="of the network in its source; python: package.module:function")
+    arguments: dict[Word, Argument] = Field(
+        default={}, max_length=64, description="what the network is built with, such as {width: 32}"
+    )
     weights: Path | None = Field(
-        default=None, description="file of pretrained tensors, safetensors or a state dict of torch; none: random ones"
+        default=None, description="file of pretrained tensors, safetensors or a state dict of torch; null: random ones"
     )
 
     @model_validator(mode="after")

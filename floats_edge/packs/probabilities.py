@@ -13,9 +13,10 @@ def with_probabilities(bundle: Bundle, file: str) -> bytes:
     """A graph of ``bundle`` whose output is the softmax of its logits ``[N, classes]``.
 
     Raises:
-        ArtifactError: the file is not what was exported, or no such graph.
+        ArtifactError: the file is not what was exported, no such graph, or one that has such a name already.
     """
     model, logits = read_graph(bundle, file), bundle.manifest.output.name
+    _check_free(model.graph, bundle)
     for output in model.graph.output:
         if output.name == logits:
             output.name = PROBABILITIES
@@ -27,3 +28,13 @@ def with_probabilities(bundle: Bundle, file: str) -> bytes:
         what = f"the graph {bundle.path / file} does not give the logits of its manifest: {error}."
         raise ArtifactError(what, fix=EXPORT_AGAIN) from None
     return model.SerializeToString(deterministic=True)
+
+
+def _check_free(graph: onnx.GraphProto, bundle: Bundle) -> None:
+    computed = (name for node in graph.node for name in node.output)
+    if PROBABILITIES in {*computed, *(tensor.name for tensor in graph.initializer)}:
+        raise ArtifactError(
+            f"the network of {bundle.path} has a tensor called {PROBABILITIES}, as the output is to be called here.",
+            fix="rename the parameter or buffer of that name in your network, and train and export it again; or serve "
+            "the bundle as it is: floats-edge pack triton",
+        )

@@ -16,7 +16,7 @@ from floats_edge.report.page import Heading, Highlight, Section, render_page
 from floats_edge.report.profile_tables import (
     comparison_tables,
     condition_tables,
-    energy_table,
+    energy_tables,
     estimate_tables,
     layer_tables,
     memory_table,
@@ -123,12 +123,13 @@ def _example_sections(label: str, record: Evaluation, pictures: Pictures | None)
 
 
 def _profile_sections(content: Content) -> list[Section]:
-    memory, energy = (memory_table(content), size_table(content)), (energy_table(content),)
+    memory = memory_table(content), size_table(content)
     parts = [
         Section("Latency", tuple(speed_tables(content)), latency_svg(content), "p50, p90 and p99 of every run in ms"),
         Section("Memory and size", memory, memory_svg(content), "memory of every run in MiB"),
-        Section("Energy", energy, energy_svg(content), "energy per inference of every run in mJ"),
     ]
+    if energy := energy_tables(content):
+        parts.append(Section("Energy", tuple(energy), energy_svg(content), "energy per inference of every run in mJ"))
     if layers := layer_tables(content):
         parts.append(Section("Layers", tuple(layers), layers_svg(content), "time of the slowest layers in µs"))
     return parts

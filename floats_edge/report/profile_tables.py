@@ -73,12 +73,13 @@ def comparison_tables(content: Content) -> list[Table]:
 
 def resource_tables(content: Content) -> list[Table]:
     """Memory, energy and size."""
-    return [memory_table(content), energy_table(content), size_table(content)]
+    return [memory_table(content), *energy_tables(content), size_table(content)]
 
 
 def condition_tables(content: Content) -> list[Table]:
-    """Conditions that stay and that change, and what did not run."""
-    return [condition_table(content), sampled_table(content), *_if_rows(skipped_table(content))]
+    """Conditions that stay and that change, what could not be read, and what did not run."""
+    tables = [condition_table(content), sampled_table(content)]
+    return [*tables, *_if_rows(unread_table(content)), *_if_rows(skipped_table(content))]
 
 
 def latency_table(content: Content) -> Table:
@@ -123,13 +124,13 @@ def start_table(content: Content) -> Table:
 
 
 def memory_table(content: Content) -> Table:
-    """Memory of every run."""
-    return _reading_table("Memory", content, lambda run: run.memory)
+    """Memory of every run, as far as it could be read."""
+    return _reading_table("Memory", content, _memory)
 
 
-def energy_table(content: Content) -> Table:
-    """Power and energy of every run."""
-    return _reading_table("Energy", content, lambda run: run.energy)
+def energy_tables(content: Content) -> list[Table]:
+    """Power and energy of every run; none where nothing tells them."""
+    return _if_rows(_reading_table("Energy", content, _energy))
 
 
 def size_table(content: Content) -> Table:
@@ -244,13 +245,29 @@ def estimate_tables(content: Content) -> list[Table]:
 
 
 def condition_table(content: Content) -> Table:
-    """What figures were taken under and does not change meanwhile."""
-    rows = []
-    compared = [(_names(labels), record) for labels, record in content.comparisons]
-    for label, record in (*content.profiles, *compared):
-        for name, value in record.conditions.items():
-            rows.append((label, name, *(reading(value) if isinstance(value, Reading) else (value, ""))))
+    """What figures were taken under and does not change meanwhile, as far as it could be read."""
+    rows = (
+        (label, name, *(reading(value) if isinstance(value, Reading) else (value, "")))
+        for label, name, value in _conditions(content)
+        if not _is_unread(value)
+    )
     return make_table("Conditions", ("subject", "condition", "value", "source"), rows)
+
+
+def unread_table(content: Content) -> Table:
+    """What could not be read in any run, and why: a row for each reason."""
+    by_reason: dict[tuple[str, str], dict[str, None]] = {}
+    for kind, readings in ((" (memory)", _memory), ("", _energy)):
+        seen = _seen(content, readings)
+        for label, run in _runs(content):
+            for what, figure in readings(run).items():
+                if what not in seen:
+                    by_reason.setdefault((label, figure.source), {})[f"{what}{kind}"] = None
+    for label, name, value in _conditions(content):
+        if isinstance(value, Reading) and _is_unread(value):
+            by_reason.setdefault((label, value.source), {})[name] = None
+    rows = ((label, ", ".join(names), reason) for (label, reason), names in by_reason.items())
+    return make_table("Could not be read", ("subject", "what", "why"), rows)
 
 
 def sampled_table(content: Content) -> Table:
@@ -277,20 +294,41 @@ def skipped_table(content: Content) -> Table:
 
 
 def _reading_table(title: str, content: Content, readings: Callable[[Run], Mapping[str, Reading]]) -> Table:
-    """A row for each quantity, a column for each run, and where the figures come from."""
+    """A row for each quantity that some run could read, a column for each run, and where the figures come from."""
     runs = list(_runs(content))
     labels = _run_labels(runs)
-    rows, reasons = [], {}
-    for what in dict.fromkeys(what for _, run in runs for what in readings(run)):
+    rows = []
+    for what in _seen(content, readings):
         figures = [readings(run).get(what) for _, run in runs]
         sources = "; ".join(dict.fromkeys(figure.source for figure in figures if figure is not None))
         rows.append((what, *("" if f is None else reading(f)[0] for f in figures), sources))
-        if all(figure is None or figure.value is None for figure in figures):
-            reasons[what] = sources
     subjects = dict.fromkeys(label for label, _ in runs)
     title = f"{title} · {next(iter(subjects))}" if len(subjects) == 1 else title
-    notes = [f"Unknown: {'; '.join(f'{what}, {why}' for what, why in reasons.items())}."] if reasons else []
-    return make_table(title, ("quantity", *labels, "source"), rows, figures=labels, details=("source",), notes=notes)
+    return make_table(title, ("quantity", *labels, "source"), rows, figures=labels, details=("source",))
+
+
+def _memory(run: Run) -> Mapping[str, Reading]:
+    return run.memory
+
+
+def _energy(run: Run) -> Mapping[str, Reading]:
+    return run.energy
+
+
+def _seen(content: Content, readings: Callable[[Run], Mapping[str, Reading]]) -> dict[str, None]:
+    """Quantities that some run could read, in their order."""
+    told = (item for _, run in _runs(content) for item in readings(run).items())
+    return {what: None for what, figure in told if not _is_unread(figure)}
+
+
+def _is_unread(value: Reading | str) -> bool:
+    return isinstance(value, Reading) and value.value is None
+
+
+def _conditions(content: Content) -> Iterator[tuple[str, str, Reading | str]]:
+    compared = [(_names(labels), record) for labels, record in content.comparisons]
+    for label, record in (*content.profiles, *compared):
+        yield from ((label, name, value) for name, value in record.conditions.items())
 
 
 def _run_labels(runs: Sequence[tuple[str, Run]]) -> tuple[str, ...]:

@@ -190,15 +190,16 @@ def effective_step(attack: Attack) -> float:
 def evaluation_note(record: Evaluation) -> str:
     """Conditions of an evaluation in one sentence."""
     attack = record.attack
-    settings = ""
+    settings = on_gpu = ""
     if attack.kind != "autoattack":  # which chooses its own
         settings = f"step {effective_step(attack):.4g}, {attack.restarts} restart{'s' if attack.restarts > 1 else ''}, "
+    if not record.backend.endswith("-cpu") or "cuda" in record.attacked:
+        on_gpu = f"float32 on GPUs: evaluated in {record.float32}, trained in {record.subject.train_float32}. "
     return (
         f"{record.dataset}, {record.split} images, on {record.backend}. Attack: {evaluation_attack(record)}, L∞ ε "
         f"{attack.epsilon:.4g}, {settings}gradients from {record.attacked}, seed {record.seed}. "
         f"{_NOISE[record.noise]}Robust accuracy under this attack alone is an upper bound: read it as 'at most'. "
-        f"float32 on GPUs: evaluated in {record.float32}, trained in {record.subject.train_float32}. "
-        f"Versions: {', '.join(f'{name} {version}' for name, version in record.versions.items())}."
+        f"{on_gpu}Versions: {', '.join(f'{name} {version}' for name, version in record.versions.items())}."
     )
 
 

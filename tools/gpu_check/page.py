@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from floats_edge.artifacts.records import Profile
 from floats_edge.report.page import Heading, Highlight, Section, render_page
-from floats_edge.report.profile_tables import condition_tables, energy_table, layer_tables, memory_table, speed_tables
+from floats_edge.report.profile_tables import condition_tables, energy_tables, layer_tables, memory_table, speed_tables
 from floats_edge.report.tables import UNKNOWN, Table, label_records, make_table, number, subject_table
 
 SCHEMA_VERSION = 1
@@ -96,7 +96,7 @@ def _profiles(records: list[dict[str, Any]]) -> list[Section]:
     content = label_records([TypeAdapter(Profile).validate_python(record) for record in records])
     return [
         Section("Profiles: latency", tuple(speed_tables(content))),
-        Section("Profiles: memory and energy", (memory_table(content), energy_table(content))),
+        Section("Profiles: memory and energy", (memory_table(content), *energy_tables(content))),
         Section("Profiles: layers", tuple(layer_tables(content))),
         Section("Profiles: conditions", (subject_table(content), *condition_tables(content))),
     ]

@@ -1,5 +1,7 @@
 """The file that runs on the board, where a test of the whole way cannot look."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +41,29 @@ def test_a_board_without_a_driver_gets_no_bindings(monkeypatch) -> None:
 
     monkeypatch.setattr(there.ctypes, "CDLL", missing)
     assert there._for_gpu(["cuda-python>=12.6"]) == []
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_command_that_is_interrupted_while_it_starts_is_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        """Its start takes longer than the desk stays."""
+
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[call-overload]
+            started.append(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(there.subprocess, "Popen", Interrupted)
+    monkeypatch.setattr(there, "FOLDER", tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        there._run(["sleep", "60"], {}, subprocess.DEVNULL)
+    (child,) = started
+    assert child.poll() == -signal.SIGTERM
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_it_needs_nothing_but_the_standard_library() -> None:

@@ -70,11 +70,19 @@ def test_the_command_prints_the_figures_and_writes_them(copy, tmp_path):
     path = copy("fixed").path
     result = CliRunner().invoke(cli, ["verify", str(path), "--images", "40", "--queries", "20", "-o", str(out)])
     assert result.exit_code == 0, result.output
-    assert "top-1 agreement 100.00 %" in result.stdout
-    assert "Square on the engine" in result.stdout
-    assert f"Verified: {path} on ort-cpu" in result.stdout
     record = Verification.model_validate_json(out.read_bytes())
-    assert [proof.lam for proof in record.proofs] == [0.3]
+    (proof,) = record.proofs
+    assert proof.lam == 0.3
+    shares = (proof.engine.clean, proof.twin.clean, proof.engine.robust, proof.twin.robust, proof.square)
+    assert ["0.3", "100.00", *(f"{share.percent:.1f}" for share in shares)] in map(
+        str.split, result.stdout.splitlines()
+    )
+    told = " ".join(result.stdout.split())
+    for word in ("λ same class % clean % twin's clean % robust % twin's robust % Square %", "twin: the same network"):
+        assert word in told
+    assert "robust: still right after an attack (PGD-" in told
+    assert "Square: still right after an attack of 20 queries an image" in told
+    assert f"Verified: on ort-cpu, {path} answers as it did" in told
 
 
 @pytest.fixture
@@ -136,6 +144,7 @@ def test_a_bundle_that_failed_can_be_let_pass(wrong, caplog):
     result = run_verify(wrong, "--allow-mismatch")
     assert result.exit_code == 0
     assert "let pass by --allow-mismatch: ort-cpu at lambda 0.3 differs from the golden logits" in result.stdout
+    assert "Verified" not in result.stdout
     open_predictor(open_bundle(wrong.path), "ort-cpu", 0.3)
     assert "let pass with --allow-mismatch" in caplog.text
     shown = CliRunner().invoke(cli, ["inspect", "--json", str(wrong.path)]).stdout

@@ -151,15 +151,41 @@ def test_a_lambda_from_outside_is_refused(mode: Mode, tiny: Callable[..., Bundle
     assert "--switch input" not in error.value.fix
 
 
-def test_a_graph_with_another_output_is_refused(tiny: Callable[..., Bundle], tmp_path: Path) -> None:
-    bundle = tiny("fixed", input=stated(SQUASH))
+def changed(bundle: Bundle, change: Callable[[onnx.GraphProto], None]) -> Bundle:
+    """The bundle with another graph, and hashes of the files as they are now."""
     file = bundle.path / bundle.manifest.graphs[0].file
     model = onnx.load(file)
-    model.graph.node[-1].output[0] = model.graph.output[0].name = "probabilities"
+    change(model.graph)
     write_atomic(file, model.SerializeToString())
     write_manifest(bundle.path, bundle.manifest.model_copy(update={"files": file_entries(bundle.path)}))
+    return open_bundle(bundle.path)
+
+
+def test_a_graph_with_another_output_is_refused(tiny: Callable[..., Bundle], tmp_path: Path) -> None:
+    def rename(graph: onnx.GraphProto) -> None:
+        graph.node[-1].output[0] = graph.output[0].name = "other"
+
+    bundle = changed(tiny("fixed", input=stated(SQUASH)), rename)
     with pytest.raises(ArtifactError, match="does not give the logits of its manifest"):
-        pack_deepstream(open_bundle(bundle.path), tmp_path / "out", DeepStreamRequest())
+        pack_deepstream(bundle, tmp_path / "out", DeepStreamRequest())
+
+
+@pytest.mark.parametrize("kind", ["weight", "activation"])
+def test_a_network_that_uses_the_name_of_the_output_is_told_what_to_rename(
+    kind: str, tiny: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    def rename(graph: onnx.GraphProto) -> None:
+        old = graph.initializer[0].name if kind == "weight" else graph.node[0].output[0]
+        for names in (names for node in graph.node for names in (node.input, node.output)):
+            names[:] = ["probabilities" if name == old else name for name in names]
+        for tensor in graph.initializer:
+            tensor.name = "probabilities" if tensor.name == old else tensor.name
+
+    bundle = changed(tiny("fixed", input=stated(SQUASH)), rename)
+    with pytest.raises(ArtifactError, match="has a tensor called probabilities") as error:
+        pack_deepstream(bundle, tmp_path / "out", DeepStreamRequest())
+    assert "rename the parameter or buffer" in error.value.fix
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_separator_in_a_label_is_replaced_and_said(tiny: Callable[..., Bundle], tmp_path: Path) -> None:

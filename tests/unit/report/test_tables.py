@@ -18,7 +18,7 @@ from floats_edge.recipe import Attack
 from floats_edge.report.profile_tables import (
     comparison_table,
     condition_table,
-    energy_table,
+    energy_tables,
     estimate_tables,
     latency_table,
     layer_tables,
@@ -26,6 +26,7 @@ from floats_edge.report.profile_tables import (
     memory_table,
     record_tables,
     sampled_table,
+    unread_table,
 )
 from floats_edge.report.tables import (
     accuracy_table,
@@ -87,6 +88,20 @@ def test_note_says_what_was_attacked_and_how(changes: dict[str, object], said: s
     assert said in " ".join(accuracy_table(label_records([bundle_evaluation(**changes)])).notes)
 
 
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ({"backend": "ort-cpu", "attacked": "float twin on torch-cpu"}, False),
+        ({"backend": "ort-cpu", "attacked": "float twin on torch-cuda"}, True),
+        ({"backend": "torch-cuda:1", "attacked": "itself"}, True),
+        ({"backend": "trt", "attacked": "float twin on torch-cpu"}, True),
+    ],
+)
+def test_note_says_what_float32_was_where_a_gpu_computed(where: dict[str, str], said: bool) -> None:
+    notes = " ".join(accuracy_table(label_records([bundle_evaluation(**where)])).notes)
+    assert ("float32 on GPUs: evaluated in ieee, trained in tf32." in notes) is said
+
+
 def test_a_network_without_noise_has_no_word_on_it() -> None:
     assert "Noise" not in " ".join(accuracy_table(label_records([bundle_evaluation()])).notes)
 
@@ -119,7 +134,8 @@ def test_doubts_are_told_by_run() -> None:
 def test_energy_and_conditions_of_runs() -> None:
     content = label_records([profile(runs=(run(1, conditions={"temperature tj": sampled(after=None)}),))])
     energy = ("energy per inference", "3.50 mJ", "(during - idle) × mean time")
-    assert energy_table(content).rows == (energy,)
+    (table,) = energy_tables(content)
+    assert table.rows == (energy,)
     shown = dict(zip(sampled_table(content).columns, sampled_table(content).rows[0], strict=True))
     assert (shown["condition"], shown["before"], shown["mean"], shown["after"]) == (
         "temperature tj, MHz",
@@ -287,14 +303,29 @@ def test_step_shown_is_the_step_taken(attack: Attack, step: float) -> None:
     assert torch.equal(*taken)
 
 
-def test_unknown_is_said_with_its_reason() -> None:
+def test_what_could_not_be_read_is_said_once_by_its_reason() -> None:
     memory = memory_table(label_records([profile()]))
     assert memory.columns == ("quantity", "ort-cpu, batch 1", "ort-cpu, batch 8", "source")
     assert memory.rows[0] == ("process peak", "84.2 MiB", "84.2 MiB", "VmHWM of /proc/self/status")
-    assert memory.rows[2] == ("GPU increase", "unknown", "unknown", "NVML: NVML Shared Library Not Found")
-    assert memory.notes == ("Unknown: GPU increase, NVML: NVML Shared Library Not Found.",)
-    conditions = condition_table(label_records([profile()]))
-    assert ("power mode", "unknown", "/var/lib/nvpmodel/status: No such file or directory") in conditions.rows
+    assert "GPU increase" not in {row[0] for row in memory.rows}
+    no_nvml = Reading(value=None, unit="", source="NVML: NVML Shared Library Not Found")
+    runs = tuple(run(batch, energy={"energy per inference": no_nvml}) for batch in (1, 8))
+    content = label_records([profile(runs=runs)])
+    assert energy_tables(content) == []
+    assert "power mode" not in {row[0] for row in condition_table(content).rows}
+    assert unread_table(content).rows == (
+        ("GPU increase (memory), energy per inference", no_nvml.source),
+        ("power mode", "/var/lib/nvpmodel/status: No such file or directory"),
+    )
+
+
+def test_what_one_run_could_read_stays_in_the_table() -> None:
+    told, unknown = Reading(value=3.5, unit="mJ", source="NVML"), Reading(value=None, unit="", source="no NVML")
+    runs = run(1, energy={"energy per inference": told}), run(8, energy={"energy per inference": unknown})
+    content = label_records([profile(runs=runs)])
+    (table,) = energy_tables(content)
+    assert table.rows == (("energy per inference", "3.50 mJ", "unknown", "NVML; no NVML"),)
+    assert "energy per inference" not in str(unread_table(content).rows)
 
 
 def test_several_profiles_share_a_table_with_a_column_for_the_subject() -> None:
