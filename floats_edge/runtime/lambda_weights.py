@@ -50,20 +50,29 @@ class Memory:
     """Arrays in one piece of memory, so that one copy takes them to a device, where they lie in the same way.
 
     Args:
-        kinds: shape and type of each, by name, in the order in which they lie there.
+        kinds: shape and type of each, by name.
+        first: names of those that lie before the others.
         allocate: where the memory comes from.
 
     Attributes:
         bytes: all of it, with what is between the arrays: zeros.
-        offsets: in bytes, where each array begins.
-        arrays: views of it, zeros at first.
+        offsets: in bytes, where each array begins, in the order of the memory.
+        arrays: views of it, zeros at first, in the order of ``kinds``.
     """
 
-    def __init__(self, kinds: Mapping[str, tuple[tuple[int, ...], DTypeLike]], allocate: Allocate = _pageable) -> None:
+    def __init__(
+        self,
+        kinds: Mapping[str, tuple[tuple[int, ...], DTypeLike]],
+        first: Collection[str],
+        allocate: Allocate = _pageable,
+    ) -> None:
         sizes = {name: math.prod(shape) * np.dtype(dtype).itemsize for name, (shape, dtype) in kinds.items()}
-        ends = np.cumsum([-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes.values()], dtype=int).tolist()
-        self.offsets = dict(zip(kinds, (0, *ends), strict=False))
-        self.bytes = allocate(ends[-1] if ends else 0)
+        self.offsets: dict[str, int] = {}
+        end = 0
+        for name in sorted(kinds, key=lambda name: name not in first):
+            self.offsets[name] = end
+            end += -(-sizes[name] // _ALIGNMENT) * _ALIGNMENT
+        self.bytes = allocate(end)
         self.bytes[:] = 0
         self.arrays: dict[str, NDArray[Any]] = {
             name: self.bytes[self.offsets[name] :][: sizes[name]].view(dtype).reshape(shape)
@@ -142,12 +151,10 @@ class Line:
         self.varying: tuple[str, ...] = tuple(
             name for name in base if slope[name].any() or not np.array_equal(base[name], clean[name])
         )
-        names = (*self.varying, *(name for name in base if name not in self.varying))
-        self.memory = _filled({name: clean[name] for name in names}, allocate)
+        parts = [{name: part[name] for name in base} for part in (clean, base, slope)]
+        self.memory = _filled(parts[0], self.varying, allocate)
         self._flat = self.memory.bytes.view(np.float32)
-        self._blocks = _blocks(
-            *(_filled({name: part[name] for name in names}).bytes.view(np.float32) for part in (clean, base, slope))
-        )
+        self._blocks = _blocks(*(_filled(part, self.varying).bytes.view(np.float32) for part in parts))
         available = threads or len(os.sched_getaffinity(0))
         self.threads = _Threads(min(available, max(1, len(self._flat) // _PER_THREAD)))
 
@@ -157,9 +164,9 @@ class Line:
         return self.memory.arrays
 
 
-def _filled(weights: Weights, allocate: Allocate = _pageable) -> Memory:
+def _filled(weights: Weights, first: Collection[str], allocate: Allocate = _pageable) -> Memory:
     """Memory that holds float32 weights."""
-    memory = Memory({name: (array.shape, np.float32) for name, array in weights.items()}, allocate)
+    memory = Memory({name: (array.shape, np.float32) for name, array in weights.items()}, first, allocate)
     for name, array in weights.items():
         memory.arrays[name][...] = array
     return memory
@@ -239,7 +246,8 @@ class InputWeights:
         exact = weights.at(0.0)
         kinds = {name: np.float16 if name.rpartition(".")[0] in halves else _BITS[precision] for name in exact}
         kinds |= dict.fromkeys(scales, np.int8)
-        self.memory = Memory({name: (array.shape, kinds[name]) for name, array in exact.items()}, allocate)
+        shapes = {name: (array.shape, kinds[name]) for name, array in exact.items()}
+        self.memory = Memory(shapes, self.varying, allocate)
         for name, array in exact.items():
             pieces = _typed(array, self.memory.arrays[name], scales.get(name))
             _convert(iter(pieces))

@@ -67,6 +67,15 @@ def test_by_the_papers_rule_lambda_0_is_the_clean_network(by_rule: dict[Rule, La
     np.testing.assert_array_equal(weights.at(0.0)["stem.bias"], layers["stem"].bias_clean)
 
 
+def test_what_depends_on_lambda_lies_first_and_the_order_of_the_names_stays() -> None:
+    start = {name: np.full(3, index, np.float32) for index, name in enumerate("abc")}
+    line = Line(start, start, {name: array * (name != "a") for name, array in start.items()})
+    assert line.varying == ("b", "c")
+    assert list(line.memory.offsets) == ["b", "c", "a"]
+    assert all(offset % 256 == 0 for offset in line.memory.offsets.values())
+    assert [(name, array[0]) for name, array in line.at(0.5).items()] == [("a", 0.0), ("b", 1.5), ("c", 3.0)]
+
+
 def test_switching_writes_into_the_same_buffer(layers: Layers) -> None:
     weights = LambdaWeights(layers)
     first = weights.at(0.0)["stem.weight"]
