@@ -15,7 +15,7 @@ from floats_edge.profiling.isolation import run_isolated
 from floats_edge.profiling.profile import Plan, profile_bundle
 from floats_edge.runtime.backends import BACKENDS, open_predictor, open_traced, unavailable_reason
 from floats_edge.runtime.base import DEFAULT_HOST, Host
-from floats_edge.runtime.ort_rtx import plugin_is_installed
+from floats_edge.runtime.ort_providers import PROVIDERS, may_open_gpu
 
 _FASTEST_FIRST = ("trt", "ort-rtx", "ort-cuda", "ort-cpu")
 
@@ -139,10 +139,9 @@ def _lambda(bundle: Bundle, lam: float | None) -> float:
 def _unavailable(backend: str, bundle: Bundle) -> str | None:
     """Why a backend cannot run a bundle here, or None where it can.
 
-    What computes on a GPU is asked in a process of its own: it opens the GPU, which costs memory and power until the
-    process ends. A plugin that is not there opens none.
+    What may open the GPU is asked in a process of its own: an open GPU costs memory and power until its process ends.
     """
-    if backend == "ort-cpu" or (backend == "ort-rtx" and not plugin_is_installed()):
+    if backend in PROVIDERS and not may_open_gpu(backend):
         return unavailable_reason(backend, bundle)
     try:
         return run_isolated(unavailable_reason, backend, bundle)

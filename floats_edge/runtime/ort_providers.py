@@ -32,6 +32,22 @@ def on_gpu(backend: str) -> bool:
     return backend != "ort-cpu"
 
 
+def may_open_gpu(backend: str) -> bool:
+    """Whether :func:`provider_problem` may open a GPU: only for a provider that is installed and runs on one."""
+    if backend == "ort-rtx":
+        return ort_rtx.plugin_is_installed()
+    try:
+        return on_gpu(backend) and _is_built_in(backend)
+    except ImportError:
+        return False
+
+
+def _is_built_in(backend: str) -> bool:
+    import onnxruntime as ort
+
+    return PROVIDERS[backend] in ort.get_available_providers()
+
+
 def provider_problem(backend: str) -> str | None:
     """Why the execution provider of ``backend`` does not run here, or None where it does."""
     try:
@@ -39,7 +55,7 @@ def provider_problem(backend: str) -> str | None:
     except ImportError as error:
         return f"onnxruntime cannot be imported: {error}"
     provider = PROVIDERS[backend]
-    if provider != ort_rtx.PROVIDER and provider not in ort.get_available_providers():
+    if backend != "ort-rtx" and not _is_built_in(backend):
         return f"this onnxruntime has no {provider}"
     if not on_gpu(backend):
         return None
