@@ -58,11 +58,13 @@ def open_predictor(bundle: Bundle, backend: str, lam: float, host: Host = DEFAUL
 def load(bundle: str | Path, lam: float | None = None, backend: str = "auto", host: Host = DEFAULT_HOST) -> Predictor:
     """A bundle, ready to predict: ``network.predict_images(["a.jpg"])``; ``network.set_lambda(0.7)`` is more robust.
 
+    On TensorRT it belongs to the thread that opened it.
+
     Args:
         bundle: its folder.
         lam: in force at first; None: the first that it serves, 0 if any.
         backend: ``ort-cpu``, ``ort-cuda``, ``ort-rtx`` or ``trt``; ``auto``: its TensorRT engines where one runs, else
-            ``ort-cpu``, and the log says why.
+            ``ort-cpu``; the log says why they do not run.
         host: how it may use this machine.
 
     Raises:
@@ -80,6 +82,8 @@ def load(bundle: str | Path, lam: float | None = None, backend: str = "auto", ho
         try:
             return open_predictor(opened, "trt", lam, host)
         except (BackendError, ParityError) as error:
+            if unavailable_reason("ort-cpu", opened) is not None:
+                raise
             log.warning("%s runs on the CPU, by ONNX Runtime: %s", opened.path, error)
     return open_predictor(opened, "ort-cpu", lam, host)
 

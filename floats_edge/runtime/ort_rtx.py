@@ -9,6 +9,7 @@ import ctypes
 import functools
 import importlib
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -28,6 +29,7 @@ REMEDY = (
 
 _PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx"
 _TF32 = "NVIDIA_TF32_OVERRIDE"
+_environment = threading.Lock()
 
 
 def plugin_is_installed() -> bool:
@@ -69,12 +71,13 @@ def _register() -> None:
 @contextmanager
 def without_tf32() -> Iterator[None]:
     """Engines that are built meanwhile compute float32 as IEEE 754 does; TensorRT's default is TF32."""
-    before = os.environ.get(_TF32)
-    os.environ[_TF32] = "0"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_TF32]
-        else:
-            os.environ[_TF32] = before
+    with _environment:
+        before = os.environ.get(_TF32)
+        os.environ[_TF32] = "0"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[_TF32]
+            else:
+                os.environ[_TF32] = before

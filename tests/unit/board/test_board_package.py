@@ -46,8 +46,10 @@ def test_a_board_installs_the_core_and_with_a_gpu_its_extra_and_nothing_for_trai
     def names(texts: list[str]) -> set[str]:
         return {Requirement(text).name for text in texts}
 
-    assert names(requirements()) == names(PROJECT["project"]["dependencies"])
-    assert names(requirements("gpu")) == names(PROJECT["project"]["optional-dependencies"]["gpu"])
+    core, gpu = PROJECT["project"]["dependencies"], PROJECT["project"]["optional-dependencies"]["gpu"]
+    assert names(requirements()) == names(core)
+    assert names(requirements("gpu")) == names(gpu)
+    assert not any(Requirement(text).marker for text in core + gpu)  # the desk could not judge them for a board
 
 
 def test_a_marker_is_not_taken_for_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,8 @@ def test_engines_that_do_not_run_here_are_told_and_the_cpu_takes_over(bound, mon
         load(bound.path, backend="trt")
     assert load(write_bundle(bound.path.with_name("none"), None).path).backend == "ort-cpu"
     assert len(caplog.records) == 1
+    with pytest.raises(BackendError, match="has no engine that runs here"):  # rather than bf16 that is emulated
+        load(with_engines(write_bundle(bound.path.with_name("bf16"), None, "bf16"), (1, 4, 8)).path)
 
 
 def test_switching_changes_the_logits(bound):
