@@ -62,6 +62,10 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 from the moment that they are imported; set the variable to 0 to let them."""
 
 
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
 def __getattr__(name: str) -> Any:
     """Import what is asked for."""
     if name not in _HOMES:

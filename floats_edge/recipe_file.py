@@ -129,4 +129,6 @@ def _suggest(loc: tuple[int | str, ...]) -> str:
         section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
     keys = list(section.model_fields)
     near = difflib.get_close_matches(str(loc[-1]), keys, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"the keys here are: {', '.join(keys)}"
+    return (
+        f"did you mean {'.'.join((*map(str, loc[:-1]), *near))!r}?" if near else f"the keys here are: {', '.join(keys)}"
+    )

@@ -4,7 +4,7 @@ import logging
 import math
 import shlex
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from floats_edge.artifacts.checkpoint import is_run
@@ -40,7 +40,7 @@ class Bundle:
     """An opened bundle: its manifest is valid and every file it names is there, inside, and of the stated size."""
 
     path: Path
-    manifest: Manifest
+    manifest: Manifest = field(repr=False)
 
     @property
     def files(self) -> FileSet:

@@ -7,7 +7,7 @@ then removes the old ones: at any moment the folder holds one whole checkpoint.
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,7 +89,7 @@ class TrainingRun:
     """An opened run folder: its ``checkpoint.json`` is valid, its files are there and of the stated size."""
 
     path: Path
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint = field(repr=False)
 
     @property
     def files(self) -> FileSet:

@@ -144,5 +144,7 @@ def evaluate(
     for result in record.results:
         for flag in result.flags:
             click.echo(f"AutoAttack at lambda {result.lam:g}: {flag}", err=True)
-    pictures = "" if record.examples is None else f", with pictures of wrong answers in {record.examples.file}"
+    pictures = (
+        "" if record.examples is None else f", with the report's pictures of wrong answers in {record.examples.file}"
+    )
     click.echo(f"Written to {out}{pictures}")

@@ -160,8 +160,10 @@ def profile(
         threading = Host(threads, cuda_graph=cuda_graph)
         record = _profile_here(bundles, ProfileRequest(named, batches, streams, lam, timing, threading, boards))
     console = Console(highlight=False)
-    print_records([record], console)  # before writing: a full disk does not take the figures along
-    save_record(record, out)
+    try:
+        print_records([record], console)  # first, so that a full disk does not take the figures along
+    finally:  # nor does a closed pipe
+        save_record(record, out)
     console.print(f"Written to {out}; render it with: floats-edge report {out} --html report.html", markup=False)
     if isinstance(record, Profile) and record.incomplete is not None:
         click.echo(f"Ended early ({record.incomplete}); what had been measured is kept, and marked.", err=True)

@@ -116,7 +116,7 @@ def _download_folder(dataset: str) -> Path:
     if cache is None:
         raise DataError(
             f"there is no place to download {dataset} to: this user has no home directory.",
-            fix="name one with --data-dir FOLDER or -o data.root=FOLDER, or set XDG_CACHE_HOME",
+            fix="name one with --data-dir FOLDER, or set XDG_CACHE_HOME",
         )
     return cache / dataset
 
@@ -132,7 +132,7 @@ def _folder(data: Data, preprocessing: Preprocessing, root: Path | None, reading
     """Images in a folder, or in a list of files."""
     del data
     if root is None:
-        raise DataError("the recipe names no image folder.", fix="add --data-dir FOLDER or -o data.root=FOLDER")
+        raise DataError("the recipe names no image folder.", fix="add --data-dir FOLDER, every time")
     return folder_source(root, preprocessing, reading)
 
 

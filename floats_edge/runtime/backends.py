@@ -43,6 +43,12 @@ def open_predictor(bundle: Bundle, backend: str, lam: float, host: Host = DEFAUL
     check_verdict(bundle, backend)
     if bundle.manifest.mismatch is not None:
         log.warning("%s was exported with --allow-mismatch: %s", bundle.path, bundle.manifest.mismatch)
+    predictor = _opened(bundle, backend, lam, host)
+    predictor.labels = bundle.manifest.output.labels
+    return predictor
+
+
+def _opened(bundle: Bundle, backend: str, lam: float, host: Host) -> Predictor:
     if backend == "trt":
         from floats_edge.runtime.trt import open_trt
 

@@ -86,6 +86,7 @@ class Predictor(ABC):
         backend: name of the backend that runs it, for example ``ort-cpu``.
         preprocessing: how an image becomes what it takes.
         image_shape: ``(C, H, W)`` of that.
+        labels: names of the classes, in the order of the logits; of a bundle's network alone.
         lambdas: the lambdas it can serve: a tuple of values, or None for any in [0, 1].
         lam: the lambda in force.
         threads: threads of the host that one inference may use; None: the backend decides.
@@ -94,6 +95,7 @@ class Predictor(ABC):
         remedy: what mends an engine that computes something else than it should.
     """
 
+    labels: tuple[str, ...] = ()
     threads: int | None = None
     computes_on: Literal["cpu", "gpu"] = "cpu"
     device_includes: str = ""
@@ -107,6 +109,9 @@ class Predictor(ABC):
         self.image_shape = preprocessing.shape
         self.lambdas = lambdas
         self.lam = lam
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} on {self.backend} at lambda {self.lam:g}>"
 
     def set_lambda(self, lam: float) -> float:
         """Switch to ``lam`` and return it.

@@ -107,10 +107,11 @@ def overfitting_remark(result: Check, remedy: str) -> str | None:
     )
 
 
-def collapsed_remark(alpha: Mapping[str, float]) -> str | None:
-    """What to say of the trained alphas; None if the noise is alive, or there is none to train."""
-    largest = max(map(abs, alpha.values()), default=COLLAPSED_ALPHA)
-    if largest >= COLLAPSED_ALPHA:
+def collapsed_remark(alpha: Mapping[str, float], initial: float) -> str | None:
+    """What to say of trained alphas that began at ``initial``; None if the noise is alive or there is none."""
+    least = min(COLLAPSED_ALPHA, initial / 2)
+    largest = max(map(abs, alpha.values()), default=least)
+    if largest >= least:
         return None
     return f"the noise has collapsed: no |alpha| above {largest:.3f}, so that lambda moves little but the BatchNorm"
 

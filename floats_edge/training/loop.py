@@ -326,7 +326,7 @@ class Trainer:
             self.updater.remark(epoch),
             self.precision.remark() if epoch == 0 else None,
             check.overfitting_remark(result, remedy),
-            check.collapsed_remark(alpha) if condition.alpha == "trained" else None,
+            check.collapsed_remark(alpha, condition.initial_alpha) if condition.alpha == "trained" else None,
         )
         return tuple(remark for remark in remarks if remark)
 

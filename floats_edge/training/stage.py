@@ -47,7 +47,7 @@ def train(
         out: run folder; created if need be.
         options: ``section.key=value`` each, which change keys of the recipe.
         data: image folder, or where data sets are downloaded to; or images in place of the recipe's.
-        device: a torch device.
+        device: a torch device, for example ``cuda``.
         resume: continue the run in ``out`` if there is one, bit for bit.
         allow_code: run what the network source ``python`` names.
         module: the network, in place of the recipe's; its weights are where training starts.

@@ -69,6 +69,11 @@ def _known(recipe: Recipe, channels: int) -> MeanAndStd | None:
                 fix="give a number for each channel, or choose the channels with data.preprocessing.colours",
             )
         return chosen.mean, chosen.std
+    if recipe.model.weights is None and recipe.model.source != "given":
+        raise RecipeError(
+            "data.statistics is pretrained, and no pretrained weights are named.",
+            fix="-o model.weights=FILE; or, to start from random weights: -o data.statistics=images",
+        )
     published = pretrained_statistics(recipe.model)
     if published is None or len(published[0]) != channels:
         raise RecipeError(

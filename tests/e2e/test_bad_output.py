@@ -76,6 +76,17 @@ class TestOutput:
             assert_told(invoke(command, *words[command]), "No space left on device", "make room")
         assert tree(tmp_path) == before
 
+    def test_a_closed_pipe_loses_no_measurement(
+        self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def closed(*_: object) -> None:
+            raise BrokenPipeError
+
+        monkeypatch.setattr("floats_edge.report.console.print_records", closed)
+        out = tmp_path / "profile.json"
+        invoke("profile", bundle, "--backend", "ort-cpu", "--warmup", "0.01", "--duration", "0.02", "-o", out)
+        assert json.loads(out.read_text())["runs"]
+
 
 class TestStopped:
     """A real signal to a real training process, as soon as its first epoch is saved."""

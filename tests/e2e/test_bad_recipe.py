@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 class TestRecipe:
     def test_unknown_key(self, out: Path) -> None:
         result = invoke("train", "quickstart", "-o", "train.epoch=1", "--out", out)
-        assert_told(result, "train.epoch", "did you mean 'epochs'?")
+        assert_told(result, "train.epoch", "did you mean 'train.epochs'?")
         assert not out.exists()
 
     def test_unknown_recipe(self, out: Path) -> None:

@@ -67,6 +67,13 @@ def test_from_a_recipe_to_logits(digits_recipe: Recipe, digits: Splits, tmp_path
     assert (measured.backend, measured.lam) == ("ort-cpu", 1.0)
     images = digits.test.as_float(slice(4))
     with fe.load(bundle.path, lam=0.5) as network:
+        assert network.labels == tuple(str(digit) for digit in range(10))
+        assert repr(network) == "<OrtPredictor on ort-cpu at lambda 0.5>"
         robust = network.predict(images)
         network.set_lambda(0.0)
         assert not np.array_equal(network.predict(images), robust)
+
+
+def test_what_can_be_completed_is_what_is_public() -> None:
+    assert set(dir(fe)) == {*fe.__all__, "__version__"}
+    assert all(hasattr(fe, name) for name in dir(fe))

@@ -101,9 +101,9 @@ def test_a_recipe_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("override", "fix"),
     [
-        ("train.epoch=3", "did you mean 'epochs'?"),
-        ("sparsity.densty=0.1", "did you mean 'density'?"),
-        ("evaluate.attack.epsilom=0.1", "did you mean 'epsilon'?"),
+        ("train.epoch=3", "did you mean 'train.epochs'?"),
+        ("sparsity.densty=0.1", "did you mean 'sparsity.density'?"),
+        ("evaluate.attack.epsilom=0.1", "did you mean 'evaluate.attack.epsilon'?"),
         ("trian.epochs=3", "did you mean 'train'?"),
         ("train.zzz=3", "the keys here are: epochs, batch_size, lr"),
     ],
@@ -182,7 +182,7 @@ def test_what_is_no_preprocessing(override: str, told: str) -> None:
     error = error_of(override)
     assert told in error.what
     if "sise" in override:
-        assert error.fix == "did you mean 'size'?"
+        assert error.fix == "did you mean 'data.preprocessing.size'?"
 
 
 def test_statistics_are_declared_in_a_file_and_on_a_command_line(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_the_command_tells_of_them_and_of_the_worst_class(digits_run: TrainingRu
     command = ["evaluate", str(digits_run.path), "--images", "60", "--device", "cpu", "-o", str(out)]
     result = CliRunner().invoke(cli, command)
     assert result.exit_code == 0, result.output
-    assert f"Written to {out}, with pictures of wrong answers in e-examples.png" in result.output
+    assert f"Written to {out}, with the report's pictures of wrong answers in e-examples.png" in result.output
     (line,) = [line for line in result.output.splitlines() if line.startswith("By class: ")]
     record = load_record(out)
     assert isinstance(record, Evaluation)

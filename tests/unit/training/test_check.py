@@ -19,9 +19,11 @@ from floats_edge.training.loop import Observer, train
 
 class TestCollapse:
     def test_collapsed_noise_is_remarked(self) -> None:
-        assert check.collapsed_remark({"a": 0.01, "b": -0.049}) is not None
-        assert check.collapsed_remark({"a": 0.01, "b": -0.06}) is None
-        assert check.collapsed_remark({}) is None
+        assert check.collapsed_remark({"a": 0.01, "b": -0.049}, 0.25) is not None
+        assert check.collapsed_remark({"a": 0.01, "b": -0.06}, 0.25) is None
+        assert check.collapsed_remark({}, 0.25) is None
+        assert check.collapsed_remark({"a": 0.011}, 0.02) is None  # where a pretrained network begins
+        assert check.collapsed_remark({"a": 0.009}, 0.02) is not None
 
     def test_remark_reaches_the_history(self, digits_recipe: Recipe, few: Splits, silent: Observer) -> None:
         subject = trainer(digits_recipe, few)

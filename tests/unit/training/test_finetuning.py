@@ -140,15 +140,20 @@ class TestStatistics:
     def test_of_published_weights(self, digits_recipe: Recipe, few: Splits) -> None:
         colour = Splits(few.train, few.validation, few.test, few.labels)
         object.__setattr__(colour, "train", _repeated(few))
-        recipe = override_recipe(digits_recipe, (*DENSE, MOBILENET, "data.statistics=pretrained"))
-        subject = Trainer(recipe, colour, image_spec(recipe, colour), torch.device("cpu"))
+        recipe = override_recipe(digits_recipe, (*DENSE, MOBILENET))
+        pretrained = override_recipe(recipe, ("data.statistics=pretrained", "model.weights=mobilenet_v2.pth"))
+        subject = Trainer(recipe, colour, image_spec(pretrained, colour), torch.device("cpu"))
         assert subject.kind.mean == (0.485, 0.456, 0.406)
         assert subject.network.image_std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
 
     @pytest.mark.parametrize("model", ["model.name=resnet8", MOBILENET])
     def test_that_are_not_known_or_of_other_images(self, digits_recipe: Recipe, few: Splits, model: str) -> None:
         with pytest.raises(RecipeError, match="expect no known statistics of 1 channels"):
-            trainer(digits_recipe, few, *DENSE, model, "data.statistics=pretrained")
+            trainer(digits_recipe, few, *DENSE, model, "data.statistics=pretrained", "model.weights=file.pth")
+
+    def test_of_weights_that_nobody_named(self, digits_recipe: Recipe, few: Splits) -> None:
+        with pytest.raises(RecipeError, match="no pretrained weights are named"):
+            trainer(digits_recipe, few, *DENSE, MOBILENET, "data.statistics=pretrained")
 
 
 def _repeated(few: Splits) -> object:
