@@ -2,6 +2,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <optional>
 #include <thread>
 
 #include "engine_bundle.hpp"
@@ -283,6 +284,14 @@ TEST_CASE("TensorRT's messages reach the log of the model that they are about") 
   Options throwing = on_fake_gpu();
   throwing.log = [](const LogLine&) { throw std::runtime_error("a full disk"); };
   CHECK(EngineBundle("fixed", "fail load").refusal(throwing) == ErrorCode::engine_incompatible);
+}
+
+TEST_CASE("a failure stays one where the inference was cancelled, too") {
+  std::optional<Model> model;
+  Options options = on_fake_gpu();
+  options.log = [&](const LogLine&) { model->cancel(); };
+  model = EngineBundle("fixed", "fail run").load(options);
+  CHECK(code_of([&] { logits_of(*model, some_images(2)); }) == ErrorCode::runtime);
 }
 
 TEST_CASE("an Error holds the last error that TensorRT told about it, and no older one") {
