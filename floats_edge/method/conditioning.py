@@ -3,6 +3,7 @@
 Source: FLOAT, Kundu et al., arXiv 2204.00426; parametrised noise (``alpha`` trained, ``sigma`` the standard deviation
 of the weights) goes back to parametric noise injection, He et al., CVPR 2019.
 """
+# pyright: reportPrivateImportUsage=false
 
 from collections.abc import Sequence
 
