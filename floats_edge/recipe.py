@@ -10,7 +10,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    field_validator,
     model_validator,
 )
 from typing_extensions import Self
@@ -296,19 +295,13 @@ class Attack(Section):
 class TrainingAttack(Attack):
     """An attack that every step of training can afford."""
 
-    @field_validator("kind")
-    @classmethod
-    def _can_train(cls, kind: str) -> str:
-        if kind == "autoattack":
-            raise ValueError("autoattack is for evaluate.attack; train with pgd, fgsm-rs or n-fgsm")
-        return kind
-
-    @field_validator("loss")
-    @classmethod
-    def _climbs_what_it_is_trained_by(cls, loss: str) -> str:
-        if loss != "cross-entropy":
-            raise ValueError(f"{loss} is for evaluate.attack; attacks of training climb the cross entropy")
-        return loss
+    # A section is frozen, so that its types may be narrowed; pyright does not see it.
+    kind: Literal["pgd", "fgsm-rs", "n-fgsm"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        description="how images are attacked; evaluate.attack may be autoattack, too"
+    )
+    loss: Literal["cross-entropy"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default="cross-entropy", description="what is climbed; evaluate.attack may climb margin, too"
+    )
 
 
 class Train(Section):

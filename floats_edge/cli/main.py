@@ -1,8 +1,10 @@
 """The ``floats-edge`` command: finds the command asked for, and tells expected failures in one paragraph."""
 
 import importlib
+import io
 import os
 import signal
+import sys
 from typing import NoReturn
 
 import click
@@ -85,6 +87,8 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # ? where it is not UTF-8; Python lets stderr escape what it lacks
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored
             signal.signal(number, _interrupt)

@@ -65,14 +65,14 @@ def verify(
     request = stage.VerifyRequest(backend, images, queries, seed, reading)
     with telling(console, "verify") as tell:
         record = stage.verify(path, request, data_dir, lambda text: tell(f"verify: {text}"))
+    verdict = record.verdict(allow_mismatch)
+    try:
+        keep_verdict(bundle, verdict)  # before any output, which may fail
+    except OutputError as error:
+        click.echo(f"The bundle does not keep this verdict: {error.what}", err=True)
     if out is not None:
         write_atomic(out, (record.model_dump_json(indent=2) + "\n").encode())
     _print(record)
-    verdict = record.verdict(allow_mismatch)
-    try:
-        keep_verdict(bundle, verdict)
-    except OutputError as error:
-        click.echo(f"The bundle does not keep this verdict: {error.what}", err=True)
     if verdict.refused:
         rebuilt = f", or rebuild its engines: {rebuild_command(bundle)}" if backend == "trt" else ""
         raise ParityError(
@@ -82,7 +82,8 @@ def verify(
         click.echo(f"let pass by --allow-mismatch: {problem}")
     if not verdict.problems:
         click.echo(
-            f"Verified: on {record.backend}, {path} answers as it did when it was exported, and as its twin does"
+            f"Verified: on {record.backend}, {path} answers as it did when it was exported, and as its twin does on "
+            f"{record.images:,} images"
         )
 
 

@@ -3,6 +3,7 @@
 Source: Xie et al., "Adversarial Examples Improve Image Recognition" (CVPR 2020); used by OAT (Wang et al., NeurIPS
 2020) and FLOAT (Kundu et al., arXiv 2204.00426).
 """
+# pyright: reportPrivateImportUsage=false
 
 import copy
 from collections.abc import Callable, Sequence

@@ -2,6 +2,7 @@
 
 Source: Kundu et al., arXiv 2204.00426; the equations are those of ``layers.py`` and ``fold.py``.
 """
+# pyright: reportPrivateImportUsage=false
 
 import copy
 from collections.abc import Collection, Iterator, Mapping

@@ -3,6 +3,7 @@
 Source: FLOAT, Kundu et al., arXiv 2204.00426; parametrised noise (``alpha`` trained, ``sigma`` the standard deviation
 of the weights) goes back to parametric noise injection, He et al., CVPR 2019.
 """
+# pyright: reportPrivateImportUsage=false
 
 from collections.abc import Sequence
 
@@ -29,6 +30,8 @@ class ConditionedWeight(nn.Module):
     eta: Tensor
     drawn: Tensor | None
     """Where channels were removed: bool, of the shape that noise is drawn for, the weights left."""
+    places: Tensor | None
+    """Where channels were removed: of each weight left, its place among those that noise is drawn for."""
 
     def __init__(self, theta: nn.Parameter, alpha: float = INITIAL_ALPHA) -> None:
         super().__init__()
@@ -37,6 +40,11 @@ class ConditionedWeight(nn.Module):
         self.register_buffer("mask", torch.ones_like(theta, dtype=torch.bool))
         self.register_buffer("eta", torch.zeros_like(theta, requires_grad=False), persistent=False)
         self.register_buffer("drawn", None, persistent=False)
+        self.register_buffer("places", None, persistent=False)
+
+    def draw_for(self, drawn: Tensor) -> None:
+        """From now on take the noise of the weights that are left out of a draw for all: see :attr:`drawn`."""
+        self.drawn, self.places = drawn, drawn.flatten().nonzero().view(self.eta.shape)
 
     @property
     def whole(self) -> Tensor:
@@ -53,7 +61,7 @@ class ConditionedWeight(nn.Module):
 
     def set_noise(self, noise: Tensor) -> None:
         """Set ``eta`` to what is left of ``noise``, which is of the shape of :attr:`whole`."""
-        self.eta.copy_(noise if self.drawn is None else noise[self.drawn.to(noise.device)].view(self.eta.shape))
+        self.eta.copy_(noise if self.places is None else noise.take(self.places.to(noise.device)))
 
     @torch.no_grad()
     def set_mask(self, mask: Tensor) -> None:

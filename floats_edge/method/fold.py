@@ -39,12 +39,12 @@ Weights = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Ends:
-    """One layer of a trained network at lambda 0 and 1; fields are arrays of one kind."""
+    """A layer of a trained network at lambda 0 and 1: one layer, or several as one (``stack.py``)."""
 
     theta: Any  # [out, ...], zero outside the mask
     mask: Any  # [out, ...], bool
     noise: Any  # [out, ...], m * eta
-    noise_scale: Any  # scalar, alpha * sigma
+    noise_scale: Any  # [out] or a scalar, alpha * sigma
     gain_clean: Any  # [out]
     gain_adv: Any  # [out]
     bias_clean: Any  # [out]
@@ -57,7 +57,7 @@ VECTORS = ("gain_clean", "gain_base", "gain_slope", "noise_slope", "bias_clean",
 
 @dataclass(frozen=True, eq=False)
 class AffineLayer:
-    """One layer at any lambda; fields are arrays of one kind."""
+    """A layer at any lambda: one layer, or several as one (``stack.py``)."""
 
     theta: Any  # [out, ...], zero outside the mask
     mask: Any  # [out, ...], bool

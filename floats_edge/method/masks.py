@@ -121,7 +121,8 @@ def swap_across_layers(layers: Mapping[str, MaskedLayer], fraction: float) -> di
     drops = {name: _swaps(layer.mask, fraction) for name, layer in layers.items()}
     room = {name: int((~layer.mask).sum()) for name, layer in layers.items()}
     means = {name: layer.gradient[layer.mask].mean() for name, layer in layers.items()}
-    importance = {name: float(mean.nan_to_num(0.0, 0.0)) for name, mean in means.items()}  # overflowed: it diverges
+    # A mean is not finite where training diverged, which the next step tells.
+    importance = {name: float(mean.nan_to_num(0.0, 0.0)) for name, mean in means.items()}
     grows = share_out(sum(drops.values()), importance, room)
     return {
         name: swapped(layer, drops[name], grows[name]) for name, layer in layers.items() if drops[name] or grows[name]

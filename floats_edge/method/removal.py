@@ -63,7 +63,7 @@ def remove(layers: Mapping[str, Conditioned], sides: Mapping[str, Sides], optimi
                     kept[f"{place}.{key}"] = sides[name]
                     setattr(module, key, _replaced(tensor, sides[name], optimizer))
     for weight, mask in drawn.items():
-        weight.drawn = mask
+        weight.draw_for(mask)
     return Kept(kept)
 
 

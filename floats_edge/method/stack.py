@@ -3,6 +3,7 @@
 What has one number per output channel is one vector of all layers, one behind the other; their weights, whose other
 dimensions differ, are a :class:`Stacked`. The arithmetic of ``fold.py`` takes such a layer as it takes any other.
 """
+# pyright: reportPrivateImportUsage=false
 
 from collections.abc import Iterable, Sequence
 

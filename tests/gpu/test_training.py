@@ -12,6 +12,7 @@ from floats_edge.artifacts.checkpoint import open_run
 from floats_edge.recipe_file import override_recipe
 from floats_edge.training.distributed import ALONE
 from floats_edge.training.loop import Trainer, _Losses, train
+from floats_edge.training.sparsity import CutChannels
 from floats_edge.training.statistics import image_spec
 
 pytestmark = [
@@ -46,10 +47,15 @@ def test_deterministic_runs_have_the_same_bits(option, digits_recipe, few, silen
     assert all(one[name].tobytes() == other[name].tobytes() for name in one)
 
 
-@pytest.mark.parametrize("option", ["train.amp=off", "train.amp=bf16", "data.mixup=0.2"])
-def test_a_step_does_not_make_the_host_wait(option, digits_recipe, few):
-    recipe = override_recipe(digits_recipe, ("sparsity.density=1", option))
+CUT = ("condition.noise=resample", "sparsity.pattern=channel", "sparsity.density=0.5", "sparsity.multiple=2")
+
+
+@pytest.mark.parametrize("options", [("train.amp=off",), ("train.amp=bf16",), ("data.mixup=0.2",), CUT])
+def test_a_step_does_not_make_the_host_wait(options, digits_recipe, few):
+    recipe = override_recipe(digits_recipe, ("sparsity.density=1", *options))
     subject = Trainer(recipe, few, image_spec(recipe, few), torch.device("cuda"))
+    if isinstance(subject.updater, CutChannels):
+        subject.updater.after_step(subject.updater.last_dense_step, subject.optimizer)
     generator, losses = torch.Generator("cuda").manual_seed(0), _Losses()
     try:
         for step, batch in enumerate(subject.feed.batches(0)):

@@ -37,7 +37,16 @@ fn read_ppm(path: &str) -> Result<(usize, usize, Vec<u8>), Box<dyn Error>> {
             return Ok((width, height, pixels.to_vec()));
         }
     }
-    Err("the image is no PPM file (P6) of 8 bits".into())
+    Err("the image has a comment, or is no PPM file (P6) of 8 bits".into())
+}
+
+/// Frees what it holds.
+struct Model(*mut c_void);
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        unsafe { floats_rt_free(self.0) }
+    }
 }
 
 unsafe fn check(status: i32) -> Result<(), String> {
@@ -51,15 +60,13 @@ unsafe fn classify(bundle: &str, image: &str, lambda: f32) -> Result<String, Box
     let bundle = CString::new(bundle)?;
     let (width, height, pixels) = read_ppm(image)?;
     let view = ImageView { data: pixels.as_ptr(), height, width, stride: 0, colours: RGB };
-    let mut model = null_mut();
-    check(floats_rt_load(bundle.as_ptr(), null(), &mut model))?;
-    check(floats_rt_set_lambda(model, lambda))?;
-    let mut logits = vec![0.0; floats_rt_label_count(model)];
-    check(floats_rt_infer_images(model, &view, 1, logits.as_mut_ptr(), logits.len()))?;
+    let mut model = Model(null_mut());
+    check(floats_rt_load(bundle.as_ptr(), null(), &mut model.0))?;
+    check(floats_rt_set_lambda(model.0, lambda))?;
+    let mut logits = vec![0.0; floats_rt_label_count(model.0)];
+    check(floats_rt_infer_images(model.0, &view, 1, logits.as_mut_ptr(), logits.len()))?;
     let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).ok_or("there are no classes")?;
-    let label = CStr::from_ptr(floats_rt_label(model, best)).to_string_lossy().into();
-    floats_rt_free(model);
-    Ok(label)
+    Ok(CStr::from_ptr(floats_rt_label(model.0, best)).to_string_lossy().into())
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

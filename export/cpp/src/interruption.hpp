@@ -29,18 +29,17 @@ class Interruption {
   std::chrono::nanoseconds limit() const noexcept { return limit_; }
   bool is_limited() const noexcept { return limit_ != kNoTimeLimit; }
 
-  // The thread that infers: calls infer(), which is what is running until it returns or throws. What it throws where it
-  // was to end is the Error of check().
-  template <typename Call>
-  void run(const Call& infer) {
-    const Running running(*this);
-    try {
-      infer();
-    } catch (const std::exception&) {
-      check();
-      throw;
-    }
-  }
+  // The thread that infers: while there is one, an inference is running.
+  class Running {
+   public:
+    explicit Running(Interruption& interruption);
+    Running(const Running&) = delete;
+    Running& operator=(const Running&) = delete;
+    ~Running();
+
+   private:
+    Interruption& interruption_;
+  };
 
   // Throws Error, cancelled or deadline_exceeded, if what is running is to end.
   void check() const;
@@ -61,17 +60,6 @@ class Interruption {
  private:
   using Time = std::chrono::steady_clock::time_point;
   enum class Reason { none, cancelled, late };
-
-  class Running {
-   public:
-    explicit Running(Interruption& interruption);
-    Running(const Running&) = delete;
-    Running& operator=(const Running&) = delete;
-    ~Running();
-
-   private:
-    Interruption& interruption_;
-  };
 
   void interrupt(Reason reason);
   void watch();

@@ -267,10 +267,9 @@ void Model::infer(Span<const float> images, std::size_t batch, Span<float> logit
     state_->check_shape(batch);
     state_->check_span("the images", images.size(), batch, input().size());
     state_->check_span("the logits", logits.size(), batch, output().size());
-    state_->interruption.run([&] {
-      state_->take();
-      state_->runner->infer(images.data(), batch, logits.data(), state_->interruption);
-    });
+    const Interruption::Running running(state_->interruption);
+    state_->take();
+    state_->runner->infer(images.data(), batch, logits.data(), state_->interruption);
   });
 }
 
@@ -281,15 +280,14 @@ void Model::infer(Span<const ImageView> images, Span<float> logits) {
     state_->check_shape(batch);
     state_->check_span("the logits", logits.size(), batch, output().size());
     for (const ImageView& image : images) state_->preprocessor.check(image);
-    state_->interruption.run([&] {
-      state_->take();
-      float* const pixels = state_->pixels_for(batch);
-      for (std::size_t i = 0; i < batch; ++i) {
-        state_->interruption.check();
-        state_->preprocessor.run(images[i], pixels + i * input().size());
-      }
-      state_->runner->infer(pixels, batch, logits.data(), state_->interruption);
-    });
+    const Interruption::Running running(state_->interruption);
+    state_->take();
+    float* const pixels = state_->pixels_for(batch);
+    for (std::size_t i = 0; i < batch; ++i) {
+      state_->interruption.check();
+      state_->preprocessor.run(images[i], pixels + i * input().size());
+    }
+    state_->runner->infer(pixels, batch, logits.data(), state_->interruption);
   });
 }
 

@@ -152,7 +152,12 @@ class BoundSession {
     const Interruption::Handler handler(interruption, [this] {
       network_.runtime.check(network_.runtime.api().RunOptionsSetTerminate(options_.get()));
     });
-    network_.runtime.check(api.RunWithBinding(session_, options_.get(), binding_.get()));
+    try {
+      network_.runtime.check(api.RunWithBinding(session_, options_.get(), binding_.get()));
+    } catch (const Error&) {
+      interruption.check();  // one that was made to end fails like any other
+      throw;
+    }
   }
 
  private:

@@ -227,6 +227,8 @@ class Inference {
       cuda::check(
           cudaMemcpyAsync(host_logits_.as<void>(), logits_.get(), logits_bytes, cudaMemcpyDeviceToHost, stream_.get()),
           "copy the logits");
+      queued_.record(stream_.get());
+      unfinished_ = true;
     }
     finish(interruption);
     std::memcpy(logits, host_logits_.as<void>(), logits_bytes);
@@ -234,9 +236,7 @@ class Inference {
 
   // Waits until what infer queued is done, or is to wait no longer: then all that comes later waits for it.
   void finish(const Interruption& interruption) {
-    unfinished_ = true;
     if (interruption.is_limited()) {
-      queued_.record(stream_.get());
       while (!stream_.is_done()) {
         interruption.check();
         std::this_thread::sleep_for(std::chrono::microseconds(50));
@@ -269,7 +269,7 @@ class Inference {
   std::size_t threads_;
   std::vector<EngineInUse> engines_;  // one per lambda, or one for any
   cuda::Stream stream_;
-  cuda::Event queued_;                  // the end of what was queued last and is not waited for
+  cuda::Event queued_;                  // the end of what was queued last
   cuda::DeviceMemory images_, logits_;  // of the largest batch, as these:
   cuda::PinnedMemory host_images_, host_logits_;
   bool unfinished_ = false;                      // infer ended before what it queued was done

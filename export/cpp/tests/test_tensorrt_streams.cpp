@@ -2,6 +2,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <optional>
 #include <thread>
 
 #include "engine_bundle.hpp"
@@ -207,6 +208,25 @@ TEST_CASE("what is queued on another stream waits for an inference that was left
   check_logits(logits.values(), pixels, lambda_sum("bound", 0));
 }
 
+TEST_CASE("an inference waits for what infer_async queued after one that was left to the device") {
+  const fake_cuda::Reset reset;
+  const std::vector<float> pixels = some_images(2);
+  const fake_cuda::Floats images(pixels), logits(2 * kClasses);
+  for (const std::string name : {"bank", "bound", "refit"}) {
+    CAPTURE(name);
+    const EngineBundle bundle(name);
+    Model model = bundle.load();
+    model.set_time_limit(std::chrono::milliseconds(5));
+    fake_cuda::stuck = true;
+    CHECK(code_of([&] { logits_of(model, pixels); }) == ErrorCode::deadline_exceeded);
+    model.infer_async(images.data(), 2, logits.data(), fake_cuda::user_stream());
+    fake_cuda::stuck = false;
+    model.set_time_limit(std::chrono::hours(1));
+    check_logits(logits_of(model, pixels), pixels, name == "bank" ? 0 : lambda_sum(name, 0));
+    CHECK(fake_cuda::pending() == 0);
+  }
+}
+
 TEST_CASE("the caller's device is the caller's, and an inference sets its own once") {
   const fake_cuda::Reset reset;
   fake_cuda::devices = 3;
@@ -264,6 +284,14 @@ TEST_CASE("TensorRT's messages reach the log of the model that they are about") 
   Options throwing = on_fake_gpu();
   throwing.log = [](const LogLine&) { throw std::runtime_error("a full disk"); };
   CHECK(EngineBundle("fixed", "fail load").refusal(throwing) == ErrorCode::engine_incompatible);
+}
+
+TEST_CASE("a failure stays one where the inference was cancelled, too") {
+  std::optional<Model> model;
+  Options options = on_fake_gpu();
+  options.log = [&](const LogLine&) { model->cancel(); };
+  model = EngineBundle("fixed", "fail run").load(options);
+  CHECK(code_of([&] { logits_of(*model, some_images(2)); }) == ErrorCode::runtime);
 }
 
 TEST_CASE("an Error holds the last error that TensorRT told about it, and no older one") {

@@ -1,5 +1,6 @@
 """The ``floats-edge`` command itself: help, versions, and how errors look."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,13 @@ def test_ctrl_c_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 130
     assert result.stderr.startswith("\nInterrupted")
     assert "Traceback" not in result.output
+
+
+def test_an_output_that_lacks_letters_shows_question_marks() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run((*PROGRAM, "train", "--help"), env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "cpu, cuda, cuda:1, ?; auto" in " ".join(done.stdout.split())
 
 
 def test_a_closed_pipe_ends_quietly() -> None:

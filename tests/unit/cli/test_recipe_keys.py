@@ -47,4 +47,6 @@ def test_a_key_says_what_it_does_and_what_it_takes() -> None:
     words = " ".join(CliRunner().invoke(cli, ["train", "--keys"]).output.split())
     assert "train.lr=0.1 learning rate at its highest, after warm-up (number > 0)" in words
     assert "(off | bf16 | fp16)" in words
+    attacks = "(pgd | fgsm-rs | n-fgsm)", "(pgd | fgsm-rs | n-fgsm | autoattack)"
+    assert [words.count(taken) for taken in attacks] == [1, 1], "of training, and of evaluation"
     assert "sparsity: Which weights FLOATS masks. Only method float reads it." in words

@@ -82,7 +82,10 @@ def test_the_command_prints_the_figures_and_writes_them(copy, tmp_path):
         assert word in told
     assert "robust: still right after an attack (PGD-" in told
     assert "Square: still right after an attack of 20 queries an image" in told
-    assert f"Verified: on ort-cpu, {path} answers as it did" in told
+    assert (
+        f"Verified: on ort-cpu, {path} answers as it did when it was exported, and as its twin does on 40 images"
+        in told
+    )
 
 
 @pytest.fixture
@@ -132,6 +135,14 @@ def test_a_bundle_that_failed_is_refused_until_it_passes(wrong):
     (wrong.path / "golden.safetensors").write_bytes(pack_tensors(golden))
     assert run_verify(rewrite(open_bundle(wrong.path))).exit_code == 0
     open_predictor(open_bundle(wrong.path), "ort-cpu", 0.3)
+
+
+def test_the_verdict_is_kept_where_the_output_fails(wrong):
+    words = ["verify", str(wrong.path), "--images", "8", "--queries", "2"]
+    result = CliRunner(charset="ascii").invoke(cli, words)
+    assert isinstance(result.exception, UnicodeEncodeError), "nothing prints a lambda in ASCII"
+    with pytest.raises(ParityError, match="failed floats-edge verify on ort-cpu"):
+        open_predictor(open_bundle(wrong.path), "ort-cpu", 0.3)
 
 
 def test_a_verdict_is_on_one_backend_only(wrong):

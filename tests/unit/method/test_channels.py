@@ -233,3 +233,11 @@ def test_the_noise_that_is_left_is_that_of_the_whole_layer(network: nn.Module, d
     for name in ("stem", "conv1", "conv2", "head"):
         weight, other = network.get_submodule(name).weight, whole.get_submodule(name).weight
         assert torch.equal(weight.eta.flatten(), other.eta[weight.drawn])
+
+
+def test_noise_is_taken_without_a_look_at_values(network: nn.Module) -> None:
+    """Which would make the host wait for a GPU: tensors on ``meta`` have none."""
+    masks, optimizer = subject(network)
+    masks.cut(optimizer)
+    weight = network.conv1.weight.to("meta")
+    weight.set_noise(torch.empty(weight.whole.shape, device="meta"))

@@ -103,7 +103,8 @@ FLOATS_RT_API floats_rt_status floats_rt_check(const char* bundle, const floats_
 FLOATS_RT_API floats_rt_status floats_rt_load(const char* bundle, const floats_rt_options* options,
                                               floats_rt_model** model);
 
-// Makes a second model for another thread, at this model's lambda. *clone is NULL if that fails.
+// Makes a second model for another thread, at this model's lambda and with its time limit. *clone is NULL if that
+// fails.
 FLOATS_RT_API floats_rt_status floats_rt_clone(const floats_rt_model* model, floats_rt_model** clone);
 
 // Frees a model. Its clones stay. NULL: nothing happens.
@@ -133,9 +134,9 @@ FLOATS_RT_API floats_rt_status floats_rt_infer(floats_rt_model* model, const flo
                                                size_t batch, float* logits, size_t logits_size);
 
 // Ends the inference that is running on a model, which returns FLOATS_RT_CANCELLED; nothing happens if none is. Any
-// thread may cancel. The logits are then undefined, and the model is as it was. ONNX Runtime ends when the layer that
-// it computes is done; what TensorRT has queued on the device runs on, but is no longer waited for where there is a
-// time limit.
+// thread may cancel, but not while the model is freed. The logits are then undefined, and the model is as it was. ONNX
+// Runtime ends when the layer that it computes is done; what TensorRT has queued on the device runs on, but is no
+// longer waited for where there is a time limit.
 FLOATS_RT_API floats_rt_status floats_rt_cancel(floats_rt_model* model);
 
 // From now on an inference that takes longer than so many nanoseconds ends in the same way and returns

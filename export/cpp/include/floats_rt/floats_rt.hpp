@@ -275,8 +275,8 @@ class FLOATS_RT_API Model {
 
   // From now on an infer that takes longer ends in the same way and throws `deadline_exceeded`. One that is done gives
   // its logits, also if it is late. A thread of the model's watches the clock, from the first limit on; with TensorRT
-  // infer looks every 50 microseconds whether the device is done, in place of CUDA's own way of waiting. If there can
-  // be no thread (runtime), it throws, and nothing changes.
+  // infer looks about every 0.1 ms whether the device is done, in place of CUDA's own way of waiting. If there can be
+  // no thread (runtime), it throws, and nothing changes.
   void set_time_limit(std::chrono::nanoseconds limit);
 
   // TensorRT only: queues the same on `stream` and returns. The pointers are device memory at multiples of 256 bytes,
