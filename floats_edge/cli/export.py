@@ -152,7 +152,7 @@ def export(
     if not trt and (batch or targets or compatibility or dla is not None):
         raise click.UsageError("--batch, --target, --compatibility and --dla say how engines are built: add --trt.")
     if host is not None:
-        _print(_export_on(host, path, out, trt), ())
+        _print(_export_on(host, path, out, trt), (), replaced=False)
         return
     console = status_console()
     request = stage.ExportRequest(
@@ -169,11 +169,12 @@ def export(
         allow_code=allow_code,
     )
     added = is_bundle(path) and request.keeps_graphs
+    replaced = is_bundle(out) and out.resolve() != path.resolve()
     with telling(console, "export") as tell:
         bundle = stage.export(path, out, request, data_dir, lambda text: tell(f"export: {text}"))
     if sensitivity or keep_worst:
         _print_sensitivity(bundle)
-    _print(bundle, () if added else bundle.manifest.parity)
+    _print(bundle, () if added else bundle.manifest.parity, replaced=replaced)
 
 
 def _export_on(host: str, path: Path, out: Path, trt: bool) -> "Bundle":
@@ -202,7 +203,7 @@ def _print_sensitivity(bundle: "Bundle") -> None:
     print_tables([sensitivity_table(report)], Console(highlight=False))
 
 
-def _print(bundle: "Bundle", measured: "tuple[Parity, ...]") -> None:
+def _print(bundle: "Bundle", measured: "tuple[Parity, ...]", *, replaced: bool) -> None:
     """Print what was done: parity that was measured, and the engines that were built, which the manifest has first."""
     manifest = bundle.manifest
     for parity in measured:
@@ -218,4 +219,5 @@ def _print(bundle: "Bundle", measured: "tuple[Parity, ...]") -> None:
         click.echo(f"{engine.file}  {engine.flavour} {engine.version}  {', '.join(engine.targets)}")
     for mismatch in manifest.let_pass:
         click.echo(f"let pass by --allow-mismatch: {mismatch}")
-    click.echo(f"Exported: {bundle.path} ({manifest.lam.mode}, {manifest.precision})")
+    instead = ", in place of the bundle that was there" if replaced else ""
+    click.echo(f"Exported: {bundle.path} ({manifest.lam.mode}, {manifest.precision}){instead}")

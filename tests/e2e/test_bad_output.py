@@ -76,6 +76,11 @@ class TestOutput:
             assert_told(invoke(command, *words[command]), "No space left on device", "make room")
         assert tree(tmp_path) == before
 
+    def test_a_bundle_that_is_replaced_is_told(self, bundle: Path, tmp_path: Path) -> None:
+        words = ("export", bundle, "--lambda", "0.3", "-o", tmp_path / "out")
+        assert "in place of" not in invoke(*words).output
+        assert "(fixed, fp32), in place of the bundle that was there" in invoke(*words).output
+
     def test_a_closed_pipe_loses_no_measurement(
         self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

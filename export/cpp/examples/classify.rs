@@ -1,5 +1,6 @@
 //! classify_rs: the likeliest class of a PPM file (P6) at one lambda, in Rust, through the C interface of floats_rt. It
-//! needs no crate: rustc --edition 2021 -L FOLDER_OF_LIBFLOATS_RT classify.rs -o classify_rs
+//! needs no crate: rustc --edition 2021 -L FOLDER classify.rs -o classify_rs, where FOLDER holds
+//! libfloats_rt.so; LD_LIBRARY_PATH=FOLDER finds it when the program starts.
 use std::error::Error;
 use std::ffi::{CStr, CString};
 use std::os::raw::{c_char, c_void};
