@@ -209,7 +209,7 @@ class Withstood(Section):
 
     lam: Lambda
     clean: int = Field(ge=0)
-    robust: int = Field(ge=0, description="under the attack that is replayed from the float twin: at most so many")
+    robust: int = Field(ge=0, description="under the attack that is replayed from the twin: at most so many")
     square: int = Field(ge=0, description="under the Square attack on the artefact")
 
 

@@ -11,7 +11,7 @@ from floats_edge.recipe import Attack, Lambda, Section
 
 
 class LambdaProof(Section):
-    """The artefact at one lambda, beside its float twin."""
+    """The artefact at one lambda, beside its twin."""
 
     lam: Lambda
     engine: LambdaResult
@@ -31,7 +31,7 @@ class Verification(Section):
     files: int = Field(description="files whose sha256 is that of the manifest")
     golden_lambdas: tuple[Lambda, ...] = Field(description="lambdas at which the golden outputs were reproduced")
     parity: tuple[Parity, ...]
-    attack: Attack = Field(description="replayed on the engine; its gradients come from the float twin")
+    attack: Attack = Field(description="replayed on the engine; its gradients come from the twin")
     queries: int = Field(description="of the Square attack, per image")
     proofs: tuple[LambdaProof, ...] = Field(description="empty, as parity, if the logits were no numbers")
     mismatch: str | None = Field(description="what gates had against the export of the bundle")

@@ -75,7 +75,7 @@ def evaluate(
     """Measure clean and PGD accuracy per lambda, of a run folder or of an exported bundle.
 
     PATH is the folder that train or export wrote. A bundle is evaluated as deployed: the attack takes its gradients
-    from the float twin, made from its graphs, and the images are replayed on the engine. An attack by PGD alone
+    from its twin, the same network in float32, and the images are replayed on the engine. An attack by PGD alone
     gives an upper bound on robust accuracy; --attack autoattack is far slower and finds more; --loss margin
     --restarts 5 is a cheaper second opinion. Beside the output goes a PNG with up to 24 images that the network
     got wrong, which floats-edge report shows in its page.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from floats_edge.runtime.twin import BundleTwin
 
 LARGEST_LOSS = 2.0
-"""Percentage points of clean or robust accuracy by which an engine may fall short of its float twin."""
+"""Percentage points of clean or robust accuracy by which an engine may fall short of its twin."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def verify(
     data: Place = None,
     say: Say = quiet,
 ) -> Verification:
-    """Check hashes, golden outputs, parity with the float twin, and accuracy: clean, under replayed PGD, under Square.
+    """Check hashes, golden outputs, parity with the twin, and accuracy: clean, under replayed PGD, under Square.
 
     Args:
         path: a bundle.
@@ -66,13 +66,13 @@ def verify(
         ArtifactError: not a bundle, or a file of it is not what was exported; nothing is deserialised before that is
             known.
         DataError: the test images cannot be read, or are not of the network's classes.
-        BackendError: the backend cannot run the bundle, or PyTorch, which the float twin needs, is missing.
+        BackendError: the backend cannot run the bundle, or PyTorch, which the twin needs, is missing.
     """
     try:
         from floats_edge.runtime.twin import BundleTwin
     except ImportError as error:
         raise BackendError(
-            f"the float twin that a bundle is compared with needs PyTorch: {error}.",
+            f"the twin that a bundle is compared with needs PyTorch: {error}.",
             fix="pip install 'floats-edge[train]', or check the hashes alone with floats-edge inspect",
         ) from None
     request = request or VerifyRequest()
@@ -161,7 +161,7 @@ def _losses(proof: LambdaProof) -> list[str]:
             return []
         return [
             f"at lambda {proof.lam:g} {what} accuracy is {got.percent:.1f} % on the engine and {wanted.percent:.1f} % "
-            f"on its float twin; {LARGEST_LOSS:g} points may be lost."
+            f"on its twin; {LARGEST_LOSS:g} points may be lost."
         ]
 
     engine: LambdaResult = proof.engine

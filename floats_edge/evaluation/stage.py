@@ -98,7 +98,7 @@ def evaluate(
     progress: Callable[[int, int], None] = lambda done, total: None,
     out: str | Path | None = None,
 ) -> Evaluation:
-    """Measure a run folder or a bundle; a bundle as deployed, attacked by gradients of its float twin.
+    """Measure a run folder or a bundle; a bundle as deployed, attacked by gradients of its twin.
 
     Args:
         path: run folder or bundle.
@@ -167,7 +167,7 @@ def evaluate(
         dataset=recipe.data.dataset,
         split=request.split,
         attack=attack,
-        attacked="itself" if engine is opened.twin else f"float twin on {opened.twin.backend}",
+        attacked="itself" if engine is opened.twin else f"twin on {opened.twin.backend}",
         noise=request.noise if recipe.method == "float" else None,
         eot=_draws(request),
         seed=request.seed,

@@ -1,4 +1,4 @@
-"""The float twin of a bundle, which gradients come from: its own graph, computed by PyTorch in float32.
+"""The twin of a bundle, which gradients come from: its own graph, computed by PyTorch in float32.
 
 Nothing is imported or built because a file names it. What is attacked is what is deployed, but for rounding: float16
 and bfloat16 tensors are float32 in the twin, and it quantises neither activations nor weights that depend on lambda.

@@ -13,33 +13,16 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from fixtures.commands import assert_misused, assert_told, invoke, tree
 from fixtures.tiny_bundle import add_engine, engine_entry
 
 from floats_edge.artifacts.bundle import Bundle, file_entries, open_bundle, write_manifest
 from floats_edge.artifacts.files import pack_tensors, sha256
-from floats_edge.cli.main import cli
 
 FAKE_GPU = Path(__file__).parents[1] / "fixtures" / "fake_gpu"
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def floats_edge(*words: str | Path) -> Result:
-    return CliRunner().invoke(cli, [str(word) for word in words])
-
-
-def assert_told(result: Result, *wanted: str) -> None:
-    assert result.exit_code == 1, result.output
-    assert "Traceback" not in result.output
-    error, remedy = result.stderr[result.stderr.index("Error: ") :].splitlines()
-    assert remedy.startswith("Remedy: ")
-    for word in wanted:
-        assert word in f"{error}\n{remedy}"
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -57,7 +40,7 @@ def bundle(bundles: Callable[..., Bundle], tmp_path: Path) -> Bundle:
 
 def evaluate(bundle: Bundle, *words: str) -> Result:
     out = bundle.path.with_name("evaluation.json")
-    return floats_edge("evaluate", bundle.path, "--backend", "trt", "--images", "20", "--steps", "1", "-o", out, *words)
+    return invoke("evaluate", bundle.path, "--backend", "trt", "--images", "20", "--steps", "1", "-o", out, *words)
 
 
 def edit(bundle: Bundle, change: Callable[[dict], object]) -> None:
@@ -133,7 +116,7 @@ def rebuild(trt: ModuleType, monkeypatch: pytest.MonkeyPatch, bundle: Bundle) ->
     monkeypatch.setenv("PYTHONPATH", str(FAKE_GPU))
     (bundle.path / "engines" / "a.log").write_text("as TensorRT said\n" * 10)
     write_manifest(bundle.path, bundle.manifest.model_copy(update={"files": file_entries(bundle.path)}))
-    return lambda: floats_edge("export", bundle.path, "-o", bundle.path, "--trt")
+    return lambda: invoke("export", bundle.path, "-o", bundle.path, "--trt")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "missing", "link"])
@@ -167,7 +150,7 @@ def test_an_engine_that_lost_its_log_is_kept(rebuild: Callable[[], Result], bund
 def test_a_verdict_on_engines_ends_with_them(rebuild: Callable[[], Result], bundle: Bundle) -> None:
     words = ("--images", "8", "--queries", "2")
     for backend in ("trt", "ort-cpu"):
-        result = floats_edge("verify", bundle.path, "--backend", backend, *words)
+        result = invoke("verify", bundle.path, "--backend", backend, *words)
         assert result.exit_code == 0, result.output
     first, _ = open_bundle(bundle.path).manifest.verdicts
     assert (first.backend, first.library) == ("trt", "tensorrt 10.3.0 on sm_87")
@@ -213,9 +196,7 @@ def test_weights_of_too_few_or_too_many_tensors(trt: ModuleType, bundle: Bundle,
 
 
 def test_lambda_that_is_out_of_range(trt: ModuleType, bundle: Bundle) -> None:
-    result = evaluate(bundle, "--lambda", "1.5")
-    assert result.exit_code == 2
-    assert "from 0" in result.stderr
+    assert_misused(evaluate(bundle, "--lambda", "1.5"), "from 0")
     assert trt.DESERIALISED == []
 
 
@@ -243,16 +224,14 @@ class TestBuild:
     )
     def test_that_is_not_possible(self, rtx: None, bundle: Bundle, words: list[str], told: str) -> None:
         before = tree(bundle.path.parent)
-        assert_told(floats_edge("export", bundle.path, "-o", bundle.path, "--trt", *words), told)
+        assert_told(invoke("export", bundle.path, "-o", bundle.path, "--trt", *words), told)
         assert tree(bundle.path.parent) == before
 
     @pytest.mark.parametrize(
         "words", [("--target", "sm_86"), ("--batch", "8"), ("--dla", "0"), ("--compatibility", "version")]
     )
     def test_options_of_engines_without_engines(self, bundle: Bundle, words: tuple[str, str]) -> None:
-        result = floats_edge("export", bundle.path, "-o", bundle.path, *words)
-        assert result.exit_code == 2
-        assert "add --trt" in result.stderr
+        assert_misused(invoke("export", bundle.path, "-o", bundle.path, *words), "add --trt")
 
     def test_no_room_for_the_plan(self, rtx: None, bundle: Bundle) -> None:
         """Every file of the bundle still fits where it is copied to; the plan, which the child writes, does not."""
@@ -260,7 +239,7 @@ class TestBuild:
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 + max(map(len, before.values())), limits[1]))
         try:
-            result = floats_edge("export", bundle.path, "-o", bundle.path, "--trt")
+            result = invoke("export", bundle.path, "-o", bundle.path, "--trt")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert_told(result, "engine.plan could not be written: File too large", "make room")

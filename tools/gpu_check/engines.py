@@ -150,7 +150,7 @@ def prove(told: Told, bundle: "Bundle", backend: str, images: Path, timing: "Tim
     if found is not None:
         error = max((parity.max_error for parity in found.parity), default=None)
         why = " ".join(found.problems) or (
-            f"golden outputs at {len(found.golden_lambdas)} lambdas; largest difference of logits from the float twin; "
+            f"golden outputs at {len(found.golden_lambdas)} lambdas; largest difference of logits from the twin; "
             f"accuracy of {found.images} images, clean, under PGD and Square; {found.library}"
         )
         count = found.parity[0].images if found.parity else None

@@ -209,7 +209,7 @@ class TestRecord:
             dataset="digits",
             split="test",
             attack=recipe.evaluate.attack,
-            attacked="float twin",
+            attacked="twin",
             seed=0,
             labels=DIGITS,
             results=(answers(0.5, 90, 40, each=10),),

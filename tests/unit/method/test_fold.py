@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from fixtures.calls import Calls
+from bench.calls import Calls
 from fixtures.networks import IMAGES, conditioned, trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -171,7 +171,7 @@ def test_a_fold_calls_torch_a_few_times_for_each_layer() -> None:
     plain = unfilled(network, layers)
     with Calls() as calls:
         load_folded(plain, layers, "interpolate", 1.0)
-    assert calls.counts.total() <= 5 * len(layers) + 60
+    assert calls.count <= 5 * len(layers) + 60
 
 
 @NAMES

@@ -69,7 +69,7 @@ def test_robust_accuracy_is_an_upper_bound_with_its_interval_and_conditions() ->
     table = accuracy_table(label_records([bundle_evaluation()]))
     assert table.rows[-1] == ("1", "96.6 [94.6, 97.9]", "≤ 42.0 [37.8, 46.4]", "96.6", "≤ 42.0", "500")
     notes = " ".join(table.notes)
-    for fact in ("PGD-20", "ε 0.15", "seed 3", "digits, test images", "upper bound", "float twin", "torch 2.14.0"):
+    for fact in ("PGD-20", "ε 0.15", "seed 3", "digits, test images", "upper bound", "twin", "torch 2.14.0"):
         assert fact in notes
 
 
@@ -91,10 +91,10 @@ def test_note_says_what_was_attacked_and_how(changes: dict[str, object], said: s
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ({"backend": "ort-cpu", "attacked": "float twin on torch-cpu"}, False),
-        ({"backend": "ort-cpu", "attacked": "float twin on torch-cuda"}, True),
+        ({"backend": "ort-cpu", "attacked": "twin on torch-cpu"}, False),
+        ({"backend": "ort-cpu", "attacked": "twin on torch-cuda"}, True),
         ({"backend": "torch-cuda:1", "attacked": "itself"}, True),
-        ({"backend": "trt", "attacked": "float twin on torch-cpu"}, True),
+        ({"backend": "trt", "attacked": "twin on torch-cpu"}, True),
     ],
 )
 def test_note_says_what_float32_was_where_a_gpu_computed(where: dict[str, str], said: bool) -> None:

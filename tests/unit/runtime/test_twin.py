@@ -1,4 +1,4 @@
-"""The float twin of whole bundles: the trained network, differentiable, from nothing but the bundle's own graph."""
+"""The twin of whole bundles: the trained network, differentiable, from nothing but the bundle's own graph."""
 
 import subprocess
 import sys

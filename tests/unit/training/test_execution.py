@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fixtures.calls import Calls
+from bench.calls import Calls
 from fixtures.training import trainer
 
 from floats_edge import attacks
@@ -81,7 +81,7 @@ class TestPrecision:
                 network = step.at(1.0)
                 with Calls() as calls:
                     found = attacks._gradient(network, images, labels, attacks._cross_entropy)
-            return found, calls.counts.total()
+            return found, calls.count
 
         rounded, few_calls = gradient(subject, amp)
         wanted, many_calls = gradient(exact, amp)
