@@ -19,10 +19,10 @@ APART = 0.1
 
 def energy(told: Told, quick: bool) -> None:
     """Watch what profiles take energy from, idle and under a load that is known."""
-    need_cuda()
     from floats_edge.artifacts.records import Reading
     from floats_edge.profiling.telemetry.nvml import gpu_state
 
+    need_cuda()
     gpu = gpu_state()["GPU"]
     if isinstance(gpu, Reading):
         raise CannotRunError(gpu.source)

@@ -28,7 +28,7 @@ EVERY = tuple(
 SURER = ("model.arguments.width=16", "train.epochs=8")
 """A network that is sure enough of its classes for int8."""
 BATCHES = (1, 32)
-"""Images per inference; engines take both, as one of a smaller batch would run 32 images in parts."""
+"""Images per inference; engines take both at once, not in parts."""
 LAMBDAS: dict[str, Any] = {"fixed": (0.3,), "bank": (0.0, 0.5, 1.0)}
 LOGITS = 1e-4
 """Of the range of the logits: what CUDA and the CPU may differ by in IEEE float32."""

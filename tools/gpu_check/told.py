@@ -65,7 +65,7 @@ def attempt(told: Told, what: str, path: str | None, work: Callable[[], Any]) ->
 
 
 def need_driver() -> None:
-    """Of NVIDIA; known long before PyTorch is imported."""
+    """Refuse a machine without NVIDIA's driver, long before PyTorch is imported."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError as error:

@@ -20,14 +20,14 @@ BATCH = 32
 
 def zeros(told: Told, quick: bool) -> None:
     """Engines of both in precisions that have sparse kernels; TensorRT may choose these where it finds them faster."""
-    need_driver()
-    if quick:
-        raise CannotRunError("it takes longer than --quick gives; run tools/gpu without --quick")
-    need_cuda()
     import floats_edge as fe
     from floats_edge.profiling.isolation import run_isolated
     from floats_edge.runtime.backends import unavailable_reason
 
+    need_driver()
+    if quick:
+        raise CannotRunError("it takes longer than --quick gives; run tools/gpu without --quick")
+    need_cuda()
     reason = run_isolated(unavailable_reason, "trt")
     if reason is not None:
         raise CannotRunError(reason)
