@@ -13,18 +13,10 @@ from types import ModuleType, SimpleNamespace
 
 import psutil
 import pytest
-from gpu_check import training
-from gpu_check.engines import exported
+from fixtures.records import comparison
 from gpu_check.page import ROWS, page, tried, update_readme
-from gpu_check.small import write_images
-from gpu_check.speed import Bench, measured, union
 from gpu_check.tests import _Reports
 from gpu_check.told import Told
-from gpu_check.training import FIRST, _compare, trained, trained_alike
-
-import floats_edge as fe
-from floats_edge.deploy import export as stages
-from floats_edge.errors import BackendError, FloatsError, ParityError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = REPOSITORY / "tools" / "gpu"
@@ -144,7 +136,7 @@ def test_limits_of_quick_leave_time_for_every_part():
 def test_ctrl_c_keeps_what_was_found(tmp_path):
     program = f"""
 import sys
-sys.path[:0] = [{str(REPOSITORY / "tests" / "e2e")!r}, {str(REPOSITORY / "tools")!r}]
+sys.path[:0] = [{", ".join(repr(str(REPOSITORY / place)) for place in ("tests/e2e", "tests", "tools"))}]
 from test_gpu_command import TELL, load
 gpu = load()
 gpu.PARTS = (gpu.Part("first", "First", 99, 99), gpu.Part("long", "Long", 99, 99), gpu.Part("last", "Last", 99, 99))
@@ -185,7 +177,7 @@ def test_without_a_gpu_the_page_says_what_could_not_be_tried_and_why(tmp_path):
         assert part["reason"] or part["state"] == "ran"
         assert all(finding["why"] for finding in part["findings"])
         assert not any(finding["verdict"] == "failed" for finding in part["findings"]), part
-    assert "NVIDIA driver" in parts["training"]["reason"]
+    assert all("NVIDIA driver" in parts[name]["reason"] for name in ("training", "energy", "zeros", "speed"))
     assert "ort-cuda" in {finding["what"] for finding in parts["engines"]["findings"]}
     proof = {finding["what"]: finding["verdict"] for finding in parts["engines"]["findings"]}
     assert proof["bound fp32 on ort-cpu: verify"] == "passed"
@@ -233,6 +225,16 @@ def test_the_page_shows_figures_with_conditions_failures_first_and_one_row_for_o
     assert "skipped 0 and 2 more" in text
     assert "no &lt;card&gt;" in text
     assert all(part in text for part in ("What works on NVIDIA H100, sm_90", "0.500 ms", "batch 1"))
+
+
+def test_the_page_says_of_a_comparison_what_its_interval_says():
+    for high, said in ((0.85, "faster"), (1.2, "not told apart")):
+        ratios = (comparison().ratios[0].model_copy(update={"high": high}),)
+        result = record()
+        result["parts"][0]["records"] = [comparison(ratios=ratios).model_dump(mode="json")]
+        text = page(result)
+        assert f">{said}</td>" in text
+        assert "0.800 [0.750" in text
 
 
 def test_readme_has_every_row_once():
@@ -302,73 +304,3 @@ def test_wheels_are_unpacked_for_the_run_alone(tmp_path):
     assert trouble is None
     variables = gpu.environment(tmp_path, packages)
     subprocess.run([sys.executable, "-c", "import floats_edge_made_up"], env=variables, check=True)
-
-
-# What the parts compute
-
-
-@pytest.fixture
-def told(tmp_path):
-    return Told(tmp_path / "told.jsonl")
-
-
-def findings(told: Told) -> list[dict]:
-    lines = map(json.loads, told._file.read_text().splitlines())
-    return [value for kind, value in lines if kind == "findings"]
-
-
-def test_losses_are_judged_by_the_first_step_and_by_the_worst(told):
-    wanted = [2.0, 1.0]
-    for found in ([2.0, 1.05], [2.1, 1.0], [2.0, 1.2]):
-        _compare(told, "losses", found, wanted, FIRST)
-    assert [f["verdict"] for f in findings(told)] == ["passed", "failed", "failed"]
-
-
-def test_a_figure_that_is_no_number_is_a_failure(told):
-    told.find("latency", "measured", "batch 1", float("nan"), "ms")
-    assert [(f["verdict"], f["value"]) for f in findings(told)] == [("failed", None)]
-
-
-def test_a_gate_that_fails_on_the_cpu_is_no_failure_of_a_gpu_and_an_engine_that_fails_is(
-    told, bundles, tmp_path, monkeypatch
-):
-    def refuse(kind: type[FloatsError], engines: bool) -> None:
-        real = stages.export
-
-        def export(path, out, request, *rest):
-            if request.trt == engines:
-                raise kind("refused.", fix="none")
-            return real(path, out, request, *rest)
-
-        monkeypatch.setattr(fe, "export", export, raising=False)
-
-    base = bundles("bound")
-    refuse(ParityError, engines=False)
-    assert exported(told, base, tmp_path / "a", "fixed", "fp32", True, None) is None
-    refuse(BackendError, engines=True)
-    assert exported(told, base, tmp_path / "b", "fixed", "fp32", True, None).path == tmp_path / "b"
-    assert [f["verdict"] for f in findings(told)] == ["skipped", "failed"]
-    assert findings(told)[1]["path"] in ("tensorrt", "tensorrt-rtx")
-
-
-def test_random_numbers_of_the_cpu_take_the_place_of_the_devices_own(tmp_path, one_thread, monkeypatch):
-    monkeypatch.setattr(training, "SMALL", (*training.SMALL, "train.epochs=1"))
-    images = write_images(tmp_path / "images")
-    own, alike, again = (
-        how(tmp_path / name, images, "cpu")
-        for name, how in (("own", trained), ("alike", trained_alike), ("again", trained_alike))
-    )
-    assert alike == again
-    assert own[0] != alike[0]
-    assert own[0] == pytest.approx(alike[0], rel=0.1)
-
-
-def test_steps_of_training_are_timed(one_thread):
-    bench = Bench("small", ("model.name=resnet8", "model.arguments.width=8"), size=16, batch=8)
-    pace = measured(bench, ("train.float32=ieee",), "cpu", rounds=2)
-    assert pace.seconds > 0
-    assert (pace.launches, pace.busy) == (None, None)
-
-
-def test_kernels_that_overlap_count_once():
-    assert union([(0, 2), (1, 3), (5, 6)]) == 4

@@ -1,6 +1,7 @@
 """Evaluation on CUDA, and every backend by mode and precision: what it computes, how fast, and at which cost."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from floats_edge.artifacts.bundle import Bundle
     from floats_edge.artifacts.records import Profile
     from floats_edge.artifacts.verification import Verification
-    from floats_edge.profiling.bench import Timing
+    from floats_edge.profiling.stage import ProfileRequest
 
 QUICK = (
     ("fixed", "fp32"), ("bound", "fp32"), ("fixed", "fp16"), ("bound", "fp16"), ("fixed", "int8"), ("bound", "int8"),
@@ -26,6 +27,8 @@ EVERY = tuple(
 )
 SURER = ("model.arguments.width=16", "train.epochs=8")
 """A network that is sure enough of its classes for int8."""
+BATCHES = (1, 32)
+"""Images per inference; engines take both at once, not in parts."""
 LAMBDAS: dict[str, Any] = {"fixed": (0.3,), "bank": (0.0, 0.5, 1.0)}
 LOGITS = 1e-4
 """Of the range of the logits: what CUDA and the CPU may differ by in IEEE float32."""
@@ -39,6 +42,7 @@ def engines(told: Told, quick: bool) -> None:
     from floats_edge.profiling.bench import Timing
     from floats_edge.profiling.isolation import run_isolated
     from floats_edge.runtime.backends import BACKENDS, unavailable_reason
+    from floats_edge.runtime.base import Host
 
     reasons = {name: run_isolated(unavailable_reason, name) for name in BACKENDS if name != "ort-cpu"}
     for backend in (backend for backend, reason in reasons.items() if reason):
@@ -56,13 +60,15 @@ def engines(told: Told, quick: bool) -> None:
             told.find(
                 "engines", "skipped", "no backend of a GPU runs here: one bundle on ort-cpu shows what is measured"
             )
-            prove(told, base, "ort-cpu", images, Timing(0.1, 0.3), (1,))
-        timing = Timing(0.2, 0.5) if quick else Timing()
+            prove(told, base, "ort-cpu", images, [fe.ProfileRequest(timing=Timing(0.1, 0.3))])
+        plain = fe.ProfileRequest(batches=BATCHES, timing=Timing(0.2, 0.5) if quick else Timing())
+        graph = replace(plain, host=Host(cuda_graph=True))
         for mode, precision in (QUICK if quick else EVERY) if here else ():
             folder = place / f"{mode}-{precision}-engine"
             bundle = exported(told, base, folder, mode, precision, "trt" in here, images)
             for backend in here if bundle else ():
-                prove(told, bundle, backend, images, timing, (1, 32))
+                requests = (plain, graph) if backend == "trt" and not quick else (plain,)
+                prove(told, bundle, backend, images, requests)
 
 
 def evaluation(told: Told, run: Path, images: Path) -> None:
@@ -115,6 +121,7 @@ def exported(
     None where it fails the gate of its export, which is passed or failed on the CPU and says nothing of a GPU.
     """
     import floats_edge as fe
+    from floats_edge.deploy.engine_request import EngineOptions
     from floats_edge.errors import ParityError
 
     switch: Any = mode if mode in ("input", "refit") else "bound"
@@ -128,14 +135,14 @@ def exported(
         return None
     if not trt:
         return bundle
-    with_engine = replace(request, trt=True)
+    with_engine = replace(request, trt=True, engine=EngineOptions((1, 8, 32)))
     place = folder.with_name(f"{folder.name}-trt")
     built = attempt(told, f"{name}: engine", tensorrt_row(), lambda: fe.export(base.path, place, with_engine, images))
     return built or bundle
 
 
-def prove(told: Told, bundle: "Bundle", backend: str, images: Path, timing: "Timing", batches: tuple[int, ...]) -> None:
-    """Golden outputs, parity, attacks, and a profile of a bundle on a backend."""
+def prove(told: Told, bundle: "Bundle", backend: str, images: Path, requests: "Sequence[ProfileRequest]") -> None:
+    """Golden outputs, parity, attacks, and profiles of a bundle on a backend."""
     import floats_edge as fe
     from floats_edge.profiling.isolation import run_isolated
     from floats_edge.runtime.backends import unavailable_reason
@@ -156,11 +163,12 @@ def prove(told: Told, bundle: "Bundle", backend: str, images: Path, timing: "Tim
         count = found.parity[0].images if found.parity else None
         verdict = "failed" if found.problems else "passed"
         told.find(f"{what}: verify", verdict, why, error, "of the logits' range", count, path)
-    request = fe.ProfileRequest((backend,), batches, timing=timing)
-    profile = attempt(told, f"{what}: profile", path, lambda: fe.profile(bundle.path, request))
-    if profile is not None:
-        told.line("records", profile.model_dump(mode="json"))
-        _figures(told, what, profile, path)
+    for request in (replace(request, backends=(backend,)) for request in requests):
+        name = f"{what}, CUDA graph" if request.host.cuda_graph else what
+        profile = attempt(told, f"{name}: profile", path, lambda: fe.profile(bundle.path, request))  # noqa: B023
+        if profile is not None:
+            told.line("records", profile.model_dump(mode="json"))
+            _figures(told, name, profile, path)
 
 
 def verified(bundle: Path, backend: str, images: Path) -> "Verification":

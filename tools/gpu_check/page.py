@@ -8,9 +8,16 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from floats_edge.artifacts.records import Profile
+from floats_edge.artifacts.records import Comparison, Profile
 from floats_edge.report.page import Heading, Highlight, Section, render_page
-from floats_edge.report.profile_tables import condition_tables, energy_tables, layer_tables, memory_table, speed_tables
+from floats_edge.report.profile_tables import (
+    comparison_tables,
+    condition_tables,
+    energy_tables,
+    layer_tables,
+    memory_table,
+    speed_tables,
+)
 from floats_edge.report.tables import UNKNOWN, Table, label_records, make_table, number, subject_table
 
 SCHEMA_VERSION = 1
@@ -64,8 +71,14 @@ def _sections(result: dict[str, Any]) -> list[Section]:
         notes.append(f"This is not all: {result['incomplete']}.")
     parts = [Section("What ran", (make_table("Parts", columns, rows, columns[2:7], notes=notes),))]
     parts += [Section(part["title"], (_table(part),)) for part in result["parts"] if part["findings"]]
-    records = [record for part in result["parts"] for record in part["records"]]
-    return parts + (_profiles(records) if records else [])
+    records = [
+        TypeAdapter(Profile | Comparison).validate_python(record)
+        for part in result["parts"]
+        for record in part["records"]
+    ]
+    profiles = [record for record in records if isinstance(record, Profile)]
+    compared = [record for record in records if isinstance(record, Comparison)]
+    return parts + (_profiles(profiles) if profiles else []) + (_comparisons(compared) if compared else [])
 
 
 def _table(part: dict[str, Any]) -> Table:
@@ -91,9 +104,18 @@ def _several(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def _profiles(records: list[dict[str, Any]]) -> list[Section]:
+def _comparisons(records: list[Comparison]) -> list[Section]:
+    """Comparisons as floats-edge report shows them."""
+    content = label_records(records)
+    return [
+        Section("Comparisons: latency", tuple(comparison_tables(content))),
+        Section("Comparisons: conditions", (subject_table(content), *condition_tables(content))),
+    ]
+
+
+def _profiles(records: list[Profile]) -> list[Section]:
     """Profiles as floats-edge report shows them."""
-    content = label_records([TypeAdapter(Profile).validate_python(record) for record in records])
+    content = label_records(records)
     return [
         Section("Profiles: latency", tuple(speed_tables(content))),
         Section("Profiles: memory and energy", (memory_table(content), *energy_tables(content))),

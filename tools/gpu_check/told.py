@@ -64,12 +64,17 @@ def attempt(told: Told, what: str, path: str | None, work: Callable[[], Any]) ->
         return None
 
 
-def need_cuda() -> str:
-    """PyTorch's first CUDA device."""
+def need_driver() -> None:
+    """Refuse a machine without NVIDIA's driver, long before PyTorch is imported."""
     try:
         ctypes.CDLL("libcuda.so.1")
-    except OSError as error:  # known long before PyTorch is imported
+    except OSError as error:
         raise CannotRunError(f"there is no NVIDIA driver: {error}") from None
+
+
+def need_cuda() -> str:
+    """PyTorch's first CUDA device."""
+    need_driver()
     import torch
 
     if not torch.cuda.is_available():
