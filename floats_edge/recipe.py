@@ -213,7 +213,8 @@ class Condition(Section):
     )
     rule: Rule = Field(
         default="interpolate",
-        description="how a lambda between 0 and 1 is served; interpolate: a knob; paper: nearly a switch",
+        description="how a lambda between 0 and 1 is served; interpolate: weights move evenly from one end to the "
+        "other; paper: BatchNorm is that of lambda 1 as soon as lambda is above 0",
     )
     clean_images: Literal["half", "all"] = Field(
         default="half",
@@ -239,7 +240,9 @@ class Sparsity(Section):
     )
     multiple: int = Field(default=8, gt=0, description="channel: the kept number is rounded up to a multiple of this")
     layer_densities: Literal["erk", "uniform", "importance"] = Field(
-        default="erk", description="irregular: how layers share the density; importance: anew at every update"
+        default="erk",
+        description="irregular: how layers share the density; erk: large layers get less; importance: anew at every "
+        "update",
     )
     update_every: float = Field(default=0.5, gt=0, description="irregular, 2:4: epochs between mask updates")
     swap_rate: float = Field(

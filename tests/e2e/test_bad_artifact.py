@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures.commands import QUICK, assert_told, invoke, tree
+from fixtures.commands import QUICK, assert_told, inflict, invoke, tree
 
 from floats_edge.artifacts.checkpoint import TrainingRun, open_run, save_run
 
@@ -54,17 +54,12 @@ class TestCheckpoint:
     @pytest.mark.parametrize("damage", ["truncated", "altered", "missing", "swapped", "garbage", "another model"])
     def test_damaged(self, command: str, damage: str, run: Path, out: Path) -> None:
         weights = run / open_run(run).checkpoint.weights
-        data = weights.read_bytes()
-        if damage == "truncated":
-            weights.write_bytes(data[:-100])
-        elif damage == "altered":
-            weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-        elif damage == "missing":
-            weights.unlink()
-        elif damage == "swapped":
+        if damage == "swapped":
             shutil.copy(run / open_run(run).checkpoint.state, weights)
         elif damage == "garbage":
             (run / "checkpoint.json").write_text("{]")
+        elif damage != "another model":
+            inflict(damage, weights, run.parent / "elsewhere")
         else:
             content = json.loads((run / "checkpoint.json").read_text())
             content["recipe"]["model"]["arguments"]["width"] = 16
@@ -86,18 +81,10 @@ class TestBundle:
     @pytest.mark.parametrize("damage", ["truncated", "altered", "missing", "garbage", "link"])
     def test_damaged(self, command: str, damage: str, bundle: Path, out: Path) -> None:
         file = bundle / "weights.safetensors"
-        data = file.read_bytes()
-        if damage == "truncated":
-            file.write_bytes(data[:-100])
-        elif damage == "altered":
-            file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-        elif damage == "missing":
-            file.unlink()
-        elif damage == "garbage":
+        if damage == "garbage":
             (bundle / "manifest.json").write_text("{]")
         else:
-            shutil.move(file, bundle.parent / "elsewhere")
-            file.symlink_to(bundle.parent / "elsewhere")
+            inflict(damage, file, bundle.parent / "elsewhere")
         before = tree(bundle)
         options = {
             "export": ["--lambda", "0.3"],

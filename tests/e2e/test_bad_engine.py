@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 from click.testing import Result
-from fixtures.commands import assert_misused, assert_told, invoke, tree
+from fixtures.commands import assert_misused, assert_told, inflict, invoke, tree
 from fixtures.tiny_bundle import add_engine, engine_entry
 
 from floats_edge.artifacts.bundle import Bundle, file_entries, open_bundle, write_manifest
@@ -89,25 +89,11 @@ def test_an_engine_of_another_host(trt: ModuleType, bundle: Bundle, field: str, 
     ],
 )
 def test_a_damaged_plan(trt: ModuleType, bundle: Bundle, damage: str, told: str) -> None:
-    inflict(damage, bundle.path / "engines" / "a.plan")
+    inflict(damage, bundle.path / "engines" / "a.plan", bundle.path.parent / "elsewhere")
     assert_told(
         evaluate(bundle), told, "a.plan", f"floats-edge export {bundle.path} -o {bundle.path} --trt --batch 1:4:8"
     )
     assert trt.DESERIALISED == []
-
-
-def inflict(damage: str, file: Path) -> None:
-    data = file.read_bytes()
-    if damage == "truncated":
-        file.write_bytes(data[:-100])
-    elif damage == "altered":
-        file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    elif damage == "missing":
-        file.unlink()
-    else:
-        elsewhere = file.parents[2] / "elsewhere"
-        shutil.move(file, elsewhere)
-        file.symlink_to(elsewhere)
 
 
 @pytest.fixture
@@ -123,7 +109,7 @@ def rebuild(trt: ModuleType, monkeypatch: pytest.MonkeyPatch, bundle: Bundle) ->
 def test_a_damaged_plan_does_not_stop_its_rebuild(
     rebuild: Callable[[], Result], bundle: Bundle, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    inflict(damage, bundle.path / "engines" / "a.plan")
+    inflict(damage, bundle.path / "engines" / "a.plan", bundle.path.parent / "elsewhere")
     assert rebuild().exit_code == 0
     assert "left out: " in caplog.text
     assert "a.plan" in caplog.text
@@ -136,7 +122,7 @@ def test_a_damaged_plan_does_not_stop_its_rebuild(
 
 
 def test_an_engine_that_lost_its_log_is_kept(rebuild: Callable[[], Result], bundle: Bundle) -> None:
-    inflict("missing", bundle.path / "engines" / "a.log")
+    inflict("missing", bundle.path / "engines" / "a.log", bundle.path.parent / "elsewhere")
     result = rebuild()
     assert result.exit_code == 0
     rebuilt = open_bundle(bundle.path).manifest
@@ -164,7 +150,7 @@ def test_a_verdict_on_engines_ends_with_them(rebuild: Callable[[], Result], bund
 
 @pytest.mark.parametrize("name", ["model.onnx", "weights.safetensors", "golden.safetensors"])
 def test_a_rebuild_needs_the_rest_whole(rebuild: Callable[[], Result], bundle: Bundle, name: str) -> None:
-    inflict("altered", bundle.path / name)
+    inflict("altered", bundle.path / name, bundle.path.parent / "elsewhere")
     before = tree(bundle.path)
     assert_told(rebuild(), f"{name} was altered", "export it again")
     assert tree(bundle.path) == before
