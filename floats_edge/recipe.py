@@ -348,9 +348,18 @@ class Train(Section):
         description="products of float32 in attack and update on a GPU; what is checked, evaluated or exported is ieee",
     )
     compile: bool = Field(default=False, description="compile the network by torch.compile; for GPUs")
+    cuda_graphs: bool = Field(
+        default=False, description="launch each pass of the network as one CUDA graph; GPUs only, not with compile"
+    )
     deterministic: bool = Field(
         default=False, description="algorithms that give the same bits in every run on one GPU; CPUs do anyway"
     )
+
+    @model_validator(mode="after")
+    def _compiled_or_recorded(self) -> Self:
+        if self.compile and self.cuda_graphs:
+            raise ValueError("compile and cuda_graphs exclude each other; choose one")
+        return self
 
 
 class Evaluate(Section):
@@ -388,6 +397,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _sections_fit_the_method(self) -> Self:
         self._refuse_unread("method", self.method, READ_BY_METHOD)
+        if self.method == "oat" and self.train.cuda_graphs:
+            raise ValueError("train.cuda_graphs is for folded networks, and OAT's do not fold; leave it out")
         served = self.oat.served if self.method == "oat" else None
         if served is not None and not set(self.evaluate.lambdas) <= set(served):
             known = ", ".join(f"{lam:g}" for lam in served)

@@ -39,7 +39,7 @@ def time_epochs(
         code: of the user's that stands for the network.
     """
     first, place = next(iter(recipes.values())), torch.device(device)
-    with torch_settings(first.train), layers_draw(first.seed, place):
+    with torch_settings(first.train, place), layers_draw(first.seed, place):
         kind = image_spec(first, splits)
         trainers = {name: Trainer(recipe, splits, kind, place, code=code) for name, recipe in recipes.items()}
         for trainer in trainers.values():

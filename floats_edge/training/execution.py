@@ -24,18 +24,19 @@ class Precision:
     vanish; a step whose gradients overflow is left out. None of this has run on a GPU.
 
     Args:
-        amp: ``off``, ``bf16`` or ``fp16``.
+        train: how a recipe trains.
         device: of the network.
     """
 
-    def __init__(self, amp: str, device: torch.device) -> None:
-        self.amp = amp
+    def __init__(self, train: Train, device: torch.device) -> None:
+        self.amp = train.amp
         self.device = device
-        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+        self.keeps_casts = not train.cuda_graphs  # a weight that was cast outside a graph is not cast again inside
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp == "fp16")
 
     def autocast(self) -> torch.autocast:
         """The context in which attacks and losses are computed."""
-        return torch.autocast(self.device.type, DTYPES.get(self.amp), enabled=self.amp != "off")
+        return torch.autocast(self.device.type, DTYPES.get(self.amp), self.amp != "off", self.keeps_casts)
 
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of a loss, which :meth:`unscale` is still to unscale."""
@@ -105,12 +106,18 @@ def prepare_cublas(*trains: Train) -> None:
 
 
 @contextmanager
-def torch_settings(train: Train) -> Iterator[None]:
-    """What a recipe asks of torch as a whole, for as long as it trains.
+def torch_settings(train: Train, device: torch.device) -> Iterator[None]:
+    """What a recipe asks of torch as a whole, for as long as it trains on ``device``.
 
     Raises:
-        BackendError: torch.compile lacks something here, or CUDA was used before it could be deterministic.
+        BackendError: the device has no CUDA graphs, torch.compile lacks something here, or CUDA was used before it
+            could be deterministic.
     """
+    if train.cuda_graphs and device.type != "cuda":
+        raise BackendError(
+            f"train.cuda_graphs needs an NVIDIA GPU, and this training is on device {device}.",
+            fix="add -o train.cuda_graphs=false, or --device cuda",
+        )
     prepare_cublas(train)
     with ExitStack() as stack:
         stack.enter_context(float32_as("ieee"))  # but for what a step computes

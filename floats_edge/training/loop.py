@@ -113,8 +113,9 @@ def train(
         OutputError: ``path`` holds a run and ``resume`` is off, or cannot be written.
         BackendError: a worker was lost.
     """
-    with torch_settings(recipe.train):
-        _train(recipe, splits, path, observer, torch.device(device), resume, workers, code)
+    place = torch.device(device)
+    with torch_settings(recipe.train, place):
+        _train(recipe, splits, path, observer, place, resume, workers, code)
     workers.wait()
     return open_run(path)
 
@@ -211,7 +212,7 @@ class Trainer:
         )
         synchronize_batchnorm(self.network, workers)
         self.optimizer = make_optimizer(self._parameters(), recipe.train)
-        self.precision = Precision(recipe.train.amp, device)
+        self.precision = Precision(recipe.train, device)
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         """Those that are trained, by name."""

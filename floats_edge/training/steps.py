@@ -29,6 +29,7 @@ from floats_edge.recipe import Attack, Method, Recipe, Train, TrainingNoise
 from floats_edge.training.distributed import Workers
 from floats_edge.training.execution import DTYPES
 from floats_edge.training.feed import Batch
+from floats_edge.training.graphs import Graphs
 
 NOISE_FREE = sys.float_info.min
 """The lambda at which the adversarial BatchNorm normalises, and the noise is too small to change a weight."""
@@ -137,12 +138,13 @@ class Folded:
         self.noise_seed = recipe.condition.noise_seed
         self.half = DTYPES.get(recipe.train.amp)
         self.device_type = next(self.network.parameters()).device.type
-        self.compiled = recipe.train.compile
+        self.compiled, self.recorded = recipe.train.compile, recipe.train.cuda_graphs
         if self.compiled and workers.size == 1:  # BatchNorm over several workers would split its graph at every layer
             self.network.compile()
         self.copy()
 
     def copy(self) -> None:
+        self.attacks, self.updates = Graphs(self.recorded), Graphs(self.recorded and self.workers.size == 1)
         self.folded = unfilled(self.network, self.layers)
         self.rounded = self.folded if self.half is None else unfilled(self.network, self.layers, self.half)
         if self.compiled:
@@ -151,9 +153,21 @@ class Folded:
                 plain.compile()
 
     def at(self, lam: float) -> Network:
-        plain = self.rounded if torch.is_autocast_enabled(self.device_type) else self.folded
-        load_folded(plain, self.layers, self.rule, lam)
-        return plain
+        load_folded(self._copy_in_use, self.layers, self.rule, lam)
+        return self._copy_in_use
+
+    @property
+    def _copy_in_use(self) -> nn.Module:
+        return self.rounded if torch.is_autocast_enabled(self.device_type) else self.folded
+
+    def victim(self) -> Network:
+        """The network at lambda = 1, for attacks on always as many images; recorded, where the recipe says so."""
+        self.attacks.run("fold", lambda: load_folded(self._copy_in_use, self.layers, self.rule, 1.0))
+        return lambda images: self.attacks.forward("attack", self._copy_in_use, images, learns=False)
+
+    def logits(self, name: str, images: Tensor) -> Tensor:
+        """Of the network in training, in the pass of a step that has this name."""
+        return self.updates.forward(name, self.network, images, learns=True)
 
     def attacked(
         self,
@@ -167,7 +181,7 @@ class Folded:
         """``images`` attacked at lambda = 1, or on ``network``; they are this worker's of a batch, or of a part."""
         positions = self.workers.positions(len(images) * self.workers.size)
         options = attack_config.model_dump()
-        network = network or self.at(1.0)
+        network = network or self.victim()
         return attack(network, images, labels, generator, positions, deviation=deviation, **options)
 
 
@@ -185,7 +199,9 @@ class FloatStep(Folded):
 
     def settle(self, batches: Iterable[Batch], attack_config: Attack, generator: torch.Generator) -> None:
         """Re-estimate the statistics of the adversarial BatchNorm on the first 16 of ``batches``, attacked."""
-        attacked = [self.attacked(*batch, attack_config, generator) for batch in islice(batches, SETTLING)]
+        attacked = [
+            self.attacked(*batch, attack_config, generator, network=self.at(1.0)) for batch in islice(batches, SETTLING)
+        ]
         with self.knob.at(1.0):
             reestimate(self.network, lambda: [self.network(images) for images in attacked])
 
@@ -204,7 +220,7 @@ class FloatStep(Folded):
 
     def _loss(self, lam: float, images: Tensor, labels: Tensor) -> Tensor:
         with self.knob.at(lam):
-            return self.loss.mean(self.network(images), labels)
+            return self.loss.mean(self.logits(f"lambda {lam}", images), labels)
 
     def craft(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Tensor:
         """Attacked images for an update, which follows under the noise that is left in the network."""
@@ -230,7 +246,7 @@ class RedrawnFloatStep(ResampledFloatStep):
     def craft(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Tensor:
         def redrawn(batch: Tensor) -> Tensor:
             resample_noise(self.network, generator)
-            return self.at(1.0)(batch)
+            return self.victim()(batch)
 
         adversarial = self.attacked(images, labels, attack_config, generator, network=redrawn)
         resample_noise(self.network, generator)
@@ -250,10 +266,10 @@ class AdversarialStep(Folded):
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
         adversarial = self.attacked(images, labels, attack_config, generator)
         self.prepared.learn()
-        robust = self.loss.mean(self.network(adversarial), labels)
+        robust = self.loss.mean(self.logits("attacked", adversarial), labels)
         if self.weight == 1:
             return Losses(robust, None, robust)
-        clean = self.loss.mean(self.network(images), labels)
+        clean = self.loss.mean(self.logits("clean", images), labels)
         return Losses((1 - self.weight) * clean + self.weight * robust, clean, robust)
 
 
@@ -269,10 +285,10 @@ class TradesStep(Folded):
         self.beta = recipe.trades.beta
 
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
-        said = _log_probabilities(self.at(1.0)(images)).exp().detach()
+        said = _log_probabilities(self.victim()(images)).exp().detach()
         adversarial = self.attacked(images, said, attack_config, generator, NEAR)
         self.prepared.learn()
-        logits, moved = self.network(images), self.network(adversarial)
+        logits, moved = self.logits("clean", images), self.logits("attacked", adversarial)
         clean, apart = self.loss.mean(logits, labels), divergence(logits, moved)
         return Losses(clean + self.beta * apart, clean, apart)
 
@@ -294,7 +310,7 @@ class StandardStep(Folded):
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
         del attack_config, generator  # nothing is attacked
         self.prepared.learn()
-        clean = self.loss.mean(self.network(images), labels)
+        clean = self.loss.mean(self.logits("clean", images), labels)
         return Losses(clean, clean, None)
 
 

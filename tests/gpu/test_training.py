@@ -40,7 +40,14 @@ def test_it_learns_as_float32_does(method, option, digits_recipe, few, silent, t
     assert other == pytest.approx(exact, rel=0.1)
 
 
-@pytest.mark.parametrize("option", ["train.amp=off", "train.amp=fp16"])
+@pytest.mark.parametrize("options", [(), ("train.amp=bf16",), ("train.amp=fp16",), ("condition.noise=resample",)])
+def test_it_learns_by_graphs_as_without(options, digits_recipe, few, silent, tmp_path):
+    plain = losses(digits_recipe, few, tmp_path / "plain", silent, *options)
+    recorded = losses(digits_recipe, few, tmp_path / "recorded", silent, *options, "train.cuda_graphs=true")
+    assert recorded == pytest.approx(plain, rel=0.1)
+
+
+@pytest.mark.parametrize("option", ["train.amp=off", "train.amp=fp16", "train.cuda_graphs=true"])
 def test_deterministic_runs_have_the_same_bits(option, digits_recipe, few, silent, tmp_path):
     recipe = override_recipe(digits_recipe, ("train.deterministic=true", option))
     one, other = (train(recipe, few, tmp_path / name, silent, "cuda").weights() for name in ("one", "other"))
@@ -50,7 +57,10 @@ def test_deterministic_runs_have_the_same_bits(option, digits_recipe, few, silen
 CUT = ("condition.noise=resample", "sparsity.pattern=channel", "sparsity.density=0.5", "sparsity.multiple=2")
 
 
-@pytest.mark.parametrize("options", [("train.amp=off",), ("train.amp=bf16",), ("data.mixup=0.2",), CUT])
+GRAPHS = ("train.cuda_graphs=true",)
+
+
+@pytest.mark.parametrize("options", [("train.amp=off",), ("train.amp=bf16",), GRAPHS, ("data.mixup=0.2",), CUT])
 def test_a_step_does_not_make_the_host_wait(options, digits_recipe, few):
     recipe = override_recipe(digits_recipe, ("sparsity.density=1", *options))
     subject = Trainer(recipe, few, image_spec(recipe, few), torch.device("cuda"))

@@ -36,7 +36,9 @@ EVERY = (
 WAYS = {
     "IEEE float32": ("train.float32=ieee",),
     "TF32": ("train.float32=tf32",),
+    "TF32, CUDA graphs": ("train.float32=tf32", "train.cuda_graphs=true"),
     "bf16": ("train.amp=bf16",),
+    "bf16, CUDA graphs": ("train.amp=bf16", "train.cuda_graphs=true"),
     "bf16, compiled": ("train.amp=bf16", "train.compile=true"),
 }
 PGD = ("attack={kind: pgd, epsilon: 8/255, step: 2/255, steps: 7}", "sparsity.density=1")
@@ -99,8 +101,9 @@ def measured(bench: Bench, options: Sequence[str], device: str, rounds: int) -> 
     pixels = rng.integers(0, 256, (bench.batch, 3, bench.size, bench.size), dtype=np.uint8)
     images = Images(rng.integers(0, 10, bench.batch), pixels.__getitem__)
     splits = Splits(images, images, images, tuple(map(str, range(10))))
-    with torch_settings(recipe.train):
-        trainer = Trainer(recipe, splits, image_spec(recipe, splits), torch.device(device))
+    place = torch.device(device)
+    with torch_settings(recipe.train, place):
+        trainer = Trainer(recipe, splits, image_spec(recipe, splits), place)
         generator = torch.Generator(device).manual_seed(0)
         (batch,) = trainer.feed.batches(0)
 

@@ -66,6 +66,8 @@ WAYS = {
     "TF32": (("train.float32=tf32",), LATER),
     "amp bf16": (("train.amp=bf16",), LATER),
     "amp fp16": (("train.amp=fp16",), LATER),
+    "CUDA graphs": (("train.float32=ieee", "train.cuda_graphs=true"), FIRST),
+    "CUDA graphs, amp bf16": (("train.amp=bf16", "train.cuda_graphs=true"), LATER),
     "compiled": (("train.float32=ieee", "train.compile=true"), FIRST),
     "compiled, amp bf16": (("train.amp=bf16", "train.compile=true"), LATER),
 }

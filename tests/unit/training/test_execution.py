@@ -77,7 +77,7 @@ class TestPrecision:
         images, labels = next(trainer(digits_recipe, few).feed.batches(0))
 
         def gradient(step: Step, amp: str) -> tuple[torch.Tensor, int]:
-            with Precision(amp, images.device).autocast():
+            with Precision(Train(amp=amp), images.device).autocast():
                 network = step.at(1.0)
                 with Calls() as calls:
                     found = attacks._gradient(network, images, labels, attacks._cross_entropy)
@@ -169,16 +169,16 @@ cli(sys.argv[1:])
     def test_too_late_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
         monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-        with torch_settings(Train()):
+        with torch_settings(Train(), torch.device("cpu")):
             pass
         with (
             pytest.raises(BackendError, match=r"deterministic comes too late") as caught,
-            torch_settings(Train(deterministic=True)),
+            torch_settings(Train(deterministic=True), torch.device("cpu")),
         ):
             pass
         assert "CUBLAS_WORKSPACE_CONFIG=:4096:8" in caught.value.fix
         monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-        with torch_settings(Train(deterministic=True)):
+        with torch_settings(Train(deterministic=True), torch.device("cpu")):
             assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 
@@ -219,7 +219,7 @@ class TestCompile:
 
         with (
             pytest.raises(BackendError, match=r"torch\.compile failed: .*no C\+\+ compiler") as caught,
-            torch_settings(Train(compile=True)),
+            torch_settings(Train(compile=True), torch.device("cpu")),
         ):
             torch.compile(lambda x: x + 1, backend=lacking)(torch.ones(1))
         assert "train.compile=false" in caught.value.fix

@@ -1,0 +1,146 @@
+"""Passes of a network on a GPU as CUDA graphs: recorded once, then launched as one piece of work each.
+
+A small network in training waits for the host, which launches its kernels one by one. A graph launches all of them at
+once. It repeats what ran when it was recorded, on the same memory: weights, masks, statistics and noise may change in
+place; the number of images, lambda and whatever else Python decides may not.
+
+As ``torch.cuda.make_graphed_callables`` does it, which until PyTorch 2.14 let no other thread use CUDA meanwhile.
+Source: PyTorch, "CUDA semantics", section "CUDA Graphs". Never run on a GPU so far: tested with a stand-in that records
+what torch is asked for on a CPU.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from floats_edge.errors import BackendError
+
+Made = TypeVar("Made")
+_WARM_UP = 3
+
+
+class Graphs:
+    """Work of a training step, by name, recorded when it is first asked for.
+
+    Args:
+        record: whether to record it at all; if not, it just runs.
+    """
+
+    def __init__(self, record: bool) -> None:
+        self._record = record
+        self._work: dict[str, torch.cuda.CUDAGraph] = {}
+        self._passes: dict[str, _Pass] = {}
+
+    def run(self, name: str, work: Callable[[], object]) -> None:
+        """Do ``work``, which makes nothing but changes in place.
+
+        Raises:
+            BackendError: it cannot be recorded.
+        """
+        if not self._record:
+            work()
+            return
+        if name not in self._work:
+            with _refusing():
+                _warm_up(work)
+                self._work[name], _ = _recorded(work)
+        self._work[name].replay()
+
+    def forward(self, name: str, network: nn.Module, images: Tensor, learns: bool) -> Tensor:
+        """The logits of ``images``, always as many of one name; its backward comes before the next call of that name.
+
+        Args:
+            name: of the pass.
+            network: what computes them.
+            images: float32 ``[N, C, H, W]``.
+            learns: whether they are differentiable in the parameters of ``network``; if not, in ``images``.
+
+        Raises:
+            BackendError: it cannot be recorded.
+        """
+        if not self._record:
+            return network(images)
+        if name not in self._passes:
+            self._passes[name] = _Pass(network, images, learns)
+        return self._passes[name](images)
+
+
+class _Pass:
+    """A recorded pass; neither the statistics of ``network`` nor random numbers know that it was recorded."""
+
+    def __init__(self, network: nn.Module, images: Tensor, learns: bool) -> None:
+        self.images = images.detach().clone().requires_grad_(not learns)
+        self.parameters = [each for each in network.parameters() if learns and each.requires_grad]
+        buffers = [*network.buffers()]
+        before = [buffer.clone() for buffer in buffers]
+        with _refusing(), torch.random.fork_rng([images.device] if images.is_cuda else []):
+            _warm_up(lambda: self._back(network(self.images)))
+            self.there, logits = _recorded(lambda: network(self.images))
+            self.gradient = torch.empty_like(logits)
+            self.back, self.gradients = _recorded(lambda: self._back(logits, self.gradient), self.there.pool())
+        self.logits = logits.detach()
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+
+    def _back(self, logits: Tensor, gradient: Tensor | None = None) -> tuple[Tensor | None, ...]:
+        gradient = torch.empty_like(logits) if gradient is None else gradient
+        with torch.autocast(logits.device.type, enabled=False):  # gradients are of the types that the pass there chose
+            return torch.autograd.grad(logits, self.parameters or self.images, gradient, allow_unused=True)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return _Replay.apply(self, images, *(self.parameters or [images]))
+
+
+class _Replay(torch.autograd.Function):
+    """A recorded pass over images as one operation of torch, with what it is differentiable in."""
+
+    @staticmethod
+    def forward(ctx: Any, recorded: _Pass, images: Tensor, *inputs: Tensor) -> Tensor:
+        del inputs  # the graph knows where they are
+        ctx.recorded = recorded
+        recorded.images.copy_(images)
+        recorded.there.replay()
+        return recorded.logits.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides the names
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        recorded = ctx.recorded
+        recorded.gradient.copy_(*gradients)
+        recorded.back.replay()
+        return None, None, *(each if each is None else each.detach() for each in recorded.gradients)
+
+
+def _warm_up(work: Callable[[], object]) -> None:
+    """Do ``work`` a few times, aside: what CUDA makes at first calls is no part of a graph."""
+    here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+    aside.wait_stream(here)
+    with torch.cuda.stream(aside):
+        for _ in range(_WARM_UP):
+            work()
+    here.wait_stream(aside)
+
+
+def _recorded(work: Callable[[], Made], pool: Any = None) -> tuple[torch.cuda.CUDAGraph, Made]:
+    """A graph of ``work``, and what it will have made; threads that read images may go on meanwhile."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        made = work()
+    return graph, made
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise BackendError(
+            f"CUDA cannot record the training of this network: {' '.join(str(error).split())[:300]}",
+            fix="add -o train.cuda_graphs=false",
+        ) from error
