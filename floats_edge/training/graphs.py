@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from floats_edge.attacks import Network
 from floats_edge.errors import BackendError
 
 Made = TypeVar("Made")
@@ -50,23 +51,26 @@ class Graphs:
                 self._work[name], _ = _recorded(work)
         self._work[name].replay()
 
-    def forward(self, name: str, network: nn.Module, images: Tensor, learns: bool) -> Tensor:
-        """The logits of ``images``, always as many of one name; its backward comes before the next call of that name.
+    def network(self, name: str, network: nn.Module, learns: bool) -> Network:
+        """``network`` for one pass of a step: for always as many images, and a backward comes before the next call.
 
         Args:
             name: of the pass.
-            network: what computes them.
-            images: float32 ``[N, C, H, W]``.
-            learns: whether they are differentiable in the parameters of ``network``; if not, in ``images``.
+            network: maps images ``[N, C, H, W]`` to logits.
+            learns: whether logits are differentiable in its parameters; if not, in the images.
 
-        Raises:
-            BackendError: it cannot be recorded.
+        Returns:
+            The same network, which raises BackendError if it is to be recorded and cannot be.
         """
         if not self._record:
-            return network(images)
-        if name not in self._passes:
-            self._passes[name] = _Pass(network, images, learns)
-        return self._passes[name](images)
+            return network
+
+        def logits(images: Tensor) -> Tensor:
+            if name not in self._passes:
+                self._passes[name] = _Pass(network, images, learns)
+            return self._passes[name](images)
+
+        return logits
 
 
 class _Pass:

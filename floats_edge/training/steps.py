@@ -163,11 +163,11 @@ class Folded:
     def victim(self) -> Network:
         """The network at lambda = 1, for attacks on always as many images; recorded, where the recipe says so."""
         self.attacks.run("fold", lambda: load_folded(self._copy_in_use, self.layers, self.rule, 1.0))
-        return lambda images: self.attacks.forward("attack", self._copy_in_use, images, learns=False)
+        return self.attacks.network("attack", self._copy_in_use, learns=False)
 
     def logits(self, name: str, images: Tensor) -> Tensor:
         """Of the network in training, in the pass of a step that has this name."""
-        return self.updates.forward(name, self.network, images, learns=True)
+        return self.updates.network(name, self.network, learns=True)(images)
 
     def attacked(
         self,

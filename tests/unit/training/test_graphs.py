@@ -136,7 +136,7 @@ class Peeking(nn.Module):
 def test_what_cannot_be_recorded_is_refused(fake_graphs: type[Graph]) -> None:
     graphs = Graphs(record=True)
     for refused in (
-        lambda: graphs.forward("attack", Peeking(), IMAGES, learns=False),
+        lambda: graphs.network("attack", Peeking(), learns=False)(IMAGES),
         lambda: graphs.run("fold", lambda: IMAGES.sum().item()),
     ):
         with pytest.raises(BackendError, match=r"cannot record the training .*: .*not permitted") as caught:
