@@ -1,4 +1,4 @@
-"""Real engines on a real GPU; every test here is skipped, saying why, where there is none."""
+"""Real engines on a real GPU; what needs them is skipped, saying why, where there is none."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -40,7 +40,7 @@ class _Reports:
 def tests(told: Told, file: str) -> None:
     import pytest
 
-    paths = {"test_training.py": "training", "test_providers.py": "ort-cuda"}
+    paths = {"test_training.py": "training", "test_providers.py": "ort-cuda", "test_stand_in.py": "stand-in"}
     words = ["-m", "gpu", "-q", "-p", "no:cacheprovider", f"tests/gpu/{file}"]
     code = pytest.main(words, plugins=[_Reports(told, paths.get(file, tensorrt_row()))])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
