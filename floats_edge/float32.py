@@ -15,15 +15,21 @@ Float32 = Literal["ieee", "tf32"]
 def float32_as(kind: Float32) -> Iterator[None]:
     """Let PyTorch's convolutions and matrix products of float32 be of this kind, on GPUs, for as long as it lasts.
 
-    By the older of PyTorch's two interfaces: what torch.compile asks for fails after the newer one was used.
+    By the older of PyTorch's two interfaces: what torch.compile asks for fails after the newer one was used. What that
+    one says of everything, or of all of cuDNN, wins over the older one, and is put aside meanwhile.
     """
     import torch
 
     matmul: Any = torch.backends.cuda.matmul
     cudnn: Any = torch.backends.cudnn
     before = matmul.fp32_precision == "tf32", cudnn.conv.fp32_precision == "tf32"
+    wider = [(each, each.fp32_precision) for each in (torch.backends, cudnn) if each.fp32_precision != "none"]
+    for each, _ in wider:
+        each.fp32_precision = "none"
     matmul.allow_tf32 = cudnn.allow_tf32 = kind == "tf32"
     try:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
+        for each, chosen in wider:
+            each.fp32_precision = chosen

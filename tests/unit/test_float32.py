@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,6 +61,20 @@ def test_it_lasts_as_long_as_its_context() -> None:
             assert kinds() == {"tf32"}
         assert kinds() == {"ieee"}
     assert torch.backends.cudnn.conv.fp32_precision == before
+
+
+@pytest.mark.parametrize("wider", [torch.backends, torch.backends.cudnn], ids=["of all", "of cuDNN"])
+@pytest.mark.parametrize(("theirs", "ours"), [("tf32", "ieee"), ("ieee", "tf32")])
+def test_a_choice_for_everything_does_not_win(wider: Any, theirs: Float32, ours: Float32) -> None:
+    before = wider.fp32_precision
+    wider.fp32_precision = theirs
+    convolutions = torch.backends.cudnn.conv.fp32_precision
+    try:
+        with float32_as(ours):
+            assert kinds() == {ours}
+        assert (wider.fp32_precision, torch.backends.cudnn.conv.fp32_precision) == (theirs, convolutions)
+    finally:
+        wider.fp32_precision = before
 
 
 @pytest.mark.parametrize("chosen", ["tf32", "ieee"])
