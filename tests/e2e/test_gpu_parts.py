@@ -13,6 +13,7 @@ from gpu_check import energy, training, zeros
 from gpu_check.engines import BATCHES, exported, prove
 from gpu_check.small import write_images
 from gpu_check.speed import Bench, measured, union
+from gpu_check.switch import SIZES, switch
 from gpu_check.told import Told
 from gpu_check.training import FIRST, _compare, trained, trained_alike
 
@@ -31,6 +32,13 @@ def told(tmp_path):
 def findings(told: Told) -> list[dict]:
     lines = map(json.loads, told._file.read_text().splitlines())
     return [value for kind, value in lines if kind == "findings"]
+
+
+def test_the_parts_of_a_change_of_lambda_are_timed(told):
+    switch(told, "cpu")
+    assert len(findings(told)) == 3 * len(SIZES)
+    host, smaller_host = (f["value"] for f in findings(told) if f["what"].endswith("computed on the host"))
+    assert host > smaller_host > 0
 
 
 def test_losses_are_judged_by_the_first_step_and_by_the_worst(told):

@@ -31,12 +31,14 @@ def losses(recipe, splits, folder, observer, *options):
     return [epoch.loss for epoch in run.checkpoint.history]
 
 
-@pytest.mark.parametrize("method", ["float", "oat"])
-@pytest.mark.parametrize("option", ["train.amp=bf16", "train.amp=fp16", "train.compile=true"])
+METHODS = {"float": (), "oat": ("method=oat", "sparsity.density=1", "evaluate.lambdas=[0,1]")}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("option", ["train.amp=bf16", "train.amp=fp16"])
 def test_it_learns_as_float32_does(method, option, digits_recipe, few, silent, tmp_path):
-    options = () if method == "float" else ("method=oat", "sparsity.density=1", "evaluate.lambdas=[0,1]")
-    exact = losses(digits_recipe, few, tmp_path / "exact", silent, *options)
-    other = losses(digits_recipe, few, tmp_path / "other", silent, *options, option)
+    exact = losses(digits_recipe, few, tmp_path / "exact", silent, *METHODS[method])
+    other = losses(digits_recipe, few, tmp_path / "other", silent, *METHODS[method], option)
     assert other == pytest.approx(exact, rel=0.1)
 
 
@@ -87,3 +89,11 @@ def test_two_workers_learn_as_one(tmp_path):
         subprocess.run(list(map(str, command)), check=True, timeout=600, env=dict(os.environ))
     one, two = (open_run(tmp_path / name).checkpoint.history for name in ("alone", "together"))
     assert [epoch.loss for epoch in two] == pytest.approx([epoch.loss for epoch in one], rel=0.01)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_learns_compiled_as_without(method, digits_recipe, few, silent, tmp_path):
+    """The last one: compiling takes longest."""
+    exact = losses(digits_recipe, few, tmp_path / "exact", silent, *METHODS[method])
+    compiled = losses(digits_recipe, few, tmp_path / "compiled", silent, *METHODS[method], "train.compile=true")
+    assert compiled == pytest.approx(exact, rel=0.1)

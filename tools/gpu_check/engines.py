@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpu_check.small import SMALL, write_images
+from gpu_check.switch import switch
 from gpu_check.told import CannotRunError, Told, attempt, need_cuda, tensorrt_row
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def engines(told: Told, quick: bool) -> None:
         run = fe.train("quickstart", place / "run", options=(*SMALL, *(SURER if here else ())), data=images)
         told.doing("evaluation")
         evaluation(told, run.path, images)
+        attempt(told, "change of lambda, by its parts", None, lambda: switch(told))
         base = fe.export(run.path, place / "bound-fp32", fe.ExportRequest("runtime", "fp32"), data=images)
         if not here:
             told.find(
