@@ -11,7 +11,8 @@ from floats_edge.artifacts.manifest import LAMBDA_INPUT, WEIGHTS_APART, Engine
 from floats_edge.artifacts.records import Reading
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.runtime.base import DEFAULT_HOST, Host, Images, Kernels, Logits, Predictor, check_served
-from floats_edge.runtime.cuda import Cuda, open_cuda
+from floats_edge.runtime.cuda import open_cuda
+from floats_edge.runtime.cuda_device import Cuda
 from floats_edge.runtime.golden import check_golden, read_golden
 from floats_edge.runtime.lambda_weights import InputWeights, input_weights
 from floats_edge.runtime.tensorrt_library import check_gpu, load_tensorrt, make_runtime, preferred_tensorrt
@@ -248,8 +249,8 @@ class TrtPredictor(Predictor):
         self._send(images)
         self._launches[self._key].put()
         result = self._host_logits[: len(logits)]
-        self._cuda.to_host(result, self._logits)
-        self._cuda.synchronize()
+        self._cuda.stream.to_host(result, self._logits)
+        self._cuda.stream.synchronize()
         np.copyto(logits, result)
 
     def _send(self, images: Images) -> None:
@@ -259,7 +260,7 @@ class TrtPredictor(Predictor):
         self._launches[self._key].prepare((rows, *self.image_shape))
         staged = self._host_images[: len(images)]
         np.copyto(staged, images)
-        self._cuda.to_device(self._images, staged)
+        self._cuda.stream.to_device(self._images, staged)
 
     def kernels(self, images: Images, count: int) -> Kernels:
         if self._cuda_graph:
@@ -282,7 +283,7 @@ class TrtPredictor(Predictor):
         if len(images) > self._engines[self._key].batch[2]:
             return None
         self._send(images)
-        return self._cuda.time_ms(self._launches[self._key].put)
+        return self._cuda.stream.time_ms(self._launches[self._key].put)
 
     def _must(self, done: bool, what: str) -> None:
         if not done:

@@ -12,7 +12,7 @@ from typing import Any
 
 from floats_edge.artifacts.manifest import Flavour
 from floats_edge.errors import BackendError
-from floats_edge.runtime.cuda import Cuda, Graph
+from floats_edge.runtime.cuda_device import Cuda, Graph
 from floats_edge.runtime.rtx_kernels import whole_graph
 
 
@@ -62,7 +62,7 @@ class Launch:
         Raises:
             BackendError: TensorRT or CUDA fails.
         """
-        self._must(self._context.execute_async_v3(self._cuda.stream), "run")
+        self._must(self._context.execute_async_v3(self._cuda.stream.handle), "run")
 
     def forget(self) -> None:
         """Drop what depends on the shape or on where the engine's weights are."""
@@ -74,7 +74,7 @@ class RtxGraphLaunch(Launch):
     def prepare(self, shape: tuple[int, ...]) -> None:
         if shape != self._shape:
             super().prepare(shape)
-            if not self._context.is_stream_capturable(self._cuda.stream):
+            if not self._context.is_stream_capturable(self._cuda.stream.handle):
                 self._shape = ()
                 raise BackendError(
                     f"TensorRT-RTX cannot make a CUDA graph of this engine for a batch of {shape[0]}.",
@@ -92,10 +92,10 @@ class GraphLaunch(Launch):
             self._graph.launch()
             return
         super().put()  # this inference, and what updates the context before the capture
-        self._graph = self._cuda.record(super().put)
+        self._graph = self._cuda.stream.record(super().put)
 
     def forget(self) -> None:
         if self._graph is not None:
-            self._cuda.synchronize()
+            self._cuda.stream.synchronize()
             self._graph.close()
             self._graph = None

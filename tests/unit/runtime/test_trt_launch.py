@@ -1,19 +1,16 @@
 import importlib
-import json
 import sys
 
 import numpy as np
 import pytest
 from fixtures.fake_cuda_runtime import FakeRuntime
-from fixtures.tiny_bundle import add_engine, images, write_bundle
+from fixtures.tiny_bundle import images, with_plans, write_bundle
 
 from floats_edge.artifacts.bundle import Bundle
-from floats_edge.artifacts.manifest import Engine
 from floats_edge.errors import BackendError
 from floats_edge.runtime.base import Host
 from floats_edge.runtime.lambda_weights import bundle_weights
 from floats_edge.runtime.ort import open_ort
-from floats_edge.runtime.tensorrt_library import host_platform
 from floats_edge.runtime.trt import open_trt
 
 GRAPH = Host(cuda_graph=True)
@@ -31,21 +28,7 @@ def trt(fake_driver, monkeypatch):
 
 def make(folder, mode: str) -> Bundle:
     """A bundle with a plan of the stand-in for each graph, for 1 to 8 images."""
-    bundle = write_bundle(folder, VALUES.get(mode), "fp32", mode)
-    header = [1, 8] + ([list(bundle_weights(bundle).varying)] if mode == "refit" else [])
-    for graph in bundle.manifest.graphs:
-        engine = Engine(
-            file=f"{graph.file}.plan",
-            lam=graph.lam,
-            flavour="tensorrt",
-            version="10.3.0",
-            platform=host_platform(),
-            targets=("sm_87",),
-            precision="fp32",
-            batch=(1, 4, 8),
-        )
-        bundle = add_engine(bundle, engine, json.dumps(header).encode() + b"\n" + bundle.read(graph.file))
-    return bundle
+    return with_plans(write_bundle(folder, VALUES.get(mode), "fp32", mode))
 
 
 @pytest.mark.parametrize("mode", ["fixed", "bank", "bound", "input", "refit"])
