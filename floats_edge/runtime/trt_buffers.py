@@ -64,7 +64,8 @@ class _Turn(NamedTuple):
 class Turns:
     """Two sets of buffers take turns: while an engine computes one part, the next is staged and goes up beside it.
 
-    Source: so does Triton's TensorRT backend, with one execution context as here.
+    Source: Triton's TensorRT backend, ``instance_state.cc``: one execution context, whose addresses are set anew before
+    each ``enqueueV3``, whether the one before has ended or not.
 
     Args:
         first: set of buffers; the second is made now.
