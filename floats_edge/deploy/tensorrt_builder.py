@@ -20,7 +20,8 @@ from floats_edge.deploy.dla import log_dla_layers
 from floats_edge.deploy.engine_request import BuildRequest, BuiltEngine, EngineOptions
 from floats_edge.errors import BackendError
 from floats_edge.profiling.telemetry.tegra import is_jetson
-from floats_edge.runtime.cuda import Cuda, cuda_unavailable_reason, open_cuda
+from floats_edge.runtime.cuda import cuda_unavailable_reason, open_cuda
+from floats_edge.runtime.cuda_device import Cuda
 from floats_edge.runtime.tensorrt_library import (
     TENSORRT_LOG,
     host_platform,

@@ -1,4 +1,4 @@
-"""CUDA from Python: one device, its primary context, one stream. The only file that imports a CUDA binding.
+"""CUDA from Python: one device, its primary context, streams. The only file that imports a CUDA binding.
 
 The binding is pycuda where it is installed and otherwise cuda-python (``cuda.bindings``); for CUDA graphs, which pycuda
 does not have, it is the other way round. Both work in the device's *primary* context, the one that TensorRT, cuDNN and
@@ -9,136 +9,27 @@ for them.
 import ctypes
 import importlib
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from typing_extensions import Self
 
 from floats_edge.errors import BackendError
+from floats_edge.runtime.cuda_device import Cuda, Event, Graph, Stream, no_graphs
 
 _NO_BINDING = "pip install 'floats-edge[gpu]', or on a Jetson: pip install 'floats-edge[jetson]'"
 _NO_DEVICE = (
     "check the driver with nvidia-smi (Jetson: tegrastats); in a container start it with --gpus all; "
     "a cuda-python newer than the driver needs to be replaced: pip install 'cuda-python<13' for CUDA 12 (JetPack 6)"
 )
-_NO_GRAPHS = "pip install 'floats-edge[gpu]' (JetPack 6: and 'cuda-python<13'), or leave --cuda-graph out"
 _NOT_CAPTURED = "leave --cuda-graph out: this engine's work cannot be captured"
 _NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING, cudaStreamNonBlocking: pycuda has no name for it."""
+_NO_TIMING = 2
+"""CU_EVENT_DISABLE_TIMING, cudaEventDisableTiming: such events cost the least to wait for."""
 _IN_USE = "if memory ran out, close other programs on this GPU or use a smaller batch; otherwise run it again"
-
-
-class Cuda(ABC):
-    """The first visible device. Belongs to the thread that opened it; use as a context manager.
-
-    It is the thread's current device until :meth:`close`, which makes the one before it current again.
-
-    Copies of ordinary host arrays work too, but the driver stages them on the way: what is copied often belongs into
-    :meth:`pinned` memory.
-
-    Attributes:
-        name: of the device, for example ``Orin``.
-        compute_capability: major and minor, for example ``(8, 7)``.
-        stream: handle of the stream that all copies go through, as TensorRT takes it.
-        has_graphs: whether the binding can :meth:`record`.
-        allocated: bytes of device memory from :meth:`allocate`.
-        page_locked: bytes of host memory from :meth:`pinned`.
-    """
-
-    name: str
-    compute_capability: tuple[int, int]
-    stream: int
-    has_graphs: bool
-    allocated: int = 0
-    page_locked: int = 0
-
-    @property
-    def target(self) -> str:
-        """The compute capability by name, for example ``sm_87``."""
-        major, minor = self.compute_capability
-        return f"sm_{major}{minor}"
-
-    @abstractmethod
-    def allocate(self, size: int) -> int:
-        """Pointer to ``size`` bytes of device memory, uninitialised, which live until :meth:`close`.
-
-        Raises:
-            BackendError: out of memory; every method may raise it with the error of an earlier asynchronous call.
-        """
-
-    @abstractmethod
-    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """A page-locked host array, uninitialised; neither it nor a view of it may be used after :meth:`close`.
-
-        Raises:
-            BackendError: out of memory.
-        """
-
-    @abstractmethod
-    def to_device(self, pointer: int, array: NDArray[Any]) -> None:
-        """Queue a copy of a C-contiguous array to ``pointer``; the array must live until :meth:`synchronize`."""
-
-    @abstractmethod
-    def to_host(self, array: NDArray[Any], pointer: int) -> None:
-        """Queue a copy from ``pointer`` that fills a C-contiguous array; it is filled after :meth:`synchronize`."""
-
-    @abstractmethod
-    def synchronize(self) -> None:
-        """Wait until the stream is empty."""
-
-    @abstractmethod
-    def time_ms(self, queue: Callable[[], object]) -> float:
-        """Time in ms that the device spends on what ``queue`` puts into the stream: between two CUDA events."""
-
-    @abstractmethod
-    def record(self, queue: Callable[[], object]) -> "Graph":
-        """Record what ``queue`` puts into the stream as a CUDA graph; nothing of it runs now.
-
-        Raises:
-            BackendError: it puts nothing there, or what cannot be captured, or the binding has no graphs.
-        """
-
-    def check_graphs(self) -> None:
-        """Check before anything is loaded that work can be recorded.
-
-        Raises:
-            BackendError: the binding has no graphs.
-        """
-        if not self.has_graphs:
-            raise _no_graphs()
-
-    @abstractmethod
-    def memory_info(self) -> tuple[int, int]:
-        """Free and total device memory, in bytes."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Wait until the stream is empty, free all memory and let go of the context."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class Graph(ABC):
-    """Recorded work with fixed addresses and shapes; close it before its :class:`Cuda`."""
-
-    @abstractmethod
-    def launch(self) -> None:
-        """Put all of it into the stream, at the cost of one launch."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Free it, after its last launch has ended."""
 
 
 def open_cuda(graphs: bool = False) -> Cuda:
@@ -169,16 +60,13 @@ def cuda_unavailable_reason() -> str | None:
     return None
 
 
-def _no_graphs() -> BackendError:
-    return BackendError("pycuda has no CUDA graphs, and cuda-python is not installed.", fix=_NO_GRAPHS)
-
-
 class _PyCuda(Cuda):
     has_graphs = False
 
     def __init__(self) -> None:
         self._driver = driver = importlib.import_module("pycuda.driver")
         self._allocations: list[Any] = []  # on the device and, page-locked, on the host
+        self._streams: list[_PyCudaStream] = []
         with self._errors(_NO_DEVICE):
             driver.init()
             device = driver.Device(0)
@@ -186,8 +74,7 @@ class _PyCuda(Cuda):
             self.compute_capability = device.compute_capability()
             self._context: Any = device.retain_primary_context()
             self._context.push()
-            self._stream = driver.Stream(_NON_BLOCKING)
-            self.stream = self._stream.handle
+        self.stream = self.new_stream()
 
     @contextmanager
     def _errors(self, fix: str = _IN_USE) -> Iterator[None]:
@@ -209,29 +96,18 @@ class _PyCuda(Cuda):
         self.page_locked += array.nbytes
         return array
 
-    def to_device(self, pointer: int, array: NDArray[Any]) -> None:
+    def new_stream(self) -> Stream:
         with self._errors():
-            self._driver.memcpy_htod_async(pointer, array, self._stream)
+            self._streams.append(_PyCudaStream(self))
+        return self._streams[-1]
 
-    def to_host(self, array: NDArray[Any], pointer: int) -> None:
+    def new_event(self) -> Event:
         with self._errors():
-            self._driver.memcpy_dtoh_async(array, pointer, self._stream)
+            return self._driver.Event(_NO_TIMING)
 
-    def synchronize(self) -> None:
+    def wait(self, event: Event) -> None:
         with self._errors():
-            self._stream.synchronize()
-
-    def time_ms(self, queue: Callable[[], object]) -> float:
-        with self._errors():
-            start, end = self._driver.Event(), self._driver.Event()
-            start.record(self._stream)
-            queue()
-            end.record(self._stream)
-            end.synchronize()
-            return start.time_till(end)
-
-    def record(self, queue: Callable[[], object]) -> Graph:
-        raise _no_graphs()
+            event.synchronize()
 
     def memory_info(self) -> tuple[int, int]:
         with self._errors():
@@ -244,12 +120,53 @@ class _PyCuda(Cuda):
             closing.callback(self._let_go)
             while self._allocations:
                 closing.callback(self._allocations.pop().free)
-            closing.callback(self._stream.synchronize)
+            for stream in self._streams:
+                closing.callback(stream.synchronize)
 
     def _let_go(self) -> None:
-        del self._stream
+        while self._streams:
+            del self._streams.pop().raw
         self._context.pop()
         self._context = None
+
+
+class _PyCudaStream(Stream):
+    def __init__(self, cuda: _PyCuda) -> None:
+        self._driver, self._errors = cuda._driver, cuda._errors
+        self.raw = self._driver.Stream(_NON_BLOCKING)
+        self.handle = self.raw.handle
+
+    def to_device(self, pointer: int, array: NDArray[Any]) -> None:
+        with self._errors():
+            self._driver.memcpy_htod_async(pointer, array, self.raw)
+
+    def to_host(self, array: NDArray[Any], pointer: int) -> None:
+        with self._errors():
+            self._driver.memcpy_dtoh_async(array, pointer, self.raw)
+
+    def synchronize(self) -> None:
+        with self._errors():
+            self.raw.synchronize()
+
+    def mark(self, event: Event) -> None:
+        with self._errors():
+            event.record(self.raw)
+
+    def wait(self, event: Event) -> None:
+        with self._errors():
+            self.raw.wait_for_event(event)
+
+    def time_ms(self, queue: Callable[[], object]) -> float:
+        with self._errors():
+            start, end = self._driver.Event(), self._driver.Event()
+            start.record(self.raw)
+            queue()
+            end.record(self.raw)
+            end.synchronize()
+            return start.time_till(end)
+
+    def record(self, queue: Callable[[], object]) -> Graph:
+        raise no_graphs()
 
 
 class _CudaPython(Cuda):
@@ -259,13 +176,14 @@ class _CudaPython(Cuda):
         self._runtime = runtime = importlib.import_module("cuda.bindings.runtime")
         self._allocations: list[int] = []
         self._page_locked: list[int] = []
+        self._streams: list[_CudaPythonStream] = []
+        self._events: list[Event] = []
         self._device_before = self._call(runtime.cudaGetDevice, fix=_NO_DEVICE)
         properties = self._call(runtime.cudaGetDeviceProperties, 0, fix=_NO_DEVICE)
         self.name = properties.name.decode()
         self.compute_capability = (properties.major, properties.minor)
         self._call(runtime.cudaSetDevice, 0, fix=_NO_DEVICE)
-        self._stream = self._call(runtime.cudaStreamCreateWithFlags, _NON_BLOCKING, fix=_NO_DEVICE)
-        self.stream = int(self._stream)
+        self.stream = self.new_stream()
 
     def _call(self, function: Callable[..., tuple[Any, ...]], *arguments: Any, fix: str = _IN_USE) -> Any:
         """Result of a runtime function: one value, or a tuple of several or none.
@@ -293,6 +211,44 @@ class _CudaPython(Cuda):
         memory = (ctypes.c_uint8 * size).from_address(self._page_locked[-1])
         return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
 
+    def new_stream(self) -> Stream:
+        self._streams.append(_CudaPythonStream(self))
+        return self._streams[-1]
+
+    def new_event(self) -> Event:
+        self._events.append(self._call(self._runtime.cudaEventCreateWithFlags, _NO_TIMING))
+        return self._events[-1]
+
+    def wait(self, event: Event) -> None:
+        self._call(self._runtime.cudaEventSynchronize, event)
+
+    def memory_info(self) -> tuple[int, int]:
+        return self._call(self._runtime.cudaMemGetInfo)
+
+    def close(self) -> None:
+        if not self._streams:
+            return
+        streams, self._streams = self._streams, []
+        with ExitStack() as closing:  # backwards, and to the end whatever fails on the way
+            closing.callback(self._call, self._runtime.cudaSetDevice, self._device_before)
+            for stream in streams:
+                closing.callback(self._call, self._runtime.cudaStreamDestroy, stream.raw)
+            while self._events:
+                closing.callback(self._call, self._runtime.cudaEventDestroy, self._events.pop())
+            while self._page_locked:
+                closing.callback(self._call, self._runtime.cudaFreeHost, self._page_locked.pop())
+            while self._allocations:
+                closing.callback(self._call, self._runtime.cudaFree, self._allocations.pop())
+            for stream in streams:
+                closing.callback(stream.synchronize)
+
+
+class _CudaPythonStream(Stream):
+    def __init__(self, cuda: _CudaPython) -> None:
+        self._runtime, self._call = cuda._runtime, cuda._call
+        self.raw = self._call(self._runtime.cudaStreamCreateWithFlags, _NON_BLOCKING)
+        self.handle = int(self.raw)
+
     def to_device(self, pointer: int, array: NDArray[Any]) -> None:
         self._copy(pointer, array.ctypes.data, array, self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice)
 
@@ -301,16 +257,22 @@ class _CudaPython(Cuda):
 
     def _copy(self, to: int, source: int, array: NDArray[Any], kind: Any) -> None:
         assert array.flags.c_contiguous, "the bytes of the array lie in one piece"
-        self._call(self._runtime.cudaMemcpyAsync, to, source, array.nbytes, kind, self._stream)
+        self._call(self._runtime.cudaMemcpyAsync, to, source, array.nbytes, kind, self.raw)
 
     def synchronize(self) -> None:
-        self._call(self._runtime.cudaStreamSynchronize, self._stream)
+        self._call(self._runtime.cudaStreamSynchronize, self.raw)
+
+    def mark(self, event: Event) -> None:
+        self._call(self._runtime.cudaEventRecord, event, self.raw)
+
+    def wait(self, event: Event) -> None:
+        self._call(self._runtime.cudaStreamWaitEvent, self.raw, event, 0)
 
     def time_ms(self, queue: Callable[[], object]) -> float:
         start, end = (self._call(self._runtime.cudaEventCreate) for _ in range(2))
-        self._call(self._runtime.cudaEventRecord, start, self._stream)
+        self.mark(start)
         queue()
-        self._call(self._runtime.cudaEventRecord, end, self._stream)
+        self.mark(end)
         self._call(self._runtime.cudaEventSynchronize, end)
         elapsed = self._call(self._runtime.cudaEventElapsedTime, start, end)
         for event in (start, end):
@@ -320,13 +282,13 @@ class _CudaPython(Cuda):
     def record(self, queue: Callable[[], object]) -> Graph:
         runtime = self._runtime
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal  # other threads go on as they like
-        self._call(runtime.cudaStreamBeginCapture, self._stream, mode, fix=_NOT_CAPTURED)
+        self._call(runtime.cudaStreamBeginCapture, self.raw, mode, fix=_NOT_CAPTURED)
         try:
             queue()
         except BaseException:
-            runtime.cudaStreamEndCapture(self._stream)  # a capture left open would swallow all that follows
+            runtime.cudaStreamEndCapture(self.raw)  # a capture left open would swallow all that follows
             raise
-        graph = self._call(runtime.cudaStreamEndCapture, self._stream, fix=_NOT_CAPTURED)
+        graph = self._call(runtime.cudaStreamEndCapture, self.raw, fix=_NOT_CAPTURED)
         try:
             _, nodes = self._call(runtime.cudaGraphGetNodes, graph)
             if not nodes:
@@ -336,32 +298,16 @@ class _CudaPython(Cuda):
             self._call(runtime.cudaGraphDestroy, graph)
         return _CudaPythonGraph(self, executable)
 
-    def memory_info(self) -> tuple[int, int]:
-        return self._call(self._runtime.cudaMemGetInfo)
-
-    def close(self) -> None:
-        if self._stream is None:
-            return
-        stream, self._stream = self._stream, None
-        with ExitStack() as closing:  # backwards, and to the end whatever fails on the way
-            closing.callback(self._call, self._runtime.cudaSetDevice, self._device_before)
-            closing.callback(self._call, self._runtime.cudaStreamDestroy, stream)
-            while self._page_locked:
-                closing.callback(self._call, self._runtime.cudaFreeHost, self._page_locked.pop())
-            while self._allocations:
-                closing.callback(self._call, self._runtime.cudaFree, self._allocations.pop())
-            closing.callback(self._call, self._runtime.cudaStreamSynchronize, stream)
-
 
 class _CudaPythonGraph(Graph):
-    def __init__(self, cuda: _CudaPython, executable: Any) -> None:
-        self._cuda = cuda
+    def __init__(self, stream: _CudaPythonStream, executable: Any) -> None:
+        self._stream = stream
         self._executable = executable
 
     def launch(self) -> None:
-        self._cuda._call(self._cuda._runtime.cudaGraphLaunch, self._executable, self._cuda._stream)
+        self._stream._call(self._stream._runtime.cudaGraphLaunch, self._executable, self._stream.raw)
 
     def close(self) -> None:
         if self._executable is not None:
-            self._cuda._call(self._cuda._runtime.cudaGraphExecDestroy, self._executable)
+            self._stream._call(self._stream._runtime.cudaGraphExecDestroy, self._executable)
             self._executable = None

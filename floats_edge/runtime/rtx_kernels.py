@@ -15,7 +15,7 @@ from typing import Any
 from floats_edge.artifacts.cache import cache_file, read_cache, write_cache
 from floats_edge.errors import BackendError
 from floats_edge.runtime.base import Host
-from floats_edge.runtime.cuda import Cuda
+from floats_edge.runtime.cuda_device import Cuda
 
 log = logging.getLogger("floats_edge.runtime")
 

@@ -11,10 +11,12 @@ from floats_edge.artifacts.manifest import LAMBDA_INPUT, WEIGHTS_APART, Engine
 from floats_edge.artifacts.records import Reading
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.runtime.base import DEFAULT_HOST, Host, Images, Kernels, Logits, Predictor, check_served
-from floats_edge.runtime.cuda import Cuda, open_cuda
+from floats_edge.runtime.cuda import open_cuda
+from floats_edge.runtime.cuda_device import Cuda
 from floats_edge.runtime.golden import check_golden, read_golden
 from floats_edge.runtime.lambda_weights import InputWeights, input_weights
 from floats_edge.runtime.tensorrt_library import check_gpu, load_tensorrt, make_runtime, preferred_tensorrt
+from floats_edge.runtime.trt_buffers import Buffers, Turns
 from floats_edge.runtime.trt_engines import fitting_engines, load_engine
 from floats_edge.runtime.trt_kernels import time_kernels
 from floats_edge.runtime.trt_lambda import BoundWeights, LambdaInput, LambdaPlace, RefittedWeights
@@ -95,8 +97,9 @@ def trt_library(bundle: Bundle) -> str:
 class TrtPredictor(Predictor):
     """The engines of a bundle on the GPU: in mode ``bank`` one per lambda, otherwise one.
 
-    ``predict`` takes any number of images: more than an engine's largest batch are run in parts. TensorRT-RTX compiles
-    kernels on the host while it loads, and again for batch sizes it has not met.
+    ``predict`` takes any number of images: more than an engine's largest batch are run in parts, whose copies overlap
+    with what the engine computes; the first time that takes a second set of buffers. TensorRT-RTX compiles kernels on
+    the host while it loads, and again for batch sizes it has not met.
 
     Args:
         bundle: where the plans and the weights are read from, their hashes checked first.
@@ -131,9 +134,9 @@ class TrtPredictor(Predictor):
         mismatches = (engine.mismatch for engine in engines.values() if engine.mismatch is not None)
         self.mismatch = " ".join(dict.fromkeys(mismatches)) or None
         largest = max(engine.batch[2] for engine in engines.values())
-        self._host_images = cuda.pinned((largest, *self.image_shape), np.float32)
-        self._host_logits = cuda.pinned((largest, len(manifest.output.labels)), np.float32)
-        self._images, self._logits = (cuda.allocate(array.nbytes) for array in (self._host_images, self._host_logits))
+        self._classes = len(manifest.output.labels)
+        self._buffers = Buffers(cuda, (largest, *self.image_shape), self._classes)
+        self._turns: Turns | None = None
         plans = {lam: bundle.read(engine.file) for lam, engine in engines.items()}
         weights = None
         if manifest.lam.mode in WEIGHTS_APART:
@@ -180,19 +183,16 @@ class TrtPredictor(Predictor):
 
     def _prepare(self, bundle: Bundle, weights: InputWeights | None, host: Host) -> None:
         """Put the lambda in force, and bind what the engines take and give."""
-        images, logits = bundle.manifest.input.name, bundle.manifest.output.name
+        names = (bundle.manifest.input.name, bundle.manifest.output.name)
         for lam, engine in self._engines.items():
             captured = GraphLaunch if engine.kernels is None else RtxGraphLaunch
             launch = captured if host.cuda_graph else Launch
-            self._launches[lam] = launch(engine.context, self._cuda, images, self._must)
-        addresses = {images: self._images, logits: self._logits}
+            self._launches[lam] = launch(engine.context, self._cuda.stream, names, self._must)
         self._lambda = self._lambda_place(bundle, weights)
         if self._lambda is not None:
-            addresses |= self._lambda.addresses
             self._lambda.put(self.lam)
-        for engine in self._engines.values():
-            for name, address in addresses.items():
-                self._must(engine.context.set_tensor_address(name, address), f"bind {name}")
+            for name, address in self._lambda.addresses.items():
+                self._must(self._engines[None].context.set_tensor_address(name, address), f"bind {name}")
 
     def _lambda_place(self, bundle: Bundle, weights: InputWeights | None) -> LambdaPlace | None:
         """Where lambda goes into the one engine that serves every lambda."""
@@ -211,6 +211,7 @@ class TrtPredictor(Predictor):
             while self._engines:
                 closing.callback(self._engines.popitem()[1].close)
             closing.callback(setattr, self, "_lambda", None)
+            closing.callback(setattr, self, "_turns", None)
             while self._launches:
                 closing.callback(self._launches.popitem()[1].forget)
 
@@ -233,9 +234,15 @@ class TrtPredictor(Predictor):
     def _infer(self, images: Images) -> Logits:
         self._check_whole()
         largest = self._engines[self._key].batch[2]
-        logits = np.empty((len(images), self._host_logits.shape[1]), dtype=np.float32)
-        for start in range(0, len(images), largest):
-            self._run(images[start : start + largest], logits[start : start + largest])
+        logits = np.empty((len(images), self._classes), dtype=np.float32)
+        if len(images) > largest:
+            self._turns = self._turns or Turns(self._buffers, self._cuda)
+            self._turns.infer(images, logits, largest, self._compute)
+        elif len(images):
+            self._buffers.send(images, self._cuda.stream)
+            self._compute(self._buffers, len(images))
+            self._cuda.stream.synchronize()
+            self._buffers.read(logits)
         return logits
 
     @property
@@ -243,23 +250,18 @@ class TrtPredictor(Predictor):
         """Of the engine that serves the lambda in force."""
         return None if self.lambdas is None else self.lam
 
-    def _run(self, images: Images, logits: Logits) -> None:
-        """Fill ``logits`` ``[n, classes]`` from ``images`` ``[n, C, H, W]``, n up to the largest batch."""
-        self._send(images)
-        self._launches[self._key].put()
-        result = self._host_logits[: len(logits)]
-        self._cuda.to_host(result, self._logits)
-        self._cuda.synchronize()
-        np.copyto(logits, result)
+    def _compute(self, buffers: Buffers, count: int) -> None:
+        """Queue the inference of the first images in some buffers, and fetch their logits."""
+        self._prepared(buffers, count).put()
+        buffers.fetch(count)
 
-    def _send(self, images: Images) -> None:
-        """Queue the copy of some images, and make the engine ready for as many."""
+    def _prepared(self, buffers: Buffers, count: int) -> Launch:
+        """The engine, made ready for the first images in some buffers."""
         # Below the smallest batch, what an earlier one left in the buffer makes up the number: images are independent.
-        rows = max(len(images), self._engines[self._key].batch[0])
-        self._launches[self._key].prepare((rows, *self.image_shape))
-        staged = self._host_images[: len(images)]
-        np.copyto(staged, images)
-        self._cuda.to_device(self._images, staged)
+        rows = max(count, self._engines[self._key].batch[0])
+        launch = self._launches[self._key]
+        launch.prepare((rows, *self.image_shape), buffers)
+        return launch
 
     def kernels(self, images: Images, count: int) -> Kernels:
         if self._cuda_graph:
@@ -281,8 +283,8 @@ class TrtPredictor(Predictor):
         self._check_whole()
         if len(images) > self._engines[self._key].batch[2]:
             return None
-        self._send(images)
-        return self._cuda.time_ms(self._launches[self._key].put)
+        self._buffers.send(images, self._cuda.stream)
+        return self._cuda.stream.time_ms(self._prepared(self._buffers, len(images)).put)
 
     def _must(self, done: bool, what: str) -> None:
         if not done:

@@ -12,7 +12,7 @@ from floats_edge.artifacts.bundle import Bundle, rebuild_command
 from floats_edge.artifacts.manifest import Engine
 from floats_edge.errors import BackendError
 from floats_edge.runtime.base import Host
-from floats_edge.runtime.cuda import Cuda
+from floats_edge.runtime.cuda_device import Cuda
 from floats_edge.runtime.rtx_kernels import CompiledKernels, check_plan
 from floats_edge.runtime.tensorrt_library import check_gpu, host_platform, load_tensorrt, make_runtime
 

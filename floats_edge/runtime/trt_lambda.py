@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from floats_edge.artifacts.bundle import Bundle, rebuild_command
 from floats_edge.artifacts.manifest import LAMBDA_INPUT, Precision
 from floats_edge.errors import ArtifactError, BackendError
-from floats_edge.runtime.cuda import Cuda
+from floats_edge.runtime.cuda_device import Cuda
 from floats_edge.runtime.lambda_weights import InputWeights
 from floats_edge.runtime.tensorrt_library import make_refitter
 from floats_edge.runtime.trt_engines import LoadedEngine
@@ -62,7 +62,7 @@ class _OnDevice:
     def copy(self, size: int) -> None:
         """Queue a copy of the first ``size`` bytes."""
         if size:
-            self._cuda.to_device(self._start, self._weights.memory.bytes[:size])
+            self._cuda.stream.to_device(self._start, self._weights.memory.bytes[:size])
 
 
 class BoundWeights:
@@ -91,13 +91,13 @@ class BoundWeights:
         self._there = _OnDevice(weights, size, cuda)
         self.addresses: Mapping[str, int] = self._there.addresses
         self._there.copy(size)
-        cuda.synchronize()
+        cuda.stream.synchronize()
 
     def put(self, lam: float) -> None:
         """Compute W(lam) on the host and copy over what depends on lambda."""
         self._weights.at(lam)
         self._there.copy(self._weights.varying_bytes)
-        self._cuda.synchronize()
+        self._cuda.stream.synchronize()
 
 
 class LambdaInput:
@@ -110,8 +110,8 @@ class LambdaInput:
     def put(self, lam: float) -> None:
         """Copy lambda over."""
         scalar = np.array([lam], dtype=np.float32)
-        self._cuda.to_device(self.addresses[LAMBDA_INPUT], scalar)
-        self._cuda.synchronize()
+        self._cuda.stream.to_device(self.addresses[LAMBDA_INPUT], scalar)
+        self._cuda.stream.synchronize()
 
 
 class RefittedWeights:
@@ -158,14 +158,14 @@ class RefittedWeights:
         arrays = self._weights.at(lam)  # always the same arrays
         if self.location != "HOST":
             self._there.copy(self._weights.varying_bytes)
-        self._cuda.synchronize()  # an engine with work under way must not be refitted
+        self._cuda.stream.synchronize()  # an engine with work under way must not be refitted
         if self.location is None:
             self.location = self._hand_over({name: arrays[name] for name in self._there.addresses})
         missing = self._refitter.get_missing_weights()
-        if missing or not self._refitter.refit_cuda_engine_async(self._cuda.stream):
+        if missing or not self._refitter.refit_cuda_engine_async(self._cuda.stream.handle):
             what = f"it also wants {', '.join(missing)}" if missing else "its own message is in the log"
             raise BackendError(f"TensorRT failed to refit the engine to lambda {lam:g}: {what}.", fix=self._remedy)
-        self._cuda.synchronize()
+        self._cuda.stream.synchronize()
 
     def _hand_over(self, arrays: Mapping[str, NDArray[Any]]) -> str:
         """Where TensorRT is told to find the weights.

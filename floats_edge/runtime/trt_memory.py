@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from floats_edge.artifacts.records import Reading
-from floats_edge.runtime.cuda import Cuda
+from floats_edge.runtime.cuda_device import Cuda
 
 
 def engine_memory(

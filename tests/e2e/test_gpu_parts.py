@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pynvml
 import pytest
-from fixtures.records import profile
+from fixtures.records import profile, run
 from gpu_check import energy, training, zeros
-from gpu_check.engines import BATCHES, exported, prove
+from gpu_check.engines import BATCHES, IN_PARTS, exported, prove
 from gpu_check.small import write_images
 from gpu_check.speed import Bench, measured, union
 from gpu_check.switch import SIZES, switch
@@ -81,7 +81,7 @@ def test_an_engine_takes_every_batch_that_is_measured_at_once(told, bundles, tmp
     exported(told, bundles("bound"), tmp_path / "a", "fixed", "fp32", True, None)
     assert asked[-1].trt
     smallest, _, largest = asked[-1].engine.batch
-    assert smallest <= min(BATCHES) < max(BATCHES) <= largest
+    assert smallest <= min(BATCHES) < max(BATCHES) == largest < IN_PARTS
 
 
 def test_profiles_of_cuda_graphs_stand_beside_those_without(told, bundles, monkeypatch):
@@ -93,6 +93,17 @@ def test_profiles_of_cuda_graphs_stand_beside_those_without(told, bundles, monke
     assert [(request.backends, request.host.cuda_graph) for request in asked] == [(("trt",), False), (("trt",), True)]
     names = [f["what"] for f in findings(told) if f["what"].endswith("batch 1: latency, p50")]
     assert names == [f"bound fp32 on trt{graph}, batch 1: latency, p50" for graph in ("", ", CUDA graph")]
+
+
+def test_images_per_second_of_parts_that_overlap_stand_against_those_of_one(told, bundles, monkeypatch):
+    pace = {1: 100.0, 32: 1000.0, IN_PARTS: 1250.0}
+    measured = profile(runs=tuple(run(batch, throughput=throughput) for batch, throughput in pace.items()))
+    monkeypatch.setattr(isolation, "run_isolated", lambda *_: None)
+    monkeypatch.setattr(fe, "profile", lambda *_: measured, raising=False)
+    prove(told, bundles("bound"), "trt", None, [fe.ProfileRequest(batches=(*BATCHES, IN_PARTS))])
+    (row,) = [f for f in findings(told) if f["what"] == "bound fp32 on trt: images/s in parts"]
+    assert (row["verdict"], row["value"], row["unit"]) == ("measured", 1.25, "times")
+    assert row["why"] == "batch 128 in overlapping parts against batch 32, which the engine takes at once"
 
 
 def test_random_numbers_of_the_cpu_take_the_place_of_the_devices_own(tmp_path, one_thread, monkeypatch):

@@ -42,6 +42,19 @@ def test_an_engine_computes_what_onnx_runtime_does(bundles, mode, precision):
                 assert error(predictor.predict(batch), reference.predict(batch)) <= TOLERANCE[precision]
 
 
+@pytest.mark.parametrize("host", [Host(), Host(cuda_graph=True)], ids=["plain", "CUDA graph"])
+@pytest.mark.parametrize("mode", ["fixed", "bank", "bound", "input", "refit"])
+def test_many_parts_that_overlap_compute_what_they_do_one_by_one(bundles, mode, host):
+    bundle = bundles[mode, "fp32"]
+    some = images(203)
+    if host.cuda_graph:
+        need_graphs()
+    with open_trt(bundle, (bundle.manifest.lam.values or (0.25,))[0], host) as predictor:
+        wanted = np.concatenate([predictor.predict(some[start : start + 8]) for start in range(0, len(some), 8)])
+        for _ in range(20):
+            assert error(predictor.predict(some), wanted) <= TOLERANCE["fp32"]
+
+
 @pytest.mark.parametrize("mode", ["bound", "input", "refit"])
 def test_switching_changes_what_an_engine_computes_and_switching_back_restores_it(bundles, mode):
     with open_trt(bundles[mode, "fp32"], 0.0) as predictor:
@@ -186,13 +199,17 @@ def convolution(weight: np.ndarray) -> bytes:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
 
 
+def need_graphs() -> None:
+    with open_cuda(graphs=True) as cuda:
+        if not cuda.has_graphs and preferred_tensorrt()[0] == "tensorrt":
+            pytest.skip("pycuda alone has no graphs")
+
+
 @pytest.mark.parametrize("mode", ["fixed", "bank", "bound", "input", "refit"])
 def test_a_cuda_graph_computes_the_same(bundles, mode):
     bundle = bundles[mode, "fp32"]
     lambdas = bundle.manifest.lam.values or (0.0, 1.0, 0.25)
-    with open_cuda(graphs=True) as cuda:
-        if not cuda.has_graphs and preferred_tensorrt()[0] == "tensorrt":
-            pytest.skip("pycuda alone has no graphs")
+    need_graphs()
     with open_trt(bundle, lambdas[0], Host(cuda_graph=True)) as graph, open_trt(bundle, lambdas[0]) as plain:
         for lam in (*lambdas, *lambdas):
             graph.set_lambda(lam)

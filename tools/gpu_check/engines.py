@@ -30,6 +30,8 @@ SURER = ("model.arguments.width=16", "train.epochs=8")
 """A network that is sure enough of its classes for int8."""
 BATCHES = (1, 32)
 """Images per inference; engines take both at once, not in parts."""
+IN_PARTS = 4 * max(BATCHES)
+"""Images per inference that TensorRT takes in parts, whose copies overlap with what it computes: measured once."""
 LAMBDAS: dict[str, Any] = {"fixed": (0.3,), "bank": (0.0, 0.5, 1.0)}
 LOGITS = 1e-4
 """Of the range of the logits: what CUDA and the CPU may differ by in IEEE float32."""
@@ -70,6 +72,8 @@ def engines(told: Told, quick: bool) -> None:
             bundle = exported(told, base, folder, mode, precision, "trt" in here, images)
             for backend in here if bundle else ():
                 requests = (plain, graph) if backend == "trt" and not quick else (plain,)
+                if (backend, mode, precision) == ("trt", "fixed", "fp16"):
+                    requests = [replace(request, batches=(*BATCHES, IN_PARTS)) for request in requests]
                 prove(told, bundle, backend, images, requests)
 
 
@@ -193,5 +197,11 @@ def _figures(told: Told, name: str, profile: "Profile", path: str | None) -> Non
         energy = run.energy["energy per inference"]
         told.find(f"{what}: energy per inference", "unknown" if energy.value is None else "measured", energy.source,
                   energy.value, energy.unit, path="sensors")  # fmt: skip
+    runs = {run.batch: run for run in profile.runs}
+    if IN_PARTS in runs:
+        parts, whole = runs[IN_PARTS], runs[max(BATCHES)]
+        why = f"batch {IN_PARTS} in overlapping parts against batch {whole.batch}, which the engine takes at once"
+        told.find(f"{name}: images/s in parts", "measured", why, parts.throughput / whole.throughput, "times",
+                  parts.latency_ms.n, path)  # fmt: skip
     for what, reason in profile.skipped.items():
         told.find(f"{name}: {what}", "skipped", reason)

@@ -26,7 +26,7 @@ def test_the_device_is_described(binding):
     with open_cuda() as cuda:
         assert (cuda.name, cuda.compute_capability, cuda.target) == ("Orin", (8, 7), "sm_87")
         assert cuda.memory_info() == (3 * 2**30, 8 * 2**30)
-        assert cuda.stream in binding.queues
+        assert cuda.stream.handle in binding.queues
 
 
 def test_what_is_copied_to_the_device_comes_back(binding):
@@ -34,10 +34,10 @@ def test_what_is_copied_to_the_device_comes_back(binding):
     back = np.zeros((5, 4), dtype=np.float16)
     with open_cuda() as cuda:
         pointer = cuda.allocate(array.nbytes)
-        cuda.to_device(pointer, array)
+        cuda.stream.to_device(pointer, array)
         rows = back[1:4]
-        cuda.to_host(rows, pointer)
-        cuda.synchronize()
+        cuda.stream.to_host(rows, pointer)
+        cuda.stream.synchronize()
     assert np.array_equal(back[1:4], array)
     assert not back[[0, 4]].any()
 
@@ -47,9 +47,9 @@ def test_events_time_what_is_in_the_stream_and_not_how_it_came_there(binding):
 
         def queue():
             time.sleep(0.05)
-            binding.queues[cuda.stream].append(lambda: time.sleep(0.01))
+            binding.queues[cuda.stream.handle].append(lambda: time.sleep(0.01))
 
-        assert 10 <= cuda.time_ms(queue) < 40
+        assert 10 <= cuda.stream.time_ms(queue) < 40
 
 
 def test_closing_frees_everything_once(binding):
@@ -66,9 +66,10 @@ def test_closing_waits_for_what_uses_the_memory(binding):
     cuda, found = open_cuda(), []
     cuda.allocate(16)
     cuda.pinned((4,), np.float32)
-    binding.queues[cuda.stream].append(lambda: found.append((len(binding.live), len(binding.pinned))))
+    for stream in (cuda.stream, cuda.new_stream()):
+        binding.queues[stream.handle].append(lambda: found.append((len(binding.live), len(binding.pinned))))
     cuda.close()
-    assert found == [(1, 1)]
+    assert found == [(1, 1), (1, 1)]
 
 
 def test_closing_frees_everything_even_if_the_stream_fails(binding, monkeypatch):
@@ -127,7 +128,61 @@ def test_the_real_binding_has_the_functions_that_are_used():
     assert runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost == 2
     assert hasattr(runtime.cudaStreamCaptureMode, "cudaStreamCaptureModeThreadLocal")
     assert runtime.cudaStreamNonBlocking == 1
+    assert runtime.cudaEventDisableTiming == 2
     assert "numNodes" in runtime.cudaGraphGetNodes.__doc__.splitlines()[0]
+
+
+# Streams beside each other
+
+
+def test_a_stream_and_the_host_wait_for_a_place_in_another_stream(binding):
+    done = []
+    with open_cuda() as cuda:
+        other, event = cuda.new_stream(), cuda.new_event()
+        for wait in (cuda.wait, cuda.stream.wait):
+            wait(event)  # it marks no place: nobody waits
+        binding.queues[other.handle].append(lambda: done.append("before"))
+        other.mark(event)
+        binding.queues[other.handle].append(lambda: done.append("behind"))
+        cuda.stream.wait(event)
+        binding.queues[cuda.stream.handle].append(lambda: done.append("held"))
+        cuda.wait(event)
+        assert done == ["before"]
+        cuda.stream.synchronize()
+        assert done == ["before", "held"]
+    assert done == ["before", "held", "behind"]
+
+
+def test_an_event_marks_one_place_at_a_time_and_who_waits_waits_for_what_it_marked_then(binding):
+    done = []
+    with open_cuda() as cuda:
+        other, event = cuda.new_stream(), cuda.new_event()
+        other.mark(event)
+        cuda.stream.wait(event)
+        binding.queues[cuda.stream.handle].append(lambda: done.append("held"))
+        binding.queues[other.handle].append(lambda: done.append("behind"))
+        other.mark(event)
+        cuda.stream.synchronize()
+        assert done == ["held"]
+        cuda.wait(event)
+        assert done == ["held", "behind"]
+
+
+@pytest.mark.parametrize("binding", ["cuda-python"], indirect=True)
+def test_what_a_graph_would_have_to_wait_for_cannot_be_recorded(binding):
+    with open_cuda() as cuda:
+        event = cuda.new_event()
+        with pytest.raises(BackendError, match="not permitted when stream is capturing"):
+            cuda.stream.record(lambda: cuda.stream.wait(event))
+
+
+@pytest.mark.parametrize("binding", ["cuda-python"], indirect=True)
+def test_closing_destroys_streams_and_events(binding):
+    runtime = sys.modules["cuda.bindings.runtime"]
+    with open_cuda() as cuda:
+        cuda.new_stream(), cuda.new_event(), cuda.new_event()
+        assert (len(runtime.streams), len(runtime.events)) == (2, 2)
+    assert (runtime.streams, runtime.events) == ({}, set())
 
 
 # Page-locked memory and graphs
@@ -140,9 +195,9 @@ def test_page_locked_memory_is_copied_from_and_to_and_freed_at_the_end(binding):
         assert (cuda.page_locked, cuda.allocated) == (96, 0)
         sent[:] = np.arange(12).reshape(4, 3)
         pointer = cuda.allocate(48)
-        cuda.to_device(pointer, sent[:2])
-        cuda.to_host(back[:2], pointer)
-        cuda.synchronize()
+        cuda.stream.to_device(pointer, sent[:2])
+        cuda.stream.to_host(back[:2], pointer)
+        cuda.stream.synchronize()
         assert np.array_equal(back[:2], [[0, 1, 2], [3, 4, 5]])
         assert cuda.allocated == 48
     assert binding.pinned == {}
@@ -152,15 +207,15 @@ def test_page_locked_memory_is_copied_from_and_to_and_freed_at_the_end(binding):
 def test_a_graph_runs_nothing_when_recorded_and_all_of_it_when_launched(binding):
     done = []
     with open_cuda() as cuda:
-        binding.queues[cuda.stream].append(lambda: done.append("before"))
-        graph = cuda.record(
-            lambda: binding.queues[cuda.stream].extend([lambda: done.append(1), lambda: done.append(2)])
+        binding.queues[cuda.stream.handle].append(lambda: done.append("before"))
+        graph = cuda.stream.record(
+            lambda: binding.queues[cuda.stream.handle].extend([lambda: done.append(1), lambda: done.append(2)])
         )
-        cuda.synchronize()
+        cuda.stream.synchronize()
         assert done == ["before"]
         for _ in range(2):
             graph.launch()
-        cuda.synchronize()
+        cuda.stream.synchronize()
         assert done == ["before", 1, 2, 1, 2]
         graph.close()
         graph.close()
@@ -173,7 +228,7 @@ def test_a_graph_runs_nothing_when_recorded_and_all_of_it_when_launched(binding)
 def test_a_graph_of_nothing_is_refused(binding):
     """The work went elsewhere, and would not be there when the graph is launched."""
     with open_cuda() as cuda, pytest.raises(BackendError, match="CUDA captured no work"):
-        cuda.record(lambda: None)
+        cuda.stream.record(lambda: None)
     assert not any(sys.modules["cuda.bindings.runtime"].graphs.values())
 
 
@@ -181,15 +236,15 @@ def test_a_graph_of_nothing_is_refused(binding):
 def test_work_that_cannot_be_captured_leaves_the_stream_usable(binding):
     with open_cuda() as cuda:
         with pytest.raises(BackendError, match="not permitted when stream is capturing"):
-            cuda.record(cuda.synchronize)
-        cuda.synchronize()
+            cuda.stream.record(cuda.stream.synchronize)
+        cuda.stream.synchronize()
 
 
 @pytest.mark.parametrize("binding", ["pycuda"], indirect=True)
 def test_pycuda_says_that_it_has_no_graphs(binding):
     with open_cuda(graphs=True) as cuda:
         assert not cuda.has_graphs
-        for use in (cuda.check_graphs, lambda: cuda.record(lambda: None)):
+        for use in (cuda.check_graphs, lambda: cuda.stream.record(lambda: None)):
             with pytest.raises(BackendError, match="pycuda has no CUDA graphs") as caught:
                 use()
             assert "cuda-python" in caught.value.fix
@@ -204,4 +259,4 @@ def test_of_two_bindings_the_one_that_has_graphs_is_taken_for_them(fake_driver, 
 
 def test_the_stream_does_not_wait_for_the_default_stream(binding):
     with open_cuda() as cuda:
-        assert cuda.stream in binding.non_blocking
+        assert cuda.stream.handle in binding.non_blocking

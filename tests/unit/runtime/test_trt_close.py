@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 from fixtures.fake_cuda_runtime import FakeRuntime
-from fixtures.tiny_bundle import add_engine, engine_entry, images, write_bundle
+from fixtures.tiny_bundle import add_engine, engine_entry, images, with_plans, write_bundle
 
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.runtime.base import Host
@@ -92,6 +92,22 @@ def test_what_rtx_made_a_context_with_outlives_it(fake_driver, monkeypatch, tmp_
     assert happened[0] == "context"
     assert set(happened[1:3]) == {"config", "cache"}
     assert happened[3] == "device"
+
+
+def test_what_a_large_batch_took_goes_before_the_device(fake_driver, monkeypatch, tmp_path):
+    importlib.import_module("tensorrt")
+    happened = []
+    monkeypatch.setattr(fake_driver.Context, "pop", noted(fake_driver.Context.pop, "device", happened))
+    predictor = open_trt(with_plans(write_bundle(tmp_path / "bundle", (0.3,))), 0.3)
+    predictor.predict(images(20))
+    for _, *events in predictor._turns._turns:
+        for event in events:
+            weakref.finalize(event, happened.append, "event")
+    for stream in (predictor._cuda.stream, predictor._turns._up):
+        weakref.finalize(stream.raw, happened.append, "stream")
+    del event, events, stream
+    predictor.close()
+    assert happened == [*["event"] * 4, *["stream"] * 2, "device"]
 
 
 def test_an_engine_that_is_refused_does_not_outlive_the_device_either(fake_driver, monkeypatch, tmp_path):
