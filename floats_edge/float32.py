@@ -22,14 +22,15 @@ def float32_as(kind: Float32) -> Iterator[None]:
 
     matmul: Any = torch.backends.cuda.matmul
     cudnn: Any = torch.backends.cudnn
+    wide: tuple[Any, ...] = (torch.backends, cudnn)
     before = matmul.fp32_precision == "tf32", cudnn.conv.fp32_precision == "tf32"
-    wider = [(each, each.fp32_precision) for each in (torch.backends, cudnn) if each.fp32_precision != "none"]
-    for each, _ in wider:
+    chosen = [(each, each.fp32_precision) for each in wide if each.fp32_precision != "none"]
+    for each, _ in chosen:
         each.fp32_precision = "none"
     matmul.allow_tf32 = cudnn.allow_tf32 = kind == "tf32"
     try:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
-        for each, chosen in wider:
-            each.fp32_precision = chosen
+        for each, precision in chosen:
+            each.fp32_precision = precision
