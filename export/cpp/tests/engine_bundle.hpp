@@ -10,6 +10,7 @@
 #include "floats_rt/floats_rt.hpp"
 #include "lambda_tensors.hpp"
 #include "sha256.hpp"
+#include "tensorrt_host.hpp"
 
 namespace floats_rt {
 
@@ -71,7 +72,7 @@ class EngineBundle : public BundleCopy {
                                  {"flavour", "tensorrt"},
                                  {"version", "10.14.1.48.post1"},
                                  {"platform", FAKE_PLATFORM},
-                                 {"targets", {"sm_87"}},
+                                 {"targets", {compute_capability(0)}},
                                  {"precision", manifest["precision"]},
                                  {"batch", {2, 3, 4}}};
         engine.update(changes);
@@ -112,6 +113,12 @@ inline std::vector<float> logits_of(Model& model, const std::vector<float>& imag
   std::vector<float> logits(images.size() / kPixels * kClasses);
   model.infer(images, images.size() / kPixels, logits);
   return logits;
+}
+
+// Asks for a lambda, and infers until it is in force or could not be made.
+inline void request(Model& model, float lam, const std::vector<float>& images) {
+  model.request_lambda(lam);
+  while (model.lambda() != lam && !model.request_failure()) logits_of(model, images);
 }
 
 // What the fake should give for one image when its weights and what it adds sum up to `sum`.
