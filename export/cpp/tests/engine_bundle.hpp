@@ -16,7 +16,7 @@ namespace floats_rt {
 
 inline constexpr std::size_t kPixels = 256, kClasses = 10;
 
-inline Options on_fake_gpu() {
+inline Options with_fake_tensorrt() {
   Options options;
   options.backend = Backend::tensorrt;
   options.tensorrt_library = FAKE_NVINFER;
@@ -88,14 +88,14 @@ class EngineBundle : public BundleCopy {
     write_file(path() / file, text);
   }
 
-  Model load(const Options& options = on_fake_gpu()) const { return Model::load(path().string(), options); }
+  Model load(const Options& options = with_fake_tensorrt()) const { return Model::load(path().string(), options); }
 
-  ErrorCode refusal(const Options& options = on_fake_gpu()) const {
+  ErrorCode refusal(const Options& options = with_fake_tensorrt()) const {
     return code_of([&] { load(options); });
   }
 
   // The same, and that it is known beforehand.
-  ErrorCode foreseen_refusal(const Options& options = on_fake_gpu()) const {
+  ErrorCode foreseen_refusal(const Options& options = with_fake_tensorrt()) const {
     const std::optional<Error> reason = check_compatibility(path().string(), options);
     REQUIRE(reason);
     CHECK(reason->code() == refusal(options));

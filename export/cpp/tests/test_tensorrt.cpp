@@ -82,7 +82,7 @@ TEST_CASE("an engine for another machine is refused, with the reason") {
   const auto refused = [](const json& changes, const std::string& reason) {
     const EngineBundle bundle("fixed", "", changes);
     CHECK(bundle.foreseen_refusal() == ErrorCode::engine_incompatible);
-    CHECK(std::string(check_compatibility(bundle.path().string(), on_fake_gpu())->what()).find(reason) !=
+    CHECK(std::string(check_compatibility(bundle.path().string(), with_fake_tensorrt())->what()).find(reason) !=
           std::string::npos);
   };
   refused({{"version", "10.13.1.48"}}, "10.14.1.48");
@@ -100,7 +100,7 @@ TEST_CASE("an engine for another machine is refused, with the reason") {
 
 TEST_CASE("a bundle without engines, or without one for a lambda, is refused") {
   const BundleCopy none("fixed");
-  CHECK(check_compatibility(none.path().string(), on_fake_gpu())->code() == ErrorCode::engine_incompatible);
+  CHECK(check_compatibility(none.path().string(), with_fake_tensorrt())->code() == ErrorCode::engine_incompatible);
   EngineBundle some("bank");
   some.change_manifest([](json& manifest) { manifest["engines"].erase(3); });
   CHECK(some.foreseen_refusal() == ErrorCode::engine_incompatible);
@@ -151,7 +151,7 @@ TEST_CASE("a batch whose bytes are more than there are numbers for is refused") 
 
 TEST_CASE("golden outputs are checked, and for `automatic` the CPU stands in") {
   const EngineBundle bundle("bound");
-  Options options = on_fake_gpu();
+  Options options = with_fake_tensorrt();
   options.check_golden = true;
   CHECK(bundle.refusal(options) == ErrorCode::engine_incompatible);
   std::string logged;
@@ -170,7 +170,7 @@ TEST_CASE("golden outputs are checked, and for `automatic` the CPU stands in") {
 
 TEST_CASE("an engine that was let pass with --allow-mismatch says so when it is loaded") {
   const EngineBundle bundle("bound", "", {{"mismatch", "it differs."}});
-  Options options = on_fake_gpu();
+  Options options = with_fake_tensorrt();
   std::string logged;
   options.log = [&](const LogLine& line) { logged += line.text; };
   CHECK_NOTHROW(bundle.load(options));

@@ -61,7 +61,7 @@ TEST_CASE("no device, and no such device") {
   const fake_cuda::Reset reset;
   CHECK(compute_capability(0) == "sm_87");
   const EngineBundle bundle("fixed");
-  Options second = on_fake_gpu();
+  Options second = with_fake_tensorrt();
   second.device = 1;
   CHECK(bundle.foreseen_refusal(second) == ErrorCode::no_device);
   second.device = -1;
@@ -72,7 +72,7 @@ TEST_CASE("no device, and no such device") {
 
 TEST_CASE("another version of TensorRT is refused before anything of it is called") {
   const EngineBundle bundle("fixed");
-  Options options = on_fake_gpu();
+  Options options = with_fake_tensorrt();
   options.tensorrt_library = FAKE_NVINFER_11;
   CHECK(bundle.foreseen_refusal(options) == ErrorCode::backend_unavailable);
   options.tensorrt_library = FAKE_NVINFER_10_2;
@@ -116,7 +116,7 @@ TEST_CASE("weights that cannot be made leave the model as it is, and the next re
   const std::vector<float> images = some_images(1);
   const EngineBundle bundle("bound");
   std::string logged;
-  Options options = on_fake_gpu();
+  Options options = with_fake_tensorrt();
   options.log = [&](const LogLine& line) { logged += line.text; };
   Model model = bundle.load(options);
   request(model, 0.25f, images);
@@ -285,7 +285,7 @@ TEST_CASE("the caller's device is the caller's, and an inference sets its own on
   const fake_cuda::Reset reset;
   fake_cuda::devices = 3;
   fake_cuda::noting = true;
-  Options options = on_fake_gpu();
+  Options options = with_fake_tensorrt();
   options.device = 2;
   const auto current = [] {
     int device = -1;

@@ -102,7 +102,7 @@ TEST_CASE("TensorRT's messages reach the log of the model that they are about") 
   std::array<std::string, 2> logs;
   std::vector<Model> models;
   for (std::string& log : logs) {
-    Options options = on_fake_gpu();
+    Options options = with_fake_tensorrt();
     options.log = [&log](const LogLine& line) {
       log += std::string(to_string(line.severity)) + " of " + line.source + ": " + line.text + "|";
     };
@@ -118,14 +118,14 @@ TEST_CASE("TensorRT's messages reach the log of the model that they are about") 
     logs[1].clear();
   }
   CHECK(logs[0].empty());
-  Options throwing = on_fake_gpu();
+  Options throwing = with_fake_tensorrt();
   throwing.log = [](const LogLine&) { throw std::runtime_error("a full disk"); };
   CHECK(EngineBundle("fixed", "fail load").refusal(throwing) == ErrorCode::engine_incompatible);
 }
 
 TEST_CASE("a failure stays one where the inference was cancelled, too") {
   std::optional<Model> model;
-  Options options = on_fake_gpu();
+  Options options = with_fake_tensorrt();
   options.log = [&](const LogLine&) { model->cancel(); };
   model = EngineBundle("fixed", "fail run").load(options);
   CHECK(code_of([&] { logits_of(*model, some_images(2)); }) == ErrorCode::runtime);
