@@ -177,7 +177,7 @@ def test_without_a_gpu_the_page_says_what_could_not_be_tried_and_why(tmp_path):
         assert part["reason"] or part["state"] == "ran"
         assert all(finding["why"] for finding in part["findings"])
         assert not any(finding["verdict"] == "failed" for finding in part["findings"]), part
-    assert all("NVIDIA driver" in parts[name]["reason"] for name in ("training", "energy", "zeros", "speed"))
+    assert all("NVIDIA driver" in parts[name]["reason"] for name in ("training", "energy", "zeros", "speed", "kit"))
     assert "ort-cuda" in {finding["what"] for finding in parts["engines"]["findings"]}
     proof = {finding["what"]: finding["verdict"] for finding in parts["engines"]["findings"]}
     assert proof["bound fp32 on ort-cpu: verify"] == "passed"

@@ -9,7 +9,7 @@ import numpy as np
 import pynvml
 import pytest
 from fixtures.records import profile, run
-from gpu_check import energy, training, zeros
+from gpu_check import energy, kit, training, zeros
 from gpu_check.engines import BATCHES, IN_PARTS, exported, prove
 from gpu_check.small import write_images
 from gpu_check.speed import Bench, measured, union
@@ -215,3 +215,25 @@ def test_2_4_is_set_against_a_dense_twin_and_the_ratio_is_told_as_it_is(told, mo
     assert (sparse["what"], sparse["value"]) == ("2-4 fp16: layers of 2:4", 9)
     assert (ratio["verdict"], ratio["value"]) == ("measured", pytest.approx(1.305))
     assert "interval 1.270 to 1.340, over 1 is slower; p50 1.3 and 1 ms" in ratio["why"]
+
+
+def test_what_became_of_tests_in_cpp_is_told_one_by_one(told):
+    report = """<?xml version="1.0" encoding="UTF-8"?>
+        <testsuites><testsuite name="floats_rt_cuda_tests" errors="1" failures="1" tests="3">
+          <testcase classname="test.cpp" name="whole" time="0.26252" status="run"/>
+          <testcase classname="test.cpp" name="wrong" time="0.1" status="run">
+            <failure message="0.5 is not correct" type="CHECK">CHECK( lam == 0.5 )</failure>
+          </testcase>
+          <testcase classname="test.cpp" name="broken" time="0.1" status="run">
+            <error message="exception">
+              CUDA failed to copy the images
+            </error>
+          </testcase>
+        </testsuite></testsuites>"""
+    kit.judge(told, report)
+    told_of = [(f["what"], f["verdict"], f["why"], f["path"]) for f in findings(told)]
+    assert told_of == [
+        ("whole", "passed", "0.3 s", "floats-rt"),
+        ("wrong", "failed", "CHECK( lam == 0.5 )", "floats-rt"),
+        ("broken", "failed", "CUDA failed to copy the images", "floats-rt"),
+    ]

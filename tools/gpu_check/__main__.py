@@ -15,7 +15,7 @@ CANNOT_RUN = 3
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="gpu_check", description=__doc__)
-    parser.add_argument("part", help="machine, training, energy, engines, zeros, speed, or tests/FILE")
+    parser.add_argument("part", help="machine, training, energy, engines, zeros, speed, kit, or tests/FILE")
     parser.add_argument("file", type=Path)
     parser.add_argument("--quick", action="store_true")
     chosen = parser.parse_args()

@@ -21,7 +21,7 @@ from floats_edge.report.profile_tables import (
 from floats_edge.report.tables import UNKNOWN, Table, label_records, make_table, number, subject_table
 
 SCHEMA_VERSION = 1
-ROWS = ("training", "tensorrt-rtx", "tensorrt", "stand-in", "sensors", "ort-cuda", "ort-rtx")
+ROWS = ("training", "tensorrt-rtx", "tensorrt", "stand-in", "sensors", "floats-rt", "ort-cuda", "ort-rtx")
 """Rows of README's table that a run on a GPU may turn."""
 _ROW = "<!-- gpu: {} -->"
 _END = "<!-- /gpu -->"

@@ -38,6 +38,19 @@ class OnDevice {
   int device_, before_ = 0;
 };
 
+// Lets the calling thread allocate, free and wait while any thread captures a stream for a CUDA graph: CUDA would
+// refuse it, and break the capture, because it cannot know that none of this is meant to be in the graph.
+class BesideCaptures {
+ public:
+  BesideCaptures() { check(cudaThreadExchangeStreamCaptureMode(&mode_), "work beside captures"); }
+  BesideCaptures(const BesideCaptures&) = delete;
+  BesideCaptures& operator=(const BesideCaptures&) = delete;
+  ~BesideCaptures() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
 // Uninitialised device memory.
 class DeviceMemory {
  public:

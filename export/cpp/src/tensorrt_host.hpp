@@ -38,8 +38,8 @@ class TensorRt {
   std::vector<int> version_;
 };
 
-// What a thread needs while it works with TensorRT: the device of the options is current, and TensorRT's warnings and
-// errors go to their log. Ends as it began.
+// What a thread needs while it works with TensorRT: the device of the options is current, captures of streams are left
+// alone, and TensorRT's warnings and errors go to their log. Ends as it began.
 class Visit {
  public:
   // The options must live as long. Throws Error, no_device.
@@ -50,6 +50,7 @@ class Visit {
 
  private:
   cuda::OnDevice here_;
+  cuda::BesideCaptures beside_captures_;
   const Options* before_;
 };
 

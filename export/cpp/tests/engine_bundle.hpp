@@ -10,12 +10,13 @@
 #include "floats_rt/floats_rt.hpp"
 #include "lambda_tensors.hpp"
 #include "sha256.hpp"
+#include "tensorrt_host.hpp"
 
 namespace floats_rt {
 
 inline constexpr std::size_t kPixels = 256, kClasses = 10;
 
-inline Options on_fake_gpu() {
+inline Options with_fake_tensorrt() {
   Options options;
   options.backend = Backend::tensorrt;
   options.tensorrt_library = FAKE_NVINFER;
@@ -71,7 +72,7 @@ class EngineBundle : public BundleCopy {
                                  {"flavour", "tensorrt"},
                                  {"version", "10.14.1.48.post1"},
                                  {"platform", FAKE_PLATFORM},
-                                 {"targets", {"sm_87"}},
+                                 {"targets", {compute_capability(0)}},
                                  {"precision", manifest["precision"]},
                                  {"batch", {2, 3, 4}}};
         engine.update(changes);
@@ -87,14 +88,14 @@ class EngineBundle : public BundleCopy {
     write_file(path() / file, text);
   }
 
-  Model load(const Options& options = on_fake_gpu()) const { return Model::load(path().string(), options); }
+  Model load(const Options& options = with_fake_tensorrt()) const { return Model::load(path().string(), options); }
 
-  ErrorCode refusal(const Options& options = on_fake_gpu()) const {
+  ErrorCode refusal(const Options& options = with_fake_tensorrt()) const {
     return code_of([&] { load(options); });
   }
 
   // The same, and that it is known beforehand.
-  ErrorCode foreseen_refusal(const Options& options = on_fake_gpu()) const {
+  ErrorCode foreseen_refusal(const Options& options = with_fake_tensorrt()) const {
     const std::optional<Error> reason = check_compatibility(path().string(), options);
     REQUIRE(reason);
     CHECK(reason->code() == refusal(options));
@@ -112,6 +113,12 @@ inline std::vector<float> logits_of(Model& model, const std::vector<float>& imag
   std::vector<float> logits(images.size() / kPixels * kClasses);
   model.infer(images, images.size() / kPixels, logits);
   return logits;
+}
+
+// Asks for a lambda, and infers until it is in force or could not be made.
+inline void request(Model& model, float lam, const std::vector<float>& images) {
+  model.request_lambda(lam);
+  while (model.lambda() != lam && !model.request_failure()) logits_of(model, images);
 }
 
 // What the fake should give for one image when its weights and what it adds sum up to `sum`.

@@ -236,9 +236,9 @@ class FLOATS_RT_API Model {
   // begins after, or the next one, puts them in force. Inferences wait for nothing, and each runs at one lambda. Of
   // several requests that wait the latest wins. The first request for a lambda that is not in force starts the thread
   // and takes memory: as much again as what depends on lambda, and in mode `refit` another engine. With TensorRT the
-  // thread allocates device memory at a time of its own: do not request, nor have a request under way, while your
-  // program captures a CUDA graph in global mode (never tried on a GPU). If the request is refused
-  // (lambda_out_of_range, lambda_unsupported) or there can be no thread (runtime), it throws, and nothing changes.
+  // thread allocates device memory at a time of its own; if your program captures a CUDA graph then, in global mode
+  // too, the capture stays whole (never tried on a GPU). If the request is refused (lambda_out_of_range,
+  // lambda_unsupported) or there can be no thread (runtime), it throws, and nothing changes.
   void request_lambda(float lambda);
 
   // Why the weights that were asked for last could not be made: lambda then stays as it is, the model runs on, and the

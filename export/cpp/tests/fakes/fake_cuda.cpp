@@ -1,14 +1,20 @@
 // CUDA with host memory for devices. As on a device, what is put into a stream happens later: when somebody waits for
 // it, and so that what was not ordered goes wrong: work of the legacy stream comes between that of non-blocking ones.
+// No program can follow an address of device memory. What might be unsafe while a stream is captured is refused and
+// breaks the capture, as CUDA's documents have it of cudaMalloc; that waiting for an event is such a call too, NCCL and
+// PyTorch found out.
 #include "fake_cuda.hpp"
 
 #include <cuda_runtime_api.h>
 
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <thread>
+#include <utility>
 
 extern std::atomic<std::size_t> allocations;  // counting_new.cpp
 
@@ -31,6 +37,8 @@ struct CUstream_st {
   const char* name = "own";
   int device = 0;
   bool capturing = false, invalidated = false;
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;  // of the capture
+  std::thread::id capturer;
   std::vector<Operation> operations;
   std::size_t done = 0;  // of operations
 };
@@ -48,6 +56,7 @@ std::recursive_mutex mutex;
 std::vector<std::unique_ptr<CUstream_st>> streams;  // also those that were destroyed: their work still ends
 CUstream_st legacy;
 thread_local int current = 0;
+thread_local cudaStreamCaptureMode beside_captures = cudaStreamCaptureModeGlobal;
 
 // What the fake allocates is not the library's doing.
 class Uncounted {
@@ -73,7 +82,36 @@ cudaError_t asked(const std::string& function) {
   return result(function.substr(0, function.find(' ')).c_str());
 }
 
+// A bit that no address of a program has tells device memory from the memory behind it.
+constexpr std::uintptr_t kDevice = std::uintptr_t{1} << 55;
+
+bool is_device(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) & kDevice; }
+
+template <typename T>
+T* behind(T* pointer) {
+  return reinterpret_cast<T*>(reinterpret_cast<std::uintptr_t>(pointer) & ~kDevice);
+}
+
+cudaError_t invalidate(CUstream_st& stream, cudaError_t error) {
+  stream.invalidated = true;
+  return error;
+}
+
+// Of a call that might be unsafe while a stream is captured.
+cudaError_t refused_for_captures() {
+  cudaError_t error = cudaSuccess;
+  for (const auto& stream : streams) {
+    if (!stream->capturing || beside_captures == cudaStreamCaptureModeRelaxed) continue;
+    const bool own = stream->capturer == std::this_thread::get_id() && stream->mode != cudaStreamCaptureModeRelaxed;
+    const bool global = stream->mode == cudaStreamCaptureModeGlobal && beside_captures == cudaStreamCaptureModeGlobal;
+    if (own || global) error = invalidate(*stream, cudaErrorStreamCaptureUnsupported);
+  }
+  return error;
+}
+
 cudaError_t allocate(const char* function, void** pointer, std::size_t size) {
+  const Uncounted lock;
+  if (const cudaError_t error = refused_for_captures(); error != cudaSuccess) return error;
   if (result(function) != cudaSuccess) return cudaErrorMemoryAllocation;
   const std::size_t rounded = (size + 255) / 256 * 256;
   *pointer = rounded < size ? nullptr : std::aligned_alloc(256, rounded ? rounded : 256);
@@ -110,11 +148,6 @@ void run_to(CUstream_st& stream, std::size_t point) {
 
 void run_all(CUstream_st& stream) { run_to(stream, stream.operations.size()); }
 
-cudaError_t invalidate(CUstream_st& stream, cudaError_t error) {
-  stream.invalidated = true;
-  return error;
-}
-
 cudaError_t put(cudaStream_t stream, const Operation& operation) {
   CUstream_st& into = stream ? *stream : legacy;
   if (into.invalidated) return cudaErrorStreamCaptureInvalidated;
@@ -148,21 +181,6 @@ std::size_t pending() {
   return count;
 }
 
-void begin_capture(CUstream_st* stream) { stream->capturing = true; }
-
-bool end_capture(CUstream_st* stream) {
-  const bool whole = !stream->invalidated;
-  for (const auto& each : streams) each->capturing = each->invalidated = false;
-  return whole;
-}
-
-Floats::Floats(std::size_t size) : size_(size) { cudaMalloc(reinterpret_cast<void**>(&data_), size * sizeof(float)); }
-Floats::Floats(const std::vector<float>& values) : Floats(values.size()) {
-  std::memcpy(data_, values.data(), size_ * sizeof(float));
-}
-Floats::~Floats() { cudaFree(data_); }
-std::vector<float> Floats::values() const { return {data_, data_ + size_}; }
-
 }  // namespace fake_cuda
 
 extern "C" {
@@ -190,27 +208,31 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   return asked("cudaDeviceGetAttribute");
 }
 
-cudaError_t cudaMalloc(void** pointer, std::size_t size) { return allocate("cudaMalloc", pointer, size); }
+cudaError_t cudaMalloc(void** pointer, std::size_t size) {
+  const cudaError_t error = allocate("cudaMalloc", pointer, size);
+  if (error == cudaSuccess) *pointer = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(*pointer) | kDevice);
+  return error;
+}
 cudaError_t cudaMallocHost(void** pointer, std::size_t size) { return allocate("cudaMallocHost", pointer, size); }
 cudaError_t cudaFree(void* pointer) {  // waits for the device, as the real one does
   const Uncounted lock;
+  if (const cudaError_t error = refused_for_captures(); error != cudaSuccess) return error;
   run_all(legacy);
   for (const auto& stream : streams) run_all(*stream);
-  return std::free(pointer), cudaSuccess;
+  return std::free(behind(pointer)), cudaSuccess;
 }
 cudaError_t cudaFreeHost(void* pointer) { return cudaFree(pointer); }
 
-cudaError_t cudaMemset(void* pointer, int value, std::size_t size) {
-  return cudaMemsetAsync(pointer, value, size, nullptr);
-}
 cudaError_t cudaMemsetAsync(void* pointer, int value, std::size_t size, cudaStream_t stream) {
   const Uncounted lock;
-  return put(stream, {Operation::Kind::set, pointer, nullptr, size, value, nullptr, 0, nullptr});
+  return put(stream, {Operation::Kind::set, behind(pointer), nullptr, size, value, nullptr, 0, nullptr});
 }
-cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t size, cudaMemcpyKind, cudaStream_t stream) {
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t size, cudaMemcpyKind kind, cudaStream_t stream) {
   const Uncounted lock;
   if (noted("cudaMemcpyAsync", stream) != cudaSuccess) return cudaErrorUnknown;
-  return put(stream, {Operation::Kind::copy, to, from, size, 0, nullptr, 0, nullptr});
+  const bool to_device = kind == cudaMemcpyHostToDevice;
+  if (is_device(to) != to_device || is_device(from) == to_device) return cudaErrorInvalidValue;
+  return put(stream, {Operation::Kind::copy, behind(to), behind(from), size, 0, nullptr, 0, nullptr});
 }
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* data) {
   const Uncounted lock;
@@ -237,6 +259,24 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {  // where the device is not s
   if (!fake_cuda::stuck) run_to(*stream, stream->done + 1);
   return cudaErrorNotReady;
 }
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
+  const Uncounted lock;
+  stream->capturing = true;
+  stream->mode = mode;
+  stream->capturer = std::this_thread::get_id();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t*) {
+  const Uncounted lock;
+  const bool whole = !stream->invalidated;
+  for (const auto& each : streams) each->capturing = each->invalidated = false;
+  return whole ? cudaSuccess : cudaErrorStreamCaptureInvalidated;
+}
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  std::swap(*mode, beside_captures);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t) { return cudaSuccess; }
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
   *status = stream && stream->capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
   return cudaSuccess;
@@ -274,6 +314,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   if (fake_cuda::noting) fake_cuda::calls.push_back("cudaEventSynchronize");
   if (result("cudaEventSynchronize") != cudaSuccess) return cudaErrorUnknown;
   if (event->captured) return cudaErrorCapturedEvent;
+  if (const cudaError_t error = refused_for_captures(); error != cudaSuccess) return error;
   if (event->stream) run_to(*event->stream, event->point);
   return cudaSuccess;
 }

@@ -15,7 +15,7 @@ inline int devices = 1;                 // there are; their compute capability i
 inline std::set<std::string> failing;   // functions that fail, for example "cudaMalloc"
 inline std::vector<std::string> calls;  // that order or move something, with their streams
 inline std::vector<std::string> asked;  // calls about devices
-inline bool noting = true;              // whether calls are added to these
+inline bool noting = false;             // whether calls are added to these
 inline std::atomic<bool> stuck{false};  // whether nothing gets done unless it is waited for
 
 // A non-blocking stream on the current device that is called "user" in `calls`; lives until the process ends.
@@ -24,34 +24,13 @@ CUstream_st* user_stream();
 // How much is queued in all streams and not done.
 std::size_t pending();
 
-// Between these the stream records; whether what it recorded is whole.
-void begin_capture(CUstream_st* stream);
-bool end_capture(CUstream_st* stream);
-
-// Device memory of floats.
-class Floats {
- public:
-  explicit Floats(std::size_t size);
-  explicit Floats(const std::vector<float>& values);
-  Floats(const Floats&) = delete;
-  Floats& operator=(const Floats&) = delete;
-  ~Floats();
-
-  float* data() const { return data_; }
-  std::vector<float> values() const;  // as they are now: nothing is waited for
-
- private:
-  std::size_t size_;
-  float* data_ = nullptr;
-};
-
 // Makes it at its end what it is at the start.
 struct Reset {
   Reset() = default;
   Reset(const Reset&) = delete;
   Reset& operator=(const Reset&) = delete;
   ~Reset() {
-    noting = true;
+    noting = false;
     stuck = false;
     devices = 1;
     failing.clear();

@@ -15,22 +15,26 @@
 // refit" (after having changed half of the weights) make the third refit fail. FAKE_VERSION is what it says its version
 // is.
 //
+// What it computes with it copies to memory of its context first, so that it reaches device memory by the CUDA runtime
+// alone: a fake one, or the real one on a GPU.
+//
 // Like the real one it runs on the device on which it was loaded, wants addresses at multiples of 256 bytes, tells the
 // first logger that it was ever given, and breaks when two threads use one of its objects at once.
 #include <NvInferRuntime.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <sstream>
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -127,24 +131,67 @@ double weighted_sum(const Tensor& tensor, const void* data) {
   return sum;
 }
 
-// An inference as it was when it was queued.
-struct Launch {
-  const Plan* plan;
-  const std::map<std::string, double>* refitted;
-  std::int64_t batch;
-  std::array<void*, 64> addresses;  // of the plan's tensors
+std::size_t bytes_of(const Tensor& tensor, std::int64_t batch) {
+  const std::int64_t width = tensor.type == DataType::kFLOAT ? 4 : tensor.type == DataType::kINT8 ? 1 : 2;
+  return static_cast<std::size_t>(volume(tensor.dims) * width * (tensor.dims.d[0] == -1 ? batch : 1));
+}
 
-  void run() const {
-    double sum = plan->add;
-    for (std::size_t i = 0; i < plan->tensors.size(); ++i) {
-      const Tensor& tensor = plan->tensors[i];
-      if (tensor.dims.nbDims == 0 || tensor.dims.d[0] != -1) sum += weighted_sum(tensor, addresses[i]);
+// Page-locked, as a copy that is queued must find it. Null if there is none.
+class HostMemory {
+ public:
+  explicit HostMemory(std::size_t bytes) {
+    void* memory = nullptr;
+    if (cudaMallocHost(&memory, bytes) == cudaSuccess) memory_.reset(memory);
+  }
+  void* get() const { return memory_.get(); }
+
+ private:
+  struct Free {
+    void operator()(void* memory) const { cudaFreeHost(memory); }
+  };
+  std::unique_ptr<void, Free> memory_;
+};
+
+// The inferences of one batch size, one after the other. It stays where it is: a CUDA graph may repeat what is queued.
+class Inference {
+ public:
+  Inference(const Plan& plan, const std::map<std::string, double>& refitted, std::int64_t batch)
+      : plan_(plan), refitted_(refitted), batch_(batch) {
+    for (const Tensor& tensor : plan.tensors) memory_.emplace_back(bytes_of(tensor, batch));
+  }
+  Inference(const Inference&) = delete;
+  Inference& operator=(const Inference&) = delete;
+
+  bool has_memory() const {
+    return std::all_of(memory_.begin(), memory_.end(), [](const HostMemory& memory) { return memory.get(); });
+  }
+
+  bool enqueue(const std::vector<void*>& addresses, cudaStream_t stream) {
+    const auto copy = [&](void* to, const void* from, std::size_t i, cudaMemcpyKind kind) {
+      return cudaMemcpyAsync(to, from, bytes_of(plan_.tensors[i], batch_), kind, stream) == cudaSuccess;
+    };
+    const std::size_t logits = plan_.index("logits");
+    for (std::size_t i = 0; i < memory_.size(); ++i) {
+      if (i != logits && !copy(memory_[i].get(), addresses[i], i, cudaMemcpyDeviceToHost)) return false;
     }
-    for (const auto& [name, value] : *refitted) sum += value;
-    const auto* const images = static_cast<const float*>(addresses[plan->index("images")]);
-    auto* const logits = static_cast<float*>(addresses[plan->index("logits")]);
-    const std::int64_t pixels = volume(plan->find("images").dims), classes = volume(plan->find("logits").dims);
-    for (std::int64_t n = 0; n < batch; ++n) {
+    return cudaLaunchHostFunc(stream, run, this) == cudaSuccess &&
+           copy(addresses[logits], memory_[logits].get(), logits, cudaMemcpyHostToDevice);
+  }
+
+ private:
+  static void run(void* inference) { static_cast<const Inference*>(inference)->compute(); }
+
+  void compute() const {
+    double sum = plan_.add;
+    for (std::size_t i = 0; i < plan_.tensors.size(); ++i) {
+      const Tensor& tensor = plan_.tensors[i];
+      if (tensor.dims.nbDims == 0 || tensor.dims.d[0] != -1) sum += weighted_sum(tensor, memory_[i].get());
+    }
+    for (const auto& [name, value] : refitted_) sum += value;
+    const auto* const images = static_cast<const float*>(memory_[plan_.index("images")].get());
+    auto* const logits = static_cast<float*>(memory_[plan_.index("logits")].get());
+    const std::int64_t pixels = volume(plan_.find("images").dims), classes = volume(plan_.find("logits").dims);
+    for (std::int64_t n = 0; n < batch_; ++n) {
       double total = 0;
       for (std::int64_t i = 0; i < pixels; ++i) total += images[n * pixels + i];
       for (std::int64_t c = 0; c < classes; ++c) {
@@ -152,37 +199,39 @@ struct Launch {
       }
     }
   }
-};
 
-void run_and_free(void* launch) {
-  static_cast<Launch*>(launch)->run();
-  std::free(launch);
-}
+  const Plan& plan_;
+  const std::map<std::string, double>& refitted_;
+  std::int64_t batch_;
+  std::vector<HostMemory> memory_;  // of the plan's tensors
+};
 
 class Context : public IExecutionContext {
  public:
-  Context(const Plan& plan, const std::map<std::string, double>& refitted) : launch_{&plan, &refitted, 0, {}} {}
+  Context(const Plan& plan, const std::map<std::string, double>& refitted)
+      : plan_(plan), refitted_(refitted), addresses_(plan.tensors.size()) {}
 
   bool setInputShape(const char* name, const Dims& dims) noexcept override {
-    launch_.batch = dims.d[0];
-    return std::string(name) == "images" && dims.nbDims == 4 && launch_.batch >= launch_.plan->smallest &&
-           launch_.batch <= launch_.plan->largest;
+    const std::int64_t batch = dims.d[0];
+    if (std::string(name) != "images" || dims.nbDims != 4 || batch < plan_.smallest || batch > plan_.largest) {
+      return false;
+    }
+    inference_ = &inferences_.try_emplace(batch, plan_, refitted_, batch).first->second;
+    return inference_->has_memory();
   }
 
   bool setTensorAddress(const char* name, void* data) noexcept override {
-    launch_.addresses[launch_.plan->index(name)] = data;
+    addresses_[plan_.index(name)] = data;
     return reinterpret_cast<std::uintptr_t>(data) % 256 == 0;
   }
 
   bool enqueueV3(cudaStream_t stream) noexcept override {
-    if (launch_.plan->fail == "silently") return false;
-    if (launch_.plan->fail == "run") return refuse("the fake was told to fail");
+    if (plan_.fail == "silently") return false;
+    if (plan_.fail == "run") return refuse("the fake was told to fail");
     if (current_device() != device_) return refuse("this context is of another device");
-    for (std::size_t i = 0; i < launch_.plan->tensors.size(); ++i) {
-      if (!launch_.addresses[i]) return refuse("a tensor has no address");
-    }
-    auto* const queued = new (std::malloc(sizeof(Launch))) Launch(launch_);
-    return launch_.batch > 0 && cudaLaunchHostFunc(stream, run_and_free, queued) == cudaSuccess;
+    if (!inference_) return refuse("the batch is not known");
+    if (std::count(addresses_.begin(), addresses_.end(), nullptr)) return refuse("a tensor has no address");
+    return inference_->enqueue(addresses_, stream);
   }
 
  private:
@@ -191,7 +240,11 @@ class Context : public IExecutionContext {
     return false;
   }
 
-  Launch launch_;
+  const Plan& plan_;
+  const std::map<std::string, double>& refitted_;
+  std::vector<void*> addresses_;                  // of the plan's tensors
+  std::map<std::int64_t, Inference> inferences_;  // by batch
+  Inference* inference_ = nullptr;                // of the batch that was set last
   int device_ = current_device();
 };
 
