@@ -28,6 +28,7 @@ from floats_edge.report.tables import (
     Content,
     accuracy_table,
     clean,
+    distance,
     evaluation_attack,
     label_records,
     number,
@@ -100,8 +101,8 @@ def _class_section(label: str, record: Evaluation, prefix: str) -> Section:
     svg = confusion_svg(record, prefix)
     words = (
         f"Clean: the share of a class's images that the network names rightly. Robust: the share that it still names "
-        f"rightly after the attack, which may change every pixel by up to {record.attack.epsilon:.3g} (black is 0, "
-        "white is 1) to mislead it. λ is the knob between the two, from 0 (clean) to 1 (robust).",
+        f"rightly after the attack, which may change every pixel by up to {distance(record.attack.epsilon)} (black is "
+        "0, white is 1) to mislead it. λ is the knob between the two, from 0 (clean) to 1 (robust).",
         "In the picture a row is what the images show and a column what the network said, in percent of the row: blue "
         "is right, orange is taken for another class."
         if svg

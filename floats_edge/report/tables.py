@@ -182,6 +182,12 @@ def evaluation_attack(record: Evaluation) -> str:
     return f"EOT-{record.eot} {name}" if record.noise == "resample" else name
 
 
+def distance(pixels: float) -> str:
+    """A distance between images in [0, 1] as people write it: a short decimal, or else ``8/255`` where it is that."""
+    decimal, levels = f"{pixels:.4g}", round(255 * pixels)
+    return f"{levels}/255" if float(decimal) != pixels and math.isclose(levels, 255 * pixels) else decimal
+
+
 def effective_step(attack: Attack) -> float:
     """Step size, by default that which ``attacks.attack`` takes."""
     return attack.step or attack.epsilon * _DEFAULT_STEPS[attack.kind]
@@ -192,12 +198,14 @@ def evaluation_note(record: Evaluation) -> str:
     attack = record.attack
     settings = on_gpu = ""
     if attack.kind != "autoattack":  # which chooses its own
-        settings = f"step {effective_step(attack):.4g}, {attack.restarts} restart{'s' if attack.restarts > 1 else ''}, "
+        settings = (
+            f"step {distance(effective_step(attack))}, {attack.restarts} restart{'s' if attack.restarts > 1 else ''}, "
+        )
     if not record.backend.endswith("-cpu") or "cuda" in record.attacked:
         on_gpu = f"float32 on GPUs: evaluated in {record.float32}, trained in {record.subject.train_float32}. "
     return (
         f"{record.dataset}, {record.split} images, on {record.backend}. Attack: {evaluation_attack(record)}, L∞ ε "
-        f"{attack.epsilon:.4g}, {settings}gradients from {record.attacked}, seed {record.seed}. "
+        f"{distance(attack.epsilon)}, {settings}gradients from {record.attacked}, seed {record.seed}. "
         f"{_NOISE[record.noise]}Robust accuracy under this attack alone is an upper bound: read it as 'at most'. "
         f"{on_gpu}Versions: {', '.join(f'{name} {version}' for name, version in record.versions.items())}."
     )

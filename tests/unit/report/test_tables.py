@@ -30,6 +30,7 @@ from floats_edge.report.profile_tables import (
 )
 from floats_edge.report.tables import (
     accuracy_table,
+    distance,
     duration,
     effective_step,
     label_records,
@@ -81,11 +82,19 @@ def test_robust_accuracy_is_an_upper_bound_with_its_interval_and_conditions() ->
         ({"noise": "resample", "eot": 10}, "Attack: EOT-10 PGD-20, L∞"),
         ({"noise": "resample", "eot": 10}, "Noise: a fresh draw for every batch, which is not how it is deployed."),
         ({"attack": Attack(kind="pgd", epsilon=0.15, steps=20, loss="margin")}, "Attack: margin PGD-20, L∞ ε 0.15"),
+        ({"attack": Attack.model_validate({"kind": "pgd", "epsilon": "8/255"})}, "ε 8/255, step 2/255, 1 restart"),
         ({"attack": Attack(kind="autoattack", epsilon=0.15)}, "Attack: AUTOATTACK, L∞ ε 0.15, gradients"),
     ],
 )
 def test_note_says_what_was_attacked_and_how(changes: dict[str, object], said: str) -> None:
     assert said in " ".join(accuracy_table(label_records([bundle_evaluation(**changes)])).notes)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"), [(8 / 255, "8/255"), (0.5 / 255, "0.001961"), (0.0314, "0.0314"), (0.2, "0.2"), (0.15, "0.15")]
+)
+def test_distances_are_written_as_people_write_them(pixels: float, said: str) -> None:
+    assert distance(pixels) == said
 
 
 @pytest.mark.parametrize(
