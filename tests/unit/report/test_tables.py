@@ -90,6 +90,15 @@ def test_note_says_what_was_attacked_and_how(changes: dict[str, object], said: s
     assert said in " ".join(accuracy_table(label_records([bundle_evaluation(**changes)])).notes)
 
 
+def test_no_note_explains_a_column_that_a_console_leaves_out() -> None:
+    tables = record_tables(label_records([bundle_evaluation(), profile(traces=(trace(),)), comparison()]))
+    explained = [(table, column) for table in tables for column in table.details]
+    assert len(explained) > 10
+    for table, column in explained:
+        name = column.rpartition(": ")[2].removesuffix(" %")
+        assert not re.search(rf"\b{name}(:| are\b)", " ".join(table.notes), re.IGNORECASE), (table.title, column)
+
+
 @pytest.mark.parametrize(
     ("pixels", "said"), [(8 / 255, "8/255"), (0.5 / 255, "0.001961"), (0.0314, "0.0314"), (0.2, "0.2"), (0.15, "0.15")]
 )
