@@ -82,8 +82,10 @@ def sections(content: Content, pictures: Sequence[Pictures | None]) -> list[Sect
                 "Clean and robust accuracy in percent over lambda, with 95 % intervals",
             )
         )
-    for index, ((label, record), there) in enumerate(zip(content.evaluations, pictures, strict=True)):
-        parts += [_class_section(label, record, f"confusion{index}"), *_example_sections(label, record, there)]
+    beside = {id(record): there for (_, record), there in zip(content.evaluations, pictures, strict=True)}
+    for index, (label, record) in enumerate(content.distinct):
+        examples = _example_sections(label, record, beside[id(record)])
+        parts += [_class_section(label, record, f"confusion{index}"), *examples]
     if content.profiles:
         parts += _profile_sections(content)
     if content.comparisons:

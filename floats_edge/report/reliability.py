@@ -21,7 +21,7 @@ def reliability_table(content: Content) -> Table:
                 for figure in (found.error, found.overconfidence, found.underconfidence, found.by_chance)
             ),
         )
-        for label, record in content.evaluations
+        for label, record in content.distinct
         for result in record.results
     )
     parts = ("error", "too sure", "too unsure", "by chance")

@@ -7,6 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from floats_edge.artifacts.accuracy import Share
 from floats_edge.artifacts.records import Comparison, Evaluation, Layer, Profile, Reading, Record, Subject
@@ -49,6 +51,18 @@ class Content:
     evaluations: tuple[tuple[str, Evaluation], ...]
     profiles: tuple[tuple[str, Profile], ...]
     comparisons: tuple[tuple[tuple[str, ...], Comparison], ...] = ()
+
+    @cached_property
+    def distinct(self) -> tuple[tuple[str, Evaluation], ...]:
+        """The evaluations; those with the same answers, as a run and its bundle give them, once with all labels."""
+        groups: list[tuple[list[str], Evaluation]] = []
+        for label, record in self.evaluations:
+            same = next((labels for labels, other in groups if _answers(other) == _answers(record)), None)
+            if same is None:
+                groups.append(([label], record))
+            else:
+                same.append(label)
+        return tuple((" = ".join(labels), record) for labels, record in groups)
 
     @property
     def subjects(self) -> dict[str, Subject]:
@@ -118,7 +132,7 @@ def accuracy_table(content: Content) -> Table:
             f"≤ {result.macro[1]:.1f}",
             f"{result.clean.total:,}",
         )
-        for label, record in content.evaluations
+        for label, record in content.distinct
         for result in record.results
     )
     means = ("clean %, mean of classes", "robust %, mean of classes")
@@ -233,6 +247,13 @@ def make_table(
     return Table(
         title, columns, cells, frozenset(figures) & present, frozenset(details) & present, tuple(map(clean, notes))
     )
+
+
+def _answers(record: Evaluation) -> dict[str, Any]:
+    """What a network answered to which attack, by class; how sure it was differs by rounding."""
+    counted = {"lam": True, "clean_answers": True, "attacked_answers": True, "withstood": True}
+    asked = dict.fromkeys(("dataset", "split", "attack", "noise", "eot", "seed", "transfer", "corruptions"), True)
+    return record.model_dump(include={**asked, "results": {"__all__": counted}})
 
 
 def _label_subjects(subjects: Sequence[Subject]) -> list[str]:

@@ -37,6 +37,7 @@ from floats_edge.report.tables import (
     layer_label,
     number,
     reading,
+    subject_table,
 )
 
 
@@ -64,6 +65,25 @@ def test_bundles_are_told_apart_by_whatever_differs(difference: dict[str, str]) 
 
 def test_second_record_of_one_subject_is_numbered() -> None:
     assert labels([profile(), profile()]) == ["bundle bound fp32", "bundle bound fp32 (2)"]
+
+
+def test_a_run_and_its_bundle_are_shown_once_where_they_give_the_same_answers() -> None:
+    deployed = bundle_evaluation()
+    apart = label_records([run_evaluation(), deployed])
+    together = label_records([run_evaluation(results=deployed.results), deployed])
+    assert [label for label, _ in apart.distinct] == ["checkpoint fp32", "bundle bound fp32"]
+    assert [label for label, _ in together.distinct] == ["checkpoint fp32 = bundle bound fp32"]
+    assert len(record_tables(together)) == len(record_tables(apart)) - 2, "classes and confusions"
+    table = accuracy_table(together)
+    assert table.title == "Accuracy · checkpoint fp32 = bundle bound fp32"
+    assert len(table.rows) == len(accuracy_table(apart).rows) / 2
+    assert [note.partition(":")[0] for note in table.notes[1:]] == ["checkpoint fp32", "bundle bound fp32"]
+    assert len(subject_table(together).rows) == 2
+
+
+def test_what_was_attacked_in_another_way_is_shown_by_itself() -> None:
+    stronger = bundle_evaluation(attack=Attack(kind="pgd", epsilon=0.15, steps=50))
+    assert len(label_records([bundle_evaluation(), stronger]).distinct) == 2
 
 
 def test_robust_accuracy_is_an_upper_bound_with_its_interval_and_conditions() -> None:
