@@ -45,7 +45,7 @@ class Observer(Protocol):
         """Before the first step, where images do not stay in memory: ``done`` of ``total`` were read to know them."""
 
     def on_start(self, remarks: tuple[str, ...]) -> None:
-        """Before the first step: what the user should know of the run; an epoch's remarks may hold some of it again."""
+        """Before the first step of a new run: what the user should know; its first epoch remarks some of it again."""
 
     def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
         """After step ``step`` of ``steps`` of the whole run, once the next one of its epoch is under way."""
@@ -145,10 +145,11 @@ def _train(
             trainer.restore(previous.weights(), previous.state())
         for _ in trainer._held_out():
             pass  # damage there is named now, and not after an epoch
-    measured = check.images_remark(len(trainer.held_out), len(splits.validation))
-    observer.on_start((measured, *(trainer.first_remarks if previous is None else ())))
-    if previous is None and trainer.pretrained is not None:
-        trainer.settle()
+    if previous is None:
+        measured = check.images_remark(len(trainer.held_out), len(splits.validation))
+        observer.on_start((measured, *trainer.first_remarks))
+        if trainer.pretrained is not None:
+            trainer.settle()
     trainer.check_alike()
     if previous is not None and previous.checkpoint.recipe != recipe and workers.rank == 0:
         _save(path, trainer, splits, history)
