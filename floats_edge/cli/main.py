@@ -21,7 +21,7 @@ COMMANDS = (
 
 TRACEBACK = "FLOATS_EDGE_TRACEBACK"
 
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Failure(click.ClickException):
@@ -98,11 +98,11 @@ def main() -> None:
     try:
         cli(prog_name="floats-edge")
     except OSError as error:  # of what was printed: a closed pipe is click's affair, files are those of the commands
-        if error.errno not in _UNWRITABLE or os.environ.get(TRACEBACK) == "1":
+        if error.errno not in _NO_ROOM or os.environ.get(TRACEBACK) == "1":
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where Python writes what is left, when it ends
-        what = f"standard output cannot be written: {error.strerror}."
-        Failure(OutputError(what, fix="make room where it is redirected to, or redirect it elsewhere")).show()
+        what, fix = f"the output cannot be written: {error.strerror}.", "make room where it goes, or redirect it"
+        Failure(OutputError(what, fix=fix)).show()
         sys.exit(1)
 
 

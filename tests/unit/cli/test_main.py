@@ -111,5 +111,5 @@ def test_an_output_without_room_is_an_error(words: tuple[str, ...], unbuffered: 
         )
     assert done.returncode == 1
     error, remedy = done.stderr.splitlines()
-    assert error == "Error: standard output cannot be written: No space left on device."
+    assert error == "Error: the output cannot be written: No space left on device."
     assert remedy.startswith("Remedy: make room")
