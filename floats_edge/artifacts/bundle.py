@@ -57,10 +57,10 @@ class Bundle:
         return self.files.tensors(name)
 
 
-def rebuild_command(bundle: Bundle) -> str:
-    """What builds the engines of a bundle again on this host, for the batches that its first engine takes."""
+def rebuild_command(bundle: Bundle, batch: tuple[int, int, int] | None = None) -> str:
+    """What builds the engines of a bundle again on this host, for ``batch`` or else as its first engine takes them."""
     path = shlex.quote(str(bundle.path))
-    batch = bundle.manifest.engines[0].batch if bundle.manifest.engines else (1, 1, 1)
+    batch = batch or (bundle.manifest.engines[0].batch if bundle.manifest.engines else (1, 1, 1))
     sizes = "" if batch == (1, 1, 1) else f" --batch {':'.join(map(str, batch))}"
     return f"floats-edge export {path} -o {path} --trt{sizes}"
 

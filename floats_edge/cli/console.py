@@ -1,6 +1,6 @@
 """What commands draw while they work: progress on standard error, so that standard output holds only results."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -81,11 +81,16 @@ class TrainingProgress:
         self._bar = progress_bar()
         self._task = self._bar.add_task(f"train {name}", total=None, unit="steps")
         self._pass: TaskID | None = None
+        self._told: tuple[str, ...] = ()
 
     def on_images(self, done: int, total: int) -> None:
         if self._pass is None:
             self._pass = self._bar.add_task("read all images once", total=total, unit="images")
         self._bar.update(self._pass, completed=done, visible=done < total)
+
+    def on_start(self, remarks: tuple[str, ...]) -> None:
+        self._tell(remarks)
+        self._told = remarks
 
     def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
         text = f"train  loss {loss:.3f}  {images_per_s:,.0f} images/s"
@@ -96,8 +101,11 @@ class TrainingProgress:
             f"epoch {epoch.epoch:3d}/{self._epochs}  loss {epoch.loss:.3f}  clean {epoch.clean_accuracy:4.1f}%  "
             f"robust {epoch.robust_accuracy:4.1f}%  density {epoch.density:.4f}  {epoch.images_per_s:,.0f} img/s"
         )
-        for remark in epoch.remarks:
-            self._bar.console.print(f"  note: {remark}", style="yellow")
+        self._tell(remark for remark in epoch.remarks if remark not in self._told)
+
+    def _tell(self, remarks: Iterable[str]) -> None:
+        for remark in remarks:
+            self._bar.console.print(f"  note: {remark}", style="yellow", markup=False)
 
     def __enter__(self) -> Self:
         self._bar.__enter__()

@@ -1,5 +1,6 @@
 """The ``floats-edge`` command: finds the command asked for, and tells expected failures in one paragraph."""
 
+import errno
 import importlib
 import io
 import os
@@ -10,7 +11,7 @@ from typing import NoReturn
 import click
 
 from floats_edge import __version__
-from floats_edge.errors import INTERRUPTED, FloatsError
+from floats_edge.errors import INTERRUPTED, FloatsError, OutputError
 
 COMMANDS = (
     *("train", "evaluate", "compare", "export", "verify", "profile", "pack"),
@@ -19,6 +20,8 @@ COMMANDS = (
 """In the order of the pipeline; each is a module of this package that holds a click command of the same name."""
 
 TRACEBACK = "FLOATS_EDGE_TRACEBACK"
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Failure(click.ClickException):
@@ -92,7 +95,15 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored
             signal.signal(number, _interrupt)
-    cli(prog_name="floats-edge")
+    try:
+        cli(prog_name="floats-edge")
+    except OSError as error:  # of what was printed: a closed pipe is click's affair, files are those of the commands
+        if error.errno not in _NO_ROOM or os.environ.get(TRACEBACK) == "1":
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where Python writes what is left, when it ends
+        what, fix = f"the output cannot be written: {error.strerror}.", "make room where it goes, or redirect it"
+        Failure(OutputError(what, fix=fix)).show()
+        sys.exit(1)
 
 
 def _interrupt(*_: object) -> NoReturn:

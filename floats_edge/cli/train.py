@@ -74,8 +74,9 @@ def train(
         floats-edge train cifar10-floats-channel -o sparsity.density=0.25
         floats-edge train my.yaml --out runs/mine --resume
 
-    After every epoch the run folder holds a checkpoint, metrics.jsonl and metrics.csv; robust accuracy is measured by
-    PGD on validation images. Next: floats-edge evaluate and floats-edge export, with the run folder.
+    After every epoch the run folder holds a checkpoint, metrics.jsonl and metrics.csv; accuracy is of at most
+    512 validation images, robust accuracy under PGD. Next: floats-edge evaluate and floats-edge export, with the run
+    folder.
 
     Several processes, each with its own GPU or cores, share every batch (and the run folder) when torchrun starts them:
 

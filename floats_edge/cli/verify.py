@@ -101,7 +101,7 @@ def _print(record: "Verification") -> None:
 
 def _table(record: "Verification") -> "Table":
     """Bundle and twin side by side at each lambda, and what the columns mean."""
-    from floats_edge.report.tables import attack_name, make_table
+    from floats_edge.report.tables import attack_name, distance, make_table
 
     columns = ("λ", "same class %", "clean %", "twin's clean %", "robust %", "twin's robust %", "Square %")
     rows = [
@@ -124,8 +124,8 @@ def _table(record: "Verification") -> "Table":
     notes = (
         f"twin: the same network in float32, computed by PyTorch. same class: share of {record.parity[0].images:,} "
         f"images that bundle and twin put into the same class. All else is of {record.images:,} test images.",
-        f"robust: still right after an attack ({attack_name(record.attack)}, ε {record.attack.epsilon:.4g}). It needs "
-        "gradients, which a bundle cannot give: the images are made with the twin and shown to both.",
+        f"robust: still right after an attack ({attack_name(record.attack)}, ε {distance(record.attack.epsilon)}). It "
+        "needs gradients, which a bundle cannot give: the images are made with the twin and shown to both.",
         f"Square: still right after an attack of {record.queries:,} queries an image that sees only the bundle's own "
         "answers. If it is far below robust, the bundle is weaker than robust says.",
     )

@@ -29,6 +29,10 @@ Parts = tuple[Weighted | Norm, nn.Module | None]
 Register = Mapping[type[nn.Module], Callable[[Any], Parts]]
 """How layers of classes of one's own begin; the first part shares their parameters and buffers."""
 
+_LEGEND = (
+    "paired: changes with lambda, together with its BatchNorm; bare: alone; norm: a BatchNorm alone; "
+    "untouched: the same at every lambda"
+)
 _NORMS_OF_ONE_IMAGE = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.InstanceNorm2d)
 
 
@@ -68,11 +72,11 @@ class Plan:
         return layer.parameters / max(1, sum(other.parameters for other in self.layers))
 
     def __str__(self) -> str:
-        """A table: layer, kind, share of the parameters, reason."""
+        """A table: layer, kind, share of the parameters, reason; and what the kinds are."""
         width = max(len("layer"), *(len(layer.name) for layer in self.layers))
         rows = [f"{'layer':{width}}  {'kind':9}  {'share':>6}  reason"]
         rows += (f"{it.name:{width}}  {it.kind:9}  {self.share(it):6.1%}  {it.reason}" for it in self.layers)
-        return "\n".join(rows)
+        return "\n".join((*rows, _LEGEND))
 
 
 def plan(network: nn.Module, example: Tensor, exclude: Collection[str] = (), register: Register | None = None) -> Plan:

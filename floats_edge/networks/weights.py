@@ -29,7 +29,7 @@ class Report:
         taken: names in the network of the tensors that were loaded.
         renamed: of these, those that have another name in the file, and that name.
         adapted: of these, those that were computed from the file's, and how.
-        skipped: names in the file of what was not used, and why.
+        skipped: names in the file of what the network has no tensor for, and the reason.
         fresh: names in the network of what keeps its random values, and why.
         share: of the tensors of file and network, those that fit; a head of another class count is not counted.
     """
@@ -77,6 +77,7 @@ def load_weights(network: nn.Module, path: Path) -> Report:
     pairs = ordered or pairs
     adapted = _summed_over_colours(wanted, given, pairs)
     values = {ours: given[theirs] for ours, theirs in pairs.items() if _fits(wanted[ours], given[theirs])} | adapted
+    used = {*pairs.values()}
     report = Report(
         path,
         entry,
@@ -84,7 +85,7 @@ def load_weights(network: nn.Module, path: Path) -> Report:
         taken=tuple(values),
         renamed={ours: pairs[ours] for ours in values if pairs[ours] != ours},
         adapted=dict.fromkeys(adapted, "summed over the colours of the file's, as images have one channel here"),
-        skipped=_skipped(wanted, given, {theirs: ours for ours, theirs in pairs.items()}, values),
+        skipped={name: "the network has no such tensor" for name in given if _counts(name) and name not in used},
         fresh={ours: _misfit(wanted, given, ours, pairs) for ours in wanted if ours not in values and _counts(ours)},
         share=_share(wanted, given, pairs, values),
     )
@@ -153,14 +154,6 @@ def _share(wanted: _Tensors, given: _Tensors, pairs: _Pairs, values: _Tensors) -
     head = _head(wanted, given, {ours: theirs for ours, theirs in pairs.items() if ours not in values})
     most = max(sum(map(_counts, tensors)) for tensors in (wanted, given)) - len(head)
     return sum(map(_counts, values)) / max(1, most)
-
-
-def _skipped(wanted: _Tensors, given: _Tensors, back: _Pairs, values: _Tensors) -> dict[str, str]:
-    return {
-        theirs: "the network has no such tensor" if theirs not in back else _shapes(wanted[back[theirs]], given[theirs])
-        for theirs in filter(_counts, given)
-        if back.get(theirs) not in values
-    }
 
 
 def _misfit(wanted: _Tensors, given: _Tensors, ours: str, pairs: _Pairs) -> str:

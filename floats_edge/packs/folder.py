@@ -71,11 +71,15 @@ def check_packable(bundle: Bundle, target: str, modes: tuple[Mode, ...], backend
 
 
 def _source(bundle: Bundle) -> str:
-    """What a bundle for fixed lambdas can be exported from: see :func:`floats_edge.deploy.source.from_bundle`."""
-    manifest = bundle.manifest
+    """What a bundle for fixed lambdas can be exported from: see :func:`floats_edge.deploy.source.from_bundle`.
+
+    Its logits are compared on images, and no bundle keeps where a folder of them is.
+    """
+    manifest, data = bundle.manifest, bundle.manifest.recipe.data
+    images = " --data-dir IMAGES" if data.dataset == "folder" and data.root is None else ""
     if manifest.weights is not None and manifest.precision == "fp32":
-        return shlex.quote(str(bundle.path))
-    return f"CHECKPOINT --precision {manifest.precision}"
+        return f"{shlex.quote(str(bundle.path))}{images}"
+    return f"CHECKPOINT --precision {manifest.precision}{images}"
 
 
 def model_name(bundle: Bundle, name: str | None) -> str:

@@ -116,7 +116,7 @@ def _engine(bundle: Bundle, lam: float | None, batch: int | None) -> Engine:
     if smallest > 1 or wanted > largest:
         raise BackendError(
             f"{plain[0].file} takes batches of {smallest} to {largest}, and Triton would send 1 to {wanted} images.",
-            fix=f"floats-edge export BUNDLE -o BUNDLE --trt --batch 1:{best}:{max(wanted, largest)}",
+            fix=rebuild_command(bundle, (1, best, max(wanted, largest))),
         )
     return plain[0]
 

@@ -22,7 +22,7 @@ def ends(record: Evaluation) -> tuple[LambdaAnswers, LambdaAnswers]:
 
 def class_tables(content: Content) -> list[Table]:
     """Accuracy by class and the most frequent confusions of every evaluation."""
-    tables = (make(label, record) for label, record in content.evaluations for make in (class_table, confusion_table))
+    tables = (make(label, record) for label, record in content.distinct for make in (class_table, confusion_table))
     return [table for table in tables if table.rows]
 
 

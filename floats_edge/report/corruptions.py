@@ -14,7 +14,7 @@ _ROWS = (
 
 def corruption_tables(content: Content) -> list[Table]:
     """Accuracy by corruption and lambda of every evaluation that has it."""
-    return [_table(label, record, record.corruptions) for label, record in content.evaluations if record.corruptions]
+    return [_table(label, record, record.corruptions) for label, record in content.distinct if record.corruptions]
 
 
 def _table(label: str, record: Evaluation, found: Corruptions) -> Table:

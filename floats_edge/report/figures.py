@@ -69,9 +69,9 @@ def write_png(records: Sequence[Record], path: Path) -> None:
     """
     content = label_records(records)
     plots: list[tuple[Draw, float, str]] = []
-    if content.evaluations:
+    if content.distinct:
         plots.append((partial(_alone, draw_trade_off, content), _trade_off_height(content), "Accuracy over lambda"))
-    for label, record in content.evaluations:
+    for label, record in content.distinct:
         if is_drawable(record):
             height, title = confusion_height(record), f"Confusions, in percent of each class · {label}"
             plots.append((partial(draw_confusions, record=record), height, title))
@@ -96,18 +96,18 @@ def write_png(records: Sequence[Record], path: Path) -> None:
 
 def draw_trade_off(axes: Axes, content: Content) -> None:
     """Accuracy over lambda with 95 % intervals; subjects differ by stroke and marker, and by a small shift."""
-    for index, (_, record) in enumerate(content.evaluations):
-        shift = 0.014 * (index - (len(content.evaluations) - 1) / 2)
+    for index, (_, record) in enumerate(content.distinct):
+        shift = 0.014 * (index - (len(content.distinct) - 1) / 2)
         results = sorted(record.results, key=lambda result: result.lam)
         lambdas = [result.lam + shift for result in results]
         for colour, shares in ((CLEAN, [r.clean for r in results]), (ROBUST, [r.robust for r in results])):
             percent = [share.percent for share in shares]
             axes.errorbar(lambdas, percent, _margins(shares), elinewidth=1, capsize=2, **_look(index, colour))
     axes.set(xlim=(-0.04, 1.04), ylim=(0, 102), xlabel="λ", ylabel="accuracy %")
-    axes.set_xticks(sorted({result.lam for _, record in content.evaluations for result in record.results}))
-    _name_curves(axes, [record for _, record in content.evaluations])
-    if len(content.evaluations) > 1:
-        names = [_short(label) for label, _ in content.evaluations]
+    axes.set_xticks(sorted({result.lam for _, record in content.distinct for result in record.results}))
+    _name_curves(axes, [record for _, record in content.distinct])
+    if len(content.distinct) > 1:
+        names = [_short(label) for label, _ in content.distinct]
         handles = [Line2D([], [], label=name, **_look(index, INK)) for index, name in enumerate(names)]
         axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.14), ncols=2, handlelength=3)
 
@@ -186,7 +186,7 @@ def _alone(draw: Callable[[Axes, Content], None], content: Content, figure: Figu
 
 
 def _trade_off_height(content: Content) -> float:
-    return 3.5 + 0.2 * (len(content.evaluations) > 1) * ((len(content.evaluations) + 1) // 2)
+    return 3.5 + 0.2 * (len(content.distinct) > 1) * ((len(content.distinct) + 1) // 2)
 
 
 def _latency_height(content: Content) -> float:

@@ -28,6 +28,7 @@ from floats_edge.report.tables import (
     Content,
     accuracy_table,
     clean,
+    distance,
     evaluation_attack,
     label_records,
     number,
@@ -81,8 +82,10 @@ def sections(content: Content, pictures: Sequence[Pictures | None]) -> list[Sect
                 "Clean and robust accuracy in percent over lambda, with 95 % intervals",
             )
         )
-    for index, ((label, record), there) in enumerate(zip(content.evaluations, pictures, strict=True)):
-        parts += [_class_section(label, record, f"confusion{index}"), *_example_sections(label, record, there)]
+    beside = {id(record): there for (_, record), there in zip(content.evaluations, pictures, strict=True)}
+    for index, (label, record) in enumerate(content.distinct):
+        examples = _example_sections(label, record, beside[id(record)])
+        parts += [_class_section(label, record, f"confusion{index}"), *examples]
     if content.profiles:
         parts += _profile_sections(content)
     if content.comparisons:
@@ -100,8 +103,8 @@ def _class_section(label: str, record: Evaluation, prefix: str) -> Section:
     svg = confusion_svg(record, prefix)
     words = (
         f"Clean: the share of a class's images that the network names rightly. Robust: the share that it still names "
-        f"rightly after the attack, which may change every pixel by up to {record.attack.epsilon:.3g} (black is 0, "
-        "white is 1) to mislead it. λ is the knob between the two, from 0 (clean) to 1 (robust).",
+        f"rightly after the attack, which may change every pixel by up to {distance(record.attack.epsilon)} (black is "
+        "0, white is 1) to mislead it. λ is the knob between the two, from 0 (clean) to 1 (robust).",
         "In the picture a row is what the images show and a column what the network said, in percent of the row: blue "
         "is right, orange is taken for another class."
         if svg

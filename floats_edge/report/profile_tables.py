@@ -153,7 +153,7 @@ def _layer_table(label: str, trace: Trace) -> Table:
     columns += ("MMAC", "density", "KiB", "2:4 kernel")
     notes = [
         f"{trace.source}, {trace.n} inferences, medians. Traced inferences are slower than the latencies above. MACs "
-        "count zeros, and are two operations each; KiB are of weights, inputs and outputs, each once."
+        "count zeros, and are two operations each; bytes are those of weights, inputs and outputs, each once."
     ]
     if any(" + " in layer.name for layer in trace.layers):
         notes.append(_SHARED)

@@ -5,7 +5,7 @@ from floats_edge.report.tables import Content, Table, make_table
 _NOTES = (
     "Confidence is the largest softmax probability. Error: expected calibration error of 15 bins (Guo et al., ICML "
     "2017), the mean distance between confidence and accuracy; of it, too sure is where confidence is higher, too "
-    "unsure where it is lower. By chance: the error that a perfectly calibrated network would show on so few images.",
+    "unsure where it is lower. On so few images a perfectly calibrated network would show an error, too: by chance.",
 )
 
 
@@ -21,7 +21,7 @@ def reliability_table(content: Content) -> Table:
                 for figure in (found.error, found.overconfidence, found.underconfidence, found.by_chance)
             ),
         )
-        for label, record in content.evaluations
+        for label, record in content.distinct
         for result in record.results
     )
     parts = ("error", "too sure", "too unsure", "by chance")

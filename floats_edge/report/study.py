@@ -16,7 +16,7 @@ from floats_edge.report.envelope import envelope_tables
 from floats_edge.report.figures import plain_logarithmic
 from floats_edge.report.footing import footing_table
 from floats_edge.report.intervals import figure, interval
-from floats_edge.report.tables import Table, attack_name, clean, number
+from floats_edge.report.tables import Table, attack_name, clean, distance, number
 
 _MARKERS = "os^Dvp*X<>"
 
@@ -82,7 +82,7 @@ def _summary_table(study: Study, trials: Mapping[str, Sequence[Trial]]) -> Table
     images = study.trials[0].results[0].clean.total
     notes = (
         f"{study.dataset}, {images:,} {study.split} images; attack: {attack_name(study.attack)}, L∞ ε "
-        f"{study.attack.epsilon:.4g}, {study.attack.restarts} restart(s), white-box on the network as served. "
+        f"{distance(study.attack.epsilon)}, {study.attack.restarts} restart(s), white-box on the network as served. "
         "Robust accuracy under PGD alone is an upper bound.",
         "Hypervolume: area of the (clean %, robust %) plane dominated by the sweep over lambda, origin as reference. "
         "± is half of a 95 % interval over seeds (Student's t). A variant with one lambda has one point.",

@@ -7,6 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from floats_edge.artifacts.accuracy import Share
 from floats_edge.artifacts.records import Comparison, Evaluation, Layer, Profile, Reading, Record, Subject
@@ -49,6 +51,18 @@ class Content:
     evaluations: tuple[tuple[str, Evaluation], ...]
     profiles: tuple[tuple[str, Profile], ...]
     comparisons: tuple[tuple[tuple[str, ...], Comparison], ...] = ()
+
+    @cached_property
+    def distinct(self) -> tuple[tuple[str, Evaluation], ...]:
+        """The evaluations; those with the same answers, as a run and its bundle give them, once with all labels."""
+        groups: list[tuple[list[str], Evaluation]] = []
+        for label, record in self.evaluations:
+            same = next((labels for labels, other in groups if _answers(other) == _answers(record)), None)
+            if same is None:
+                groups.append(([label], record))
+            else:
+                same.append(label)
+        return tuple((" = ".join(labels), record) for labels, record in groups)
 
     @property
     def subjects(self) -> dict[str, Subject]:
@@ -118,7 +132,7 @@ def accuracy_table(content: Content) -> Table:
             f"≤ {result.macro[1]:.1f}",
             f"{result.clean.total:,}",
         )
-        for label, record in content.evaluations
+        for label, record in content.distinct
         for result in record.results
     )
     means = ("clean %, mean of classes", "robust %, mean of classes")
@@ -182,6 +196,12 @@ def evaluation_attack(record: Evaluation) -> str:
     return f"EOT-{record.eot} {name}" if record.noise == "resample" else name
 
 
+def distance(pixels: float) -> str:
+    """A distance between images in [0, 1] as people write it: a short decimal, or else ``8/255`` where it is that."""
+    decimal, levels = f"{pixels:.4g}", round(255 * pixels)
+    return f"{levels}/255" if float(decimal) != pixels and math.isclose(levels, 255 * pixels) else decimal
+
+
 def effective_step(attack: Attack) -> float:
     """Step size, by default that which ``attacks.attack`` takes."""
     return attack.step or attack.epsilon * _DEFAULT_STEPS[attack.kind]
@@ -192,12 +212,14 @@ def evaluation_note(record: Evaluation) -> str:
     attack = record.attack
     settings = on_gpu = ""
     if attack.kind != "autoattack":  # which chooses its own
-        settings = f"step {effective_step(attack):.4g}, {attack.restarts} restart{'s' if attack.restarts > 1 else ''}, "
+        settings = (
+            f"step {distance(effective_step(attack))}, {attack.restarts} restart{'s' if attack.restarts > 1 else ''}, "
+        )
     if not record.backend.endswith("-cpu") or "cuda" in record.attacked:
         on_gpu = f"float32 on GPUs: evaluated in {record.float32}, trained in {record.subject.train_float32}. "
     return (
         f"{record.dataset}, {record.split} images, on {record.backend}. Attack: {evaluation_attack(record)}, L∞ ε "
-        f"{attack.epsilon:.4g}, {settings}gradients from {record.attacked}, seed {record.seed}. "
+        f"{distance(attack.epsilon)}, {settings}gradients from {record.attacked}, seed {record.seed}. "
         f"{_NOISE[record.noise]}Robust accuracy under this attack alone is an upper bound: read it as 'at most'. "
         f"{on_gpu}Versions: {', '.join(f'{name} {version}' for name, version in record.versions.items())}."
     )
@@ -225,6 +247,13 @@ def make_table(
     return Table(
         title, columns, cells, frozenset(figures) & present, frozenset(details) & present, tuple(map(clean, notes))
     )
+
+
+def _answers(record: Evaluation) -> dict[str, Any]:
+    """What a network answered to which attack, by class; how sure it was differs by rounding."""
+    counted = {"lam": True, "clean_answers": True, "attacked_answers": True, "withstood": True}
+    asked = dict.fromkeys(("dataset", "split", "attack", "noise", "eot", "seed", "transfer", "corruptions"), True)
+    return record.model_dump(include={**asked, "results": {"__all__": counted}})
 
 
 def _label_subjects(subjects: Sequence[Subject]) -> list[str]:

@@ -12,7 +12,7 @@ _ROWS = (
 
 def transfer_tables(content: Content) -> list[Table]:
     """The matrix of every evaluation that has one."""
-    return [_table(label, record.transfer) for label, record in content.evaluations if record.transfer is not None]
+    return [_table(label, record.transfer) for label, record in content.distinct if record.transfer is not None]
 
 
 def _table(label: str, transfer: Transfer) -> Table:

@@ -45,7 +45,8 @@ class GraphNetwork:
         _check_quantised(parts, nodes)
         constants = {name: constant(tensor) for name, tensor in parts.constants.items() if name not in replaced}
         self._constants = {name: _placed(tensor, device) for name, tensor in constants.items()}
-        self._device, self._images = device, images
+        self._device = torch.empty(0, device=device).device  # as results name it: ``cuda`` is ``cuda:0`` there
+        self._images = images
         (self._logits,) = parts.outputs
         settled, varying = _split(nodes, images)
         self._preparation = [_step(node) for node in settled]

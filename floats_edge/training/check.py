@@ -97,6 +97,12 @@ def fallback(config: Attack) -> Attack:
     return Attack(kind="pgd", epsilon=config.epsilon, step=None, steps=FALLBACK_STEPS)
 
 
+def images_remark(measured: int, there: int) -> str:
+    """What to say of the accuracies of all epochs."""
+    images = f"{measured:,} of {there:,} validation images"
+    return f"accuracy after each epoch is of {images}, robust accuracy under PGD-{PGD_STEPS}"
+
+
 def overfitting_remark(result: Check, remedy: str) -> str | None:
     """What to say of a check; ``remedy`` is what happens or may be done next."""
     if not result.overfitted:

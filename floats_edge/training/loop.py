@@ -44,6 +44,9 @@ class Observer(Protocol):
     def on_images(self, done: int, total: int) -> None:
         """Before the first step, where images do not stay in memory: ``done`` of ``total`` were read to know them."""
 
+    def on_start(self, remarks: tuple[str, ...]) -> None:
+        """Before the first step of a new run: what the user should know; its first epoch remarks some of it again."""
+
     def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
         """After step ``step`` of ``steps`` of the whole run, once the next one of its epoch is under way."""
 
@@ -142,8 +145,11 @@ def _train(
             trainer.restore(previous.weights(), previous.state())
         for _ in trainer._held_out():
             pass  # damage there is named now, and not after an epoch
-    if previous is None and trainer.pretrained is not None:
-        trainer.settle()
+    if previous is None:
+        measured = check.images_remark(len(trainer.held_out), len(splits.validation))
+        observer.on_start((measured, *trainer.first_remarks))
+        if trainer.pretrained is not None:
+            trainer.settle()
     trainer.check_alike()
     if previous is not None and previous.checkpoint.recipe != recipe and workers.rank == 0:
         _save(path, trainer, splits, history)
@@ -318,14 +324,18 @@ class Trainer:
         means = self.workers.mean(torch.tensor(known, dtype=torch.float64, device=self.workers.device))
         return check.Check(*means.tolist())  # the same decisions everywhere
 
+    @property
+    def first_remarks(self) -> tuple[str, ...]:
+        """What the user should know before the first step."""
+        return tuple(remark for remark in (self.pretrained, self.precision.remark()) if remark)
+
     def _remarks(self, epoch: int, alpha: dict[str, float], result: check.Check) -> tuple[str, ...]:
         """What an epoch should tell the user."""
         condition, falls_back = self.recipe.condition, self.recipe.train.overfitting == "pgd"
         remedy = "PGD takes over" if falls_back else "train with attack.kind=pgd, or with train.overfitting=pgd"
         remarks = (
-            self.pretrained if epoch == 0 else None,
+            *(self.first_remarks if epoch == 0 else ()),
             self.updater.remark(epoch),
-            self.precision.remark() if epoch == 0 else None,
             check.overfitting_remark(result, remedy),
             check.collapsed_remark(alpha, condition.initial_alpha) if condition.alpha == "trained" else None,
         )

@@ -19,6 +19,9 @@ class Unwatched:
     def on_images(self, done: int, total: int) -> None:
         pass
 
+    def on_start(self, remarks: tuple[str, ...]) -> None:
+        pass
+
     def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
         pass
 

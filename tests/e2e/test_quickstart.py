@@ -23,6 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [FLOATS_EDGE, "quickstart"], cwd=home, env={**os.environ, "HOME": str(home)}, capture_output=True, text=True
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
+    (home / "printed.txt").write_text(finished.stdout)
     return home / "quickstart"
 
 
@@ -74,6 +75,15 @@ def test_the_profile_and_the_report_are_there(folder: Path) -> None:
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page
     assert "ort-cpu" in page
+
+
+def test_it_ends_with_what_was_found_in_short(folder: Path) -> None:
+    printed = (folder.parent / "printed.txt").read_text()
+    lines = printed.splitlines()
+    assert len(lines) < 80
+    for title in ("Accuracy", "Latency"):
+        assert len([line for line in lines if line.startswith(f"{title} · bundle bound fp32")]) == 1
+    assert lines[-1] == "Done: open quickstart/report.html, which has all figures"
 
 
 def test_a_second_quickstart_uses_the_trained_network_again(folder: Path) -> None:

@@ -100,6 +100,8 @@ class Classifier : public rclcpp_lifecycle::LifecycleNode {
     return on_cleanup(state);
   }
 
+  // Lambda is asked for before ROS keeps the parameter, so that what the bundle does not serve is refused. The callback
+  // for afterwards, add_post_set_parameters_callback, can refuse nothing, and ROS 2 Humble has none.
   rcl_interfaces::msg::SetParametersResult set(const std::vector<rclcpp::Parameter>& parameters) try {
     rcl_interfaces::msg::SetParametersResult result;
     result.successful = true;

@@ -6,6 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
+from floats_edge.artifacts.checkpoint import Epoch
 from floats_edge.cli import console
 from floats_edge.cli.console import TrainingProgress, progress_bar
 
@@ -54,3 +55,15 @@ def test_a_bar_that_reached_its_end_stays(drawn: io.StringIO) -> None:
     with TrainingProgress("quickstart", epochs=2) as progress:
         progress.on_step(9, 9, 1.5, 100.0)
     assert "9/9 steps" in left_on_screen(drawn)
+
+
+def test_a_remark_is_told_once(drawn: io.StringIO) -> None:
+    figures = {"loss": 1, "clean_loss": None, "robust_loss": None, "clean_accuracy": 90, "robust_accuracy": 10}
+    rates = {"density": 1, "swapped": 0, "learning_rate": 0.1, "alpha": {}, "images_per_s": 1, "seconds": 1}
+    epoch = Epoch.model_validate({"epoch": 1, **figures, **rates, "remarks": ("of pretrained weights", "collapsed")})
+    with TrainingProgress("quickstart", epochs=1) as progress:
+        progress.on_start(("of pretrained weights",))
+        assert "note: of pretrained weights" in drawn.getvalue()
+        progress.on_epoch(epoch)
+    assert drawn.getvalue().count("note: of pretrained weights") == 1
+    assert drawn.getvalue().count("note: collapsed") == 1

@@ -100,3 +100,16 @@ def test_a_closed_pipe_ends_quietly() -> None:
     process.stdout.close()
     _, stderr = process.communicate()
     assert stderr == b""
+
+
+@pytest.mark.parametrize(("words", "unbuffered"), [(("--version",), "1"), (("train", "--keys"), "")])
+def test_an_output_without_room_is_an_error(words: tuple[str, ...], unbuffered: str) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            (*PROGRAM, *words), env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    error, remedy = done.stderr.splitlines()
+    assert error == "Error: the output cannot be written: No space left on device."
+    assert remedy.startswith("Remedy: make room")

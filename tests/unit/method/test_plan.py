@@ -1,5 +1,7 @@
 """What a plan says of networks as people write them; the network is as it was afterwards."""
 
+from typing import get_args
+
 import pytest
 import torch
 from fixtures.strangers import stranger
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from floats_edge.errors import NetworkError
-from floats_edge.method.plan import Plan, plan
+from floats_edge.method.plan import Kind, Plan, plan
 
 EXAMPLE = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -50,11 +52,12 @@ def test_the_shares_add_up_and_a_pair_counts_both() -> None:
 
 
 def test_the_table_has_a_row_a_layer_with_its_reason() -> None:
-    header, *rows = str(plan(stranger(), EXAMPLE)).splitlines()
+    header, *rows, legend = str(plan(stranger(), EXAMPLE)).splitlines()
     assert header.split() == ["layer", "kind", "share", "reason"]
     assert len(rows) == 10
     assert "untouched" in rows[7]
     assert "LayerNorm normalises each image by itself: shared by all lambdas" in rows[7]
+    assert all(f"{kind}: " in legend for kind in get_args(Kind))
 
 
 def test_the_network_is_left_as_it_was() -> None:

@@ -14,6 +14,7 @@ from floats_edge.artifacts.files import write_atomic
 from floats_edge.artifacts.manifest import Engine, Mode
 from floats_edge.errors import ArtifactError, BackendError
 from floats_edge.packs.triton import TritonRequest, pack_triton
+from floats_edge.recipe_file import override_recipe
 from floats_edge.runtime.golden import read_golden
 
 config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="tritonclient[grpc] is not installed")
@@ -93,6 +94,17 @@ def test_weights_from_outside_are_refused_with_the_export_that_helps(
     assert "--switch input" in error.value.fix
 
 
+def test_the_export_that_helps_asks_for_images_that_nobody_can_find(
+    tiny: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    kept = tiny("bound")
+    recipe = override_recipe(kept.manifest.recipe, ("data.dataset=folder",))
+    bundle = Bundle(kept.path, kept.manifest.model_copy(update={"recipe": recipe}))
+    with pytest.raises(ArtifactError) as error:
+        pack_triton(bundle, tmp_path / "models", TritonRequest())
+    assert f"floats-edge export {bundle.path} --data-dir IMAGES -o BANK" in error.value.fix
+
+
 def test_what_is_no_source_of_another_bundle_is_not_named_as_one(tiny: Callable[..., Bundle], tmp_path: Path) -> None:
     with pytest.raises(ArtifactError) as error:
         pack_triton(tiny("bound", "fp16"), tmp_path / "models", TritonRequest())
@@ -147,7 +159,7 @@ def test_batches_that_an_engine_does_not_take_are_refused(
     bundle = with_engines(tiny("fixed"), engine_entry(lam=0.3, batch=batch))
     with pytest.raises(BackendError, match="takes batches of") as error:
         pack_triton(bundle, tmp_path / "models", TritonRequest(backend="tensorrt", batch=asked))
-    assert error.value.fix.endswith(mend)
+    assert error.value.fix == f"floats-edge export {bundle.path} -o {bundle.path} --trt {mend}"
 
 
 def test_an_engine_that_takes_lambda_is_not_packed(tiny: Callable[..., Bundle], tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class Page(HTMLParser):
 def hostile_records() -> list:
     target = subject(name=HOSTILE, path=HOSTILE, model=HOSTILE)
     evaluation = bundle_evaluation(subject=target, backend=HOSTILE, dataset=HOSTILE, attacked=HOSTILE)
-    other = bundle_evaluation(subject=subject(name=HOSTILE, path="elsewhere"))
+    other = bundle_evaluation(subject=subject(name=HOSTILE, path="elsewhere"), seed=4)
     runs = (run(1, backend=HOSTILE, marks=(HOSTILE,)),)
     return [evaluation, other, profile(subject=target, skipped={HOSTILE: HOSTILE}, runs=runs)]
 

@@ -30,12 +30,14 @@ from floats_edge.report.profile_tables import (
 )
 from floats_edge.report.tables import (
     accuracy_table,
+    distance,
     duration,
     effective_step,
     label_records,
     layer_label,
     number,
     reading,
+    subject_table,
 )
 
 
@@ -65,6 +67,25 @@ def test_second_record_of_one_subject_is_numbered() -> None:
     assert labels([profile(), profile()]) == ["bundle bound fp32", "bundle bound fp32 (2)"]
 
 
+def test_a_run_and_its_bundle_are_shown_once_where_they_give_the_same_answers() -> None:
+    deployed = bundle_evaluation()
+    apart = label_records([run_evaluation(), deployed])
+    together = label_records([run_evaluation(results=deployed.results), deployed])
+    assert [label for label, _ in apart.distinct] == ["checkpoint fp32", "bundle bound fp32"]
+    assert [label for label, _ in together.distinct] == ["checkpoint fp32 = bundle bound fp32"]
+    assert len(record_tables(together)) == len(record_tables(apart)) - 2, "classes and confusions"
+    table = accuracy_table(together)
+    assert table.title == "Accuracy · checkpoint fp32 = bundle bound fp32"
+    assert len(table.rows) == len(accuracy_table(apart).rows) / 2
+    assert [note.partition(":")[0] for note in table.notes[1:]] == ["checkpoint fp32", "bundle bound fp32"]
+    assert len(subject_table(together).rows) == 2
+
+
+def test_what_was_attacked_in_another_way_is_shown_by_itself() -> None:
+    stronger = bundle_evaluation(attack=Attack(kind="pgd", epsilon=0.15, steps=50))
+    assert len(label_records([bundle_evaluation(), stronger]).distinct) == 2
+
+
 def test_robust_accuracy_is_an_upper_bound_with_its_interval_and_conditions() -> None:
     table = accuracy_table(label_records([bundle_evaluation()]))
     assert table.rows[-1] == ("1", "96.6 [94.6, 97.9]", "≤ 42.0 [37.8, 46.4]", "96.6", "≤ 42.0", "500")
@@ -81,11 +102,28 @@ def test_robust_accuracy_is_an_upper_bound_with_its_interval_and_conditions() ->
         ({"noise": "resample", "eot": 10}, "Attack: EOT-10 PGD-20, L∞"),
         ({"noise": "resample", "eot": 10}, "Noise: a fresh draw for every batch, which is not how it is deployed."),
         ({"attack": Attack(kind="pgd", epsilon=0.15, steps=20, loss="margin")}, "Attack: margin PGD-20, L∞ ε 0.15"),
+        ({"attack": Attack.model_validate({"kind": "pgd", "epsilon": "8/255"})}, "ε 8/255, step 2/255, 1 restart"),
         ({"attack": Attack(kind="autoattack", epsilon=0.15)}, "Attack: AUTOATTACK, L∞ ε 0.15, gradients"),
     ],
 )
 def test_note_says_what_was_attacked_and_how(changes: dict[str, object], said: str) -> None:
     assert said in " ".join(accuracy_table(label_records([bundle_evaluation(**changes)])).notes)
+
+
+def test_no_note_explains_a_column_that_a_console_leaves_out() -> None:
+    tables = record_tables(label_records([bundle_evaluation(), profile(traces=(trace(),)), comparison()]))
+    explained = [(table, column) for table in tables for column in table.details]
+    assert len(explained) > 10
+    for table, column in explained:
+        name = column.rpartition(": ")[2].removesuffix(" %")
+        assert not re.search(rf"\b{name}(:| are\b)", " ".join(table.notes), re.IGNORECASE), (table.title, column)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"), [(8 / 255, "8/255"), (0.5 / 255, "0.001961"), (0.0314, "0.0314"), (0.2, "0.2"), (0.15, "0.15")]
+)
+def test_distances_are_written_as_people_write_them(pixels: float, said: str) -> None:
+    assert distance(pixels) == said
 
 
 @pytest.mark.parametrize(

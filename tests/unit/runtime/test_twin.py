@@ -128,6 +128,22 @@ def test_a_network_of_ones_own() -> None:
     assert (twin(pixels) - wanted).abs().max() <= 1e-6 * np.ptp(wanted.numpy())
 
 
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_results_stay_where_they_are_made(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device has two names: ``cuda`` and ``cuda:0``, or without a GPU ``cpu`` and ``cpu:0``."""
+    twin = BundleTwin(make(tmp_path / "bundle", "bound"), device)
+    placed: list[tuple[int, ...]] = []
+
+    def noted(tensor: Tensor, device: torch.device) -> Tensor:
+        placed.append(tuple(tensor.shape))
+        return tensor.to(device)
+
+    monkeypatch.setattr(twin_graph, "_placed", noted)
+    pixels = torch.from_numpy(images(2))
+    twin.network(pixels)
+    assert placed == [pixels.shape]
+
+
 def test_twin_serves_the_lambdas_of_its_bundle(tmp_path: Path) -> None:
     assert BundleTwin(make(tmp_path / "bound", "bound")).lambdas is None
     assert BundleTwin(make(tmp_path / "bank", "bank")).lambdas == (0.0, 0.3, 1.0)

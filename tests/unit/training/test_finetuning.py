@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures.training import DENSE, OAT, trainer
+from fixtures.training import DENSE, OAT, StopAfterAnEpoch, trainer
 from safetensors.torch import save_file
 from torch import nn
 
@@ -18,6 +18,7 @@ from floats_edge.recipe import Recipe, Sparsity
 from floats_edge.recipe_file import override_recipe
 from floats_edge.training.loop import Observer, Trainer, train
 from floats_edge.training.sparsity import keep_largest
+from floats_edge.training.stage import Unwatched
 from floats_edge.training.statistics import image_spec
 
 MOBILENET = "model={source: torchvision, name: mobilenet_v3_small}"
@@ -47,8 +48,33 @@ def run(
 
 def test_what_was_loaded_is_said_once(run: TrainingRun) -> None:
     [remark] = [remark for remark in run.checkpoint.history[0].remarks if "pretrained.safetensors" in remark]
-    assert "skipped: head.weight" in remark
     assert "left random: head.weight: [7, 32] in the file, [10, 32] in the network" in remark
+    assert remark.count("head.weight") == 1
+
+
+def test_what_was_loaded_is_told_before_the_first_step(
+    digits_recipe: Recipe, few: Splits, weights: Path, tmp_path: Path
+) -> None:
+    class Listener(Unwatched):
+        def on_start(self, remarks: tuple[str, ...]) -> None:
+            told.append(remarks)
+
+        def on_step(self, step: int, steps: int, loss: float, images_per_s: float) -> None:
+            told.append(())
+
+    recipe = override_recipe(digits_recipe, (*DENSE, f"model.weights={weights}"))
+    told: list[tuple[str, ...]] = []
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, few, tmp_path, StopAfterAnEpoch())
+    train(recipe, few, tmp_path, Listener(), resume=True)
+    assert not any(told), "no news to a run that goes on"
+    told.clear()
+    train(recipe, few, tmp_path / "anew", Listener())
+    (images, loaded), *steps = told
+    assert not any(steps)
+    there = len(few.validation)
+    assert images.startswith(f"accuracy after each epoch is of {there} of {there} validation images")
+    assert "left random: head.weight" in loaded
 
 
 def test_a_run_needs_the_file_no_more(run: TrainingRun, few: Splits, silent: Observer, weights: Path) -> None:
