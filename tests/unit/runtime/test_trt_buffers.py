@@ -139,6 +139,29 @@ def test_the_second_set_of_buffers_is_made_once_and_counted(trt, tmp_path):
         assert third == second
 
 
+def test_what_there_is_no_memory_for_takes_none(trt, fake_driver, monkeypatch, tmp_path):
+    allocate, answers = fake_driver.mem_alloc, iter([True, False] * 3)
+
+    def scarce(size):
+        if next(answers):
+            return allocate(size)
+        raise fake_driver.Error("out of memory")
+
+    with open_trt(make(tmp_path / "bundle"), 0.5) as predictor:
+
+        def held():
+            return (*map(len, (fake_driver.live, fake_driver.pinned, fake_driver.queues)), predictor.memory())
+
+        before = held()
+        with monkeypatch.context() as patch:
+            patch.setattr(fake_driver, "mem_alloc", scarce)
+            for _ in range(3):
+                with pytest.raises(BackendError, match="out of memory"):
+                    predictor.predict(images(9))
+        assert held() == before
+        assert len(predictor.predict(images(9))) == 9
+
+
 @with_graphs
 def test_each_set_of_buffers_has_a_graph_that_is_recorded_once_and_freed(trt, tmp_path):
     runtime = sys.modules["cuda.bindings.runtime"]
