@@ -95,14 +95,18 @@ class Turns:
         """
         parts = [slice(start, start + largest) for start in range(0, len(images), largest)]
         turns = [self._turns[index % 2] for index in range(len(parts))]
-        for index, (turn, part) in enumerate(zip(turns, parts, strict=True)):
-            self._send(turn, images[part])
-            if index >= 2:
-                self._read(turn, logits[parts[index - 2]])
-            compute(turn.buffers, len(images[part]))
-            self._cuda.stream.mark(turn.done)
-        for turn, part in zip(turns[-2:], parts[-2:], strict=True):
-            self._read(turn, logits[part])
+        try:
+            for index, (turn, part) in enumerate(zip(turns, parts, strict=True)):
+                self._send(turn, images[part])
+                if index >= 2:
+                    self._read(turn, logits[parts[index - 2]])
+                compute(turn.buffers, len(images[part]))
+                self._cuda.stream.mark(turn.done)
+            for turn, part in zip(turns[-2:], parts[-2:], strict=True):
+                self._read(turn, logits[part])
+        finally:  # whatever failed: who comes next writes into these buffers, or ends the engine
+            for stream in (self._up, self._cuda.stream):
+                stream.synchronize()
 
     def _send(self, turn: _Turn, images: Images) -> None:
         self._cuda.wait(turn.sent)  # until then the host's buffer is being read

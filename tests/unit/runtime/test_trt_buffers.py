@@ -110,6 +110,7 @@ def test_after_a_part_that_failed_all_is_as_before(trt, fake_driver, monkeypatch
             patch.setattr(trt.runtime.Context, "execute_async_v3", lambda *call: next(answers) and execute(*call))
             with pytest.raises(BackendError, match="failed to run"):
                 predictor.predict(images(48))
+        assert not any(fake_driver.queues.values()), "buffers are still in use, and the engine, which may go next"
         for count in (5, 43):
             some = images(count)[::-1]
             assert_same(predictor.predict(some), reference.predict(some))
