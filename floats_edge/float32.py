@@ -24,9 +24,11 @@ def float32_as(kind: Float32) -> Iterator[None]:
     cudnn: Any = torch.backends.cudnn
     wide: tuple[Any, ...] = (torch.backends, cudnn)
     before = matmul.fp32_precision == "tf32", cudnn.conv.fp32_precision == "tf32"
-    chosen = [(each, each.fp32_precision) for each in wide if each.fp32_precision != "none"]
-    for each, _ in chosen:
-        each.fp32_precision = "none"
+    chosen: list[tuple[Any, str]] = []
+    for each in wide:  # what is said of everything is read of cuDNN too, until it is put aside
+        if each.fp32_precision != "none":
+            chosen.append((each, each.fp32_precision))
+            each.fp32_precision = "none"
     matmul.allow_tf32 = cudnn.allow_tf32 = kind == "tf32"
     try:
         yield

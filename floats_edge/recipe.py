@@ -349,7 +349,8 @@ class Train(Section):
     )
     compile: bool = Field(default=False, description="compile the network by torch.compile; for GPUs")
     cuda_graphs: bool = Field(
-        default=False, description="launch each pass of the network as one CUDA graph; GPUs only, not with compile"
+        default=False,
+        description="launch each pass of the network as CUDA graphs; for GPUs, not with compile or method oat",
     )
     deterministic: bool = Field(
         default=False, description="algorithms that give the same bits in every run on one GPU; CPUs do anyway"

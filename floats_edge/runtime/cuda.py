@@ -11,6 +11,7 @@ import importlib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,8 @@ class _PyCuda(Cuda):
     has_graphs = False
 
     def __init__(self) -> None:
+        super().__init__()
         self._driver = driver = importlib.import_module("pycuda.driver")
-        self._allocations: list[Any] = []  # on the device and, page-locked, on the host
         self._streams: list[_PyCudaStream] = []
         with self._errors(_NO_DEVICE):
             driver.init()
@@ -85,14 +86,15 @@ class _PyCuda(Cuda):
 
     def allocate(self, size: int) -> int:
         with self._errors():
-            self._allocations.append(self._driver.mem_alloc(size))
+            allocation = self._driver.mem_alloc(size)
+        self._frees.append(allocation.free)
         self.allocated += size
-        return int(self._allocations[-1])
+        return int(allocation)
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         with self._errors():
             array = self._driver.pagelocked_empty(shape, dtype)
-        self._allocations.append(array.base)
+        self._frees.append(array.base.free)
         self.page_locked += array.nbytes
         return array
 
@@ -118,8 +120,8 @@ class _PyCuda(Cuda):
             return
         with self._errors(), ExitStack() as closing:  # backwards, and to the end whatever fails on the way
             closing.callback(self._let_go)
-            while self._allocations:
-                closing.callback(self._allocations.pop().free)
+            while self._frees:
+                closing.callback(self._frees.pop())
             for stream in self._streams:
                 closing.callback(stream.synchronize)
 
@@ -173,9 +175,8 @@ class _CudaPython(Cuda):
     has_graphs = True
 
     def __init__(self) -> None:
+        super().__init__()
         self._runtime = runtime = importlib.import_module("cuda.bindings.runtime")
-        self._allocations: list[int] = []
-        self._page_locked: list[int] = []
         self._streams: list[_CudaPythonStream] = []
         self._events: list[Event] = []
         self._device_before = self._call(runtime.cudaGetDevice, fix=_NO_DEVICE)
@@ -200,15 +201,17 @@ class _CudaPython(Cuda):
         return values[0] if len(values) == 1 else tuple(values)
 
     def allocate(self, size: int) -> int:
-        self._allocations.append(self._call(self._runtime.cudaMalloc, size))
+        pointer = self._call(self._runtime.cudaMalloc, size)
+        self._frees.append(partial(self._call, self._runtime.cudaFree, pointer))
         self.allocated += size
-        return self._allocations[-1]
+        return pointer
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        self._page_locked.append(self._call(self._runtime.cudaMallocHost, size))
+        pointer = self._call(self._runtime.cudaMallocHost, size)
+        self._frees.append(partial(self._call, self._runtime.cudaFreeHost, pointer))
         self.page_locked += size
-        memory = (ctypes.c_uint8 * size).from_address(self._page_locked[-1])
+        memory = (ctypes.c_uint8 * size).from_address(pointer)
         return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
 
     def new_stream(self) -> Stream:
@@ -235,10 +238,8 @@ class _CudaPython(Cuda):
                 closing.callback(self._call, self._runtime.cudaStreamDestroy, stream.raw)
             while self._events:
                 closing.callback(self._call, self._runtime.cudaEventDestroy, self._events.pop())
-            while self._page_locked:
-                closing.callback(self._call, self._runtime.cudaFreeHost, self._page_locked.pop())
-            while self._allocations:
-                closing.callback(self._call, self._runtime.cudaFree, self._allocations.pop())
+            while self._frees:
+                closing.callback(self._frees.pop())
             for stream in streams:
                 closing.callback(stream.synchronize)
 

@@ -1,7 +1,8 @@
 """A CUDA device and what runs on it in order, whatever the binding: :mod:`floats_edge.runtime.cuda` opens one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -38,6 +39,10 @@ class Cuda(ABC):
     allocated: int = 0
     page_locked: int = 0
 
+    def __init__(self) -> None:
+        self._frees: list[Callable[[], object]] = []
+        """Of all memory, on the device and page-locked, in the order in which it was taken."""
+
     @property
     def target(self) -> str:
         """The compute capability by name, for example ``sm_87``."""
@@ -59,6 +64,18 @@ class Cuda(ABC):
         Raises:
             BackendError: out of memory.
         """
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Free all memory that was taken inside if something fails there; nothing may use it yet."""
+        before = len(self._frees), self.allocated, self.page_locked
+        try:
+            yield
+        except BaseException:
+            count, self.allocated, self.page_locked = before
+            while len(self._frees) > count:
+                self._frees.pop()()
+            raise
 
     @abstractmethod
     def new_stream(self) -> "Stream":

@@ -35,8 +35,9 @@ class Buffers:
         self.images, self.logits = (cuda.allocate(array.nbytes) for array in (self._host_images, self._host_logits))
 
     def another(self) -> "Buffers":
-        """As much room once more."""
-        return Buffers(self._cuda, self._host_images.shape, self._host_logits.shape[1])
+        """As much room once more; what there is no memory for takes none."""
+        with self._cuda.all_or_nothing():
+            return Buffers(self._cuda, self._host_images.shape, self._host_logits.shape[1])
 
     def send(self, images: Images, stream: Stream) -> None:
         """Queue the copy of some images to the device: the copy before must have ended."""
@@ -77,8 +78,8 @@ class Turns:
 
     def __init__(self, first: Buffers, cuda: Cuda) -> None:
         self._cuda = cuda
-        self._up = cuda.new_stream()
         self._turns = [_Turn(buffers, cuda.new_event(), cuda.new_event()) for buffers in (first, first.another())]
+        self._up = cuda.new_stream()
 
     def infer(self, images: Images, logits: Logits, largest: int, compute: Callable[[Buffers, int], None]) -> None:
         """Fill ``logits`` ``[N, classes]`` from ``images`` ``[N, C, H, W]``, in parts of at most ``largest``.
@@ -94,14 +95,18 @@ class Turns:
         """
         parts = [slice(start, start + largest) for start in range(0, len(images), largest)]
         turns = [self._turns[index % 2] for index in range(len(parts))]
-        for index, (turn, part) in enumerate(zip(turns, parts, strict=True)):
-            self._send(turn, images[part])
-            if index >= 2:
-                self._read(turn, logits[parts[index - 2]])
-            compute(turn.buffers, len(images[part]))
-            self._cuda.stream.mark(turn.done)
-        for turn, part in zip(turns[-2:], parts[-2:], strict=True):
-            self._read(turn, logits[part])
+        try:
+            for index, (turn, part) in enumerate(zip(turns, parts, strict=True)):
+                self._send(turn, images[part])
+                if index >= 2:
+                    self._read(turn, logits[parts[index - 2]])
+                compute(turn.buffers, len(images[part]))
+                self._cuda.stream.mark(turn.done)
+            for turn, part in zip(turns[-2:], parts[-2:], strict=True):
+                self._read(turn, logits[part])
+        finally:  # whatever failed: who comes next writes into these buffers, or ends the engine
+            for stream in (self._up, self._cuda.stream):
+                stream.synchronize()
 
     def _send(self, turn: _Turn, images: Images) -> None:
         self._cuda.wait(turn.sent)  # until then the host's buffer is being read

@@ -11,6 +11,7 @@ from floats_edge.artifacts.files import Tensors
 from floats_edge.errors import BackendError
 from floats_edge.float32 import float32_as
 from floats_edge.recipe import Train
+from floats_edge.training.graphs import stream_of_its_own
 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -123,6 +124,8 @@ def torch_settings(train: Train, device: torch.device) -> Iterator[None]:
         stack.enter_context(float32_as("ieee"))  # but for what a step computes
         if train.deterministic:
             stack.enter_context(_deterministic_algorithms())
+        if train.cuda_graphs:
+            stack.enter_context(stream_of_its_own(device))
         if train.compile:
             stack.enter_context(_compiler_errors())
         yield

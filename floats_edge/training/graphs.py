@@ -4,9 +4,10 @@ A small network in training waits for the host, which launches its kernels one b
 once. It repeats what ran when it was recorded, on the same memory: weights, masks, statistics and noise may change in
 place; the number of images, lambda and whatever else Python decides may not.
 
-As ``torch.cuda.make_graphed_callables`` does it, which until PyTorch 2.14 let no other thread use CUDA meanwhile.
-Source: PyTorch, "CUDA semantics", section "CUDA Graphs". Never run on a GPU so far: tested with a stand-in that records
-what torch is asked for on a CPU.
+As ``torch.cuda.make_graphed_callables`` does it, which until PyTorch 2.14 let no other thread use CUDA meanwhile, and
+which records all passes before the first is used. Here one is recorded when the loss of another is there already: so
+training must run in the stream that is recorded (:func:`stream_of_its_own`). Source: PyTorch, "CUDA semantics", section
+"CUDA Graphs". Never run on a GPU so far: tested with a stand-in that records what torch is asked for on a CPU.
 """
 
 from collections.abc import Callable, Iterator
@@ -93,7 +94,10 @@ class _Pass:
     def _back(self, logits: Tensor, gradient: Tensor | None = None) -> tuple[Tensor | None, ...]:
         gradient = torch.empty_like(logits) if gradient is None else gradient
         with torch.autocast(logits.device.type, enabled=False):  # gradients are of the types that the pass there chose
-            return torch.autograd.grad(logits, self.parameters or self.images, gradient, allow_unused=True)
+            found = torch.autograd.grad(logits, self.parameters or self.images, gradient, allow_unused=True)
+        # Parameters that are added to each other share a gradient: torch would take it for both, and add to it twice.
+        ids = [*map(id, found)]
+        return tuple(each.clone() if each is not None and id(each) in ids[:i] else each for i, each in enumerate(found))
 
     def __call__(self, images: Tensor) -> Tensor:
         return _Replay.apply(self, images, *(self.parameters or [images]))
@@ -121,20 +125,33 @@ class _Replay(torch.autograd.Function):
         return None, None, *(each if each is None else each.detach() for each in recorded.gradients)
 
 
+@contextmanager
+def stream_of_its_own(device: torch.device) -> Iterator[None]:
+    """Let a training that is recorded run in a stream of its own.
+
+    The default stream cannot be recorded. Nor could another one be beside it: a parameter's end of a backward pass
+    (``AccumulateGrad``) stays in the stream in which a step first met it, and a recording that has to wait for a stream
+    outside it breaks.
+    """
+    before, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    own.wait_stream(before)
+    try:
+        with torch.cuda.stream(own):
+            yield
+    finally:
+        before.wait_stream(own)
+
+
 def _warm_up(work: Callable[[], object]) -> None:
-    """Do ``work`` a few times, aside: what CUDA makes at first calls is no part of a graph."""
-    here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-    aside.wait_stream(here)
-    with torch.cuda.stream(aside):
-        for _ in range(_WARM_UP):
-            work()
-    here.wait_stream(aside)
+    """Do ``work`` a few times: what CUDA makes at first calls is no part of a graph."""
+    for _ in range(_WARM_UP):
+        work()
 
 
 def _recorded(work: Callable[[], Made], pool: Any = None) -> tuple[torch.cuda.CUDAGraph, Made]:
     """A graph of ``work``, and what it will have made; threads that read images may go on meanwhile."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
         made = work()
     return graph, made
 
@@ -144,7 +161,8 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise BackendError(
-            f"CUDA cannot record the training of this network: {' '.join(str(error).split())[:300]}",
+        first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+        raise BackendError(  # the end of a recording that broke tells only that it did
+            f"CUDA cannot record the training of this network: {' '.join(str(first).split())[:300]}",
             fix="add -o train.cuda_graphs=false",
         ) from error

@@ -11,6 +11,7 @@ import torch
 from floats_edge.artifacts.checkpoint import open_run
 from floats_edge.recipe_file import override_recipe
 from floats_edge.training.distributed import ALONE
+from floats_edge.training.execution import torch_settings
 from floats_edge.training.loop import Trainer, _Losses, train
 from floats_edge.training.sparsity import CutChannels
 from floats_edge.training.statistics import image_spec
@@ -65,18 +66,20 @@ GRAPHS = ("train.cuda_graphs=true",)
 @pytest.mark.parametrize("options", [("train.amp=off",), ("train.amp=bf16",), GRAPHS, ("data.mixup=0.2",), CUT])
 def test_a_step_does_not_make_the_host_wait(options, digits_recipe, few):
     recipe = override_recipe(digits_recipe, ("sparsity.density=1", *options))
-    subject = Trainer(recipe, few, image_spec(recipe, few), torch.device("cuda"))
-    if isinstance(subject.updater, CutChannels):
-        subject.updater.after_step(subject.updater.last_dense_step, subject.optimizer)
-    generator, losses = torch.Generator("cuda").manual_seed(0), _Losses()
-    try:
-        for step, batch in enumerate(subject.feed.batches(0)):
-            losses.add(subject.update(*batch, generator), ALONE)
-            if step == 1:  # what is made once is made
-                torch.cuda.set_sync_debug_mode("error")
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert all(loss > 0 for _, loss in losses.read())
+    place, losses = torch.device("cuda"), _Losses()
+    with torch_settings(recipe.train, place):
+        subject = Trainer(recipe, few, image_spec(recipe, few), place)
+        if isinstance(subject.updater, CutChannels):
+            subject.updater.after_step(subject.updater.last_dense_step, subject.optimizer)
+        generator = torch.Generator("cuda").manual_seed(0)
+        try:
+            for step, batch in enumerate(subject.feed.batches(0)):
+                losses.add(subject.update(*batch, generator), ALONE)
+                if step == 1:  # what is made once is made
+                    torch.cuda.set_sync_debug_mode("error")
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert all(loss > 0 for _, loss in losses.read())
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL gives each worker a GPU of its own; there are not two")

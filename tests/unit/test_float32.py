@@ -66,7 +66,7 @@ def test_it_lasts_as_long_as_its_context() -> None:
 @pytest.mark.parametrize("wider", [torch.backends, torch.backends.cudnn], ids=["of all", "of cuDNN"])
 @pytest.mark.parametrize(("theirs", "ours"), [("tf32", "ieee"), ("ieee", "tf32")])
 def test_a_choice_for_everything_does_not_win(wider: Any, theirs: Float32, ours: Float32) -> None:
-    before = wider.fp32_precision
+    before, of_cudnn = wider.fp32_precision, torch.backends.cudnn.fp32_precision
     wider.fp32_precision = theirs
     convolutions = torch.backends.cudnn.conv.fp32_precision
     try:
@@ -75,6 +75,7 @@ def test_a_choice_for_everything_does_not_win(wider: Any, theirs: Float32, ours:
         assert (wider.fp32_precision, torch.backends.cudnn.conv.fp32_precision) == (theirs, convolutions)
     finally:
         wider.fp32_precision = before
+    assert torch.backends.cudnn.fp32_precision == of_cudnn, "what was said of all is not said of cuDNN now"
 
 
 @pytest.mark.parametrize("chosen", ["tf32", "ieee"])

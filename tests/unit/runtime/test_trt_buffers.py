@@ -110,6 +110,7 @@ def test_after_a_part_that_failed_all_is_as_before(trt, fake_driver, monkeypatch
             patch.setattr(trt.runtime.Context, "execute_async_v3", lambda *call: next(answers) and execute(*call))
             with pytest.raises(BackendError, match="failed to run"):
                 predictor.predict(images(48))
+        assert not any(fake_driver.queues.values()), "buffers are still in use, and the engine, which may go next"
         for count in (5, 43):
             some = images(count)[::-1]
             assert_same(predictor.predict(some), reference.predict(some))
@@ -137,6 +138,29 @@ def test_the_second_set_of_buffers_is_made_once_and_counted(trt, tmp_path):
         first, second, third = (memory[part].value * 2**20 for memory in told)
         assert second - first == 4 * 8 * (np.prod(IMAGE_SHAPE) + CLASSES)
         assert third == second
+
+
+def test_what_there_is_no_memory_for_takes_none(trt, fake_driver, monkeypatch, tmp_path):
+    allocate, answers = fake_driver.mem_alloc, iter([True, False] * 3)
+
+    def scarce(size):
+        if next(answers):
+            return allocate(size)
+        raise fake_driver.Error("out of memory")
+
+    with open_trt(make(tmp_path / "bundle"), 0.5) as predictor:
+
+        def held():
+            return (*map(len, (fake_driver.live, fake_driver.pinned, fake_driver.queues)), predictor.memory())
+
+        before = held()
+        with monkeypatch.context() as patch:
+            patch.setattr(fake_driver, "mem_alloc", scarce)
+            for _ in range(3):
+                with pytest.raises(BackendError, match="out of memory"):
+                    predictor.predict(images(9))
+        assert held() == before
+        assert len(predictor.predict(images(9))) == 9
 
 
 @with_graphs

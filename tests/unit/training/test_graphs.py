@@ -19,7 +19,7 @@ from floats_edge.recipe_file import override_recipe
 from floats_edge.training import loop
 from floats_edge.training.distributed import Workers
 from floats_edge.training.execution import Precision, torch_settings
-from floats_edge.training.graphs import Graphs
+from floats_edge.training.graphs import Graphs, stream_of_its_own
 from floats_edge.training.loop import Observer, train
 from floats_edge.training.steps import FloatStep, make_loss, make_step
 
@@ -87,8 +87,9 @@ def test_so_has_one_in_mixed_precision(
     plain.precision.keeps_casts = False
     for subject in (plain, recorded):
         generator = torch.Generator().manual_seed(0)
-        for batch in subject.feed.batches(0):
-            subject.update(*batch, generator)
+        with torch_settings(subject.recipe.train, torch.device("cuda")):
+            for batch in subject.feed.batches(0):
+                subject.update(*batch, generator)
     assert fake_graphs.replays
     ours, theirs = recorded.weights(), plain.weights()
     assert all(ours[name].tobytes() == theirs[name].tobytes() for name in theirs)
@@ -106,10 +107,11 @@ def test_a_step_asks_for_a_few_graphs_in_place_of_all_their_layers(
 ) -> None:
     subject = trainer(digits_recipe, few, *RUNS["PGD"], "model.name=resnet18", GRAPHS)
     generator, batches = torch.Generator().manual_seed(0), subject.feed.batches(0)
-    subject.update(*next(batches), generator)
-    fake_graphs.replays = 0
-    with Calls() as calls:
-        subject.step.losses(*next(batches), subject.attack, generator)
+    with torch_settings(subject.recipe.train, torch.device("cuda")):
+        subject.update(*next(batches), generator)
+        fake_graphs.replays = 0
+        with Calls() as calls:
+            subject.step.losses(*next(batches), subject.attack, generator)
     assert fake_graphs.replays == 1 + 2 * 3 + 2, "the fold, each step of PGD there and back, both halves there"
     assert calls.count < 150
 
@@ -122,8 +124,31 @@ def test_several_workers_record_what_is_attacked_alone(
     assert isinstance(subject.step, FloatStep)
     loss = make_loss(subject.recipe.train, few.train.labels, len(few.labels), subject.device)
     step = make_step(subject.step.prepared, subject.recipe, Workers(size=2), loss)
-    step.losses(*next(subject.feed.batches(0)), subject.attack, torch.Generator().manual_seed(0))
+    with torch_settings(subject.recipe.train, torch.device("cuda")):
+        step.losses(*next(subject.feed.batches(0)), subject.attack, torch.Generator().manual_seed(0))
     assert fake_graphs.replays == 3, "the fold, and a single step there and back"
+
+
+class Added(nn.Module):
+    """Its parameters have one gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Parameter(torch.full((16,), value)) for value in (1.0, 2.0))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((1, 2, 3))[:, None] * (self.first + self.second)
+
+
+def test_parameters_that_share_a_gradient_have_each_their_own(fake_graphs: type[Graph]) -> None:
+    network = Added()
+    with stream_of_its_own(torch.device("cuda")):
+        graphs = Graphs(record=True)
+        for name in ("lambda 0", "lambda 1"):
+            graphs.network(name, network, learns=True)(IMAGES).sum().backward()
+    wanted = 2 * IMAGES.mean((1, 2, 3)).sum().expand(16)
+    for parameter in network.parameters():
+        torch.testing.assert_close(parameter.grad, wanted)
 
 
 class Peeking(nn.Module):
@@ -139,7 +164,10 @@ def test_what_cannot_be_recorded_is_refused(fake_graphs: type[Graph]) -> None:
         lambda: graphs.network("attack", Peeking(), learns=False)(IMAGES),
         lambda: graphs.run("fold", lambda: IMAGES.sum().item()),
     ):
-        with pytest.raises(BackendError, match=r"cannot record the training .*: .*not permitted") as caught:
+        with (
+            stream_of_its_own(torch.device("cuda")),
+            pytest.raises(BackendError, match=r"cannot record the training .*: .*not permitted") as caught,
+        ):
             refused()
         assert "train.cuda_graphs=false" in caught.value.fix
 
