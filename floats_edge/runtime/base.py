@@ -41,6 +41,10 @@ class Host:
 
 
 DEFAULT_HOST = Host()
+_AS_THEY_COME = (
+    "give files or 8-bit images to predict_images, which resizes them and divides by 255; normalisation is inside the "
+    "network"
+)
 
 
 @dataclass(frozen=True)
@@ -129,14 +133,18 @@ class Predictor(ABC):
         """Logits ``[N, classes]`` (float32) of images ``[N, C, H, W]``, float32 in [0, 1].
 
         Raises:
-            ArtifactError: images of another shape or type.
+            ArtifactError: images of another shape or type, or other values.
         """
         if images.dtype != np.float32 or images.shape[1:] != self.image_shape:
             raise ArtifactError(
                 f"the network takes float32 images of shape [N, {', '.join(map(str, self.image_shape))}] in [0, 1], "
                 f"not {images.dtype} {list(images.shape)}.",
-                fix="give files or 8-bit images to predict_images, which resizes them and divides by 255; "
-                "normalisation is inside the network",
+                fix=_AS_THEY_COME,
+            )
+        if images.size and not (images.min() >= 0 and images.max() <= 1):  # nor is NaN
+            raise ArtifactError(
+                f"the network takes images in [0, 1], and these are from {images.min():g} to {images.max():g}.",
+                fix=_AS_THEY_COME,
             )
         return self._infer(np.ascontiguousarray(images))
 

@@ -25,6 +25,7 @@ _NO_DEVICE = (
     "check the driver with nvidia-smi (Jetson: tegrastats); in a container start it with --gpus all; "
     "a cuda-python newer than the driver needs to be replaced: pip install 'cuda-python<13' for CUDA 12 (JetPack 6)"
 )
+_NO_DRIVER = "install NVIDIA's driver (a Jetson has it); in a container start it with --gpus all"
 _NOT_CAPTURED = "leave --cuda-graph out: this engine's work cannot be captured"
 _NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING, cudaStreamNonBlocking: pycuda has no name for it."""
@@ -58,6 +59,15 @@ def cuda_unavailable_reason() -> str | None:
         open_cuda().close()
     except BackendError as error:
         return error.what.rstrip(".")
+    return None
+
+
+def _no_driver() -> str | None:
+    """Why the driver cannot be loaded; None if it can. CUDA's runtime calls it insufficient in either case."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        return str(error)
     return None
 
 
@@ -197,6 +207,8 @@ class _CudaPython(Cuda):
             name, text = (
                 of(error)[1].decode() for of in (self._runtime.cudaGetErrorName, self._runtime.cudaGetErrorString)
             )
+            if name == "cudaErrorInsufficientDriver" and (lack := _no_driver()):
+                raise BackendError(f"there is no NVIDIA driver: {lack}.", fix=_NO_DRIVER)
             raise BackendError(f"CUDA: {function.__name__} failed with {name}: {text}.", fix=fix)
         return values[0] if len(values) == 1 else tuple(values)
 

@@ -29,6 +29,22 @@ def test_the_device_is_described(binding):
         assert cuda.stream.handle in binding.queues
 
 
+@pytest.mark.parametrize("driver", ["none", "an old one"])
+def test_no_driver_is_not_called_an_old_one(driver, fake_driver, monkeypatch):
+    def load(name: str) -> None:
+        if driver == "none":
+            raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("ctypes.CDLL", load)
+    monkeypatch.setattr(FakeRuntime, "cudaGetDevice", lambda self: (35, None))
+    monkeypatch.setattr(FakeRuntime, "cudaGetErrorName", lambda self, error: (0, b"cudaErrorInsufficientDriver"))
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", FakeRuntime(fake_driver))
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    reason = cuda_unavailable_reason()
+    assert reason is not None
+    assert reason.startswith("there is no NVIDIA driver: libcuda.so.1:") == (driver == "none")
+
+
 def test_what_is_copied_to_the_device_comes_back(binding):
     array = np.arange(12, dtype=np.float16).reshape(3, 4)
     back = np.zeros((5, 4), dtype=np.float16)

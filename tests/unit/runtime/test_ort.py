@@ -126,6 +126,21 @@ def test_images_of_another_kind(bundles: Callable[..., Bundle], images: Images, 
                 engine.predict(wrong)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(lambda x: x * 255, "from 0 to 255"), (lambda x: x - 1, "-1 to 0"), (lambda x: x * np.nan, "nan")],
+)
+def test_values_that_no_image_has(
+    bundles: Callable[..., Bundle], images: Images, change: Callable[[Images], Images], said: str
+) -> None:
+    images = images / images.max()
+    with open_predictor(bundles("fixed"), "ort-cpu", 0.3) as engine:
+        with pytest.raises(ArtifactError, match=f"images in \\[0, 1\\], and these are .*{said}") as caught:
+            engine.predict(change(images).astype(np.float32))
+        assert "predict_images" in caught.value.fix
+        assert engine.predict(images[:0]).shape == (0, 10)
+
+
 def test_backends_that_are_not_here(bundles: Callable[..., Bundle]) -> None:
     assert unavailable_reason("ort-cpu") is None
     with pytest.raises(BackendError, match="no backend 'tpu'") as caught:
