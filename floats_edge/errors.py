@@ -12,6 +12,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else " " if char.isspace() else ascii(char)[1:-1] for char in text)
 
 
+def add_extra(extra: str) -> str:
+    """The command that installs an extra of floats-edge, which stands in no package index."""
+    return f"pip install '.[{extra}]' in a clone of floats-edge"
+
+
 class FloatsError(Exception):
     """An expected failure, told to the user in one paragraph and never as a traceback.
 

@@ -3,7 +3,7 @@
 import os
 from typing import TYPE_CHECKING
 
-from floats_edge.errors import BackendError
+from floats_edge.errors import BackendError, add_extra
 
 if TYPE_CHECKING:
     from floats_edge.recipe import Train
@@ -25,7 +25,7 @@ def torch_device(name: str, *trains: "Train") -> str:
         import torch
     except ImportError as error:
         raise BackendError(
-            f"this command needs PyTorch, which cannot be imported: {error}.", fix="pip install 'floats-edge[train]'"
+            f"this command needs PyTorch, which cannot be imported: {error}.", fix=add_extra("train")
         ) from None
     from floats_edge.training.execution import prepare_cublas
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from floats_edge.errors import BackendError
+from floats_edge.errors import BackendError, add_extra
 from floats_edge.runtime.ort_rtx import REMEDY
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ _BACKEND_REMEDIES = {
     "ort-cuda": "on a machine with a CUDA device: pip uninstall onnxruntime, then "
     "pip install 'onnxruntime-gpu[cuda,cudnn]'",
     "ort-rtx": REMEDY,
-    "trt": "on a machine with a CUDA device: pip install 'floats-edge[trt,gpu]', or [rtx,gpu] on x86-64",
+    "trt": f"on a machine with a CUDA device: {add_extra('trt,gpu')}, or [rtx,gpu] on x86-64",
 }
 _LINUX = "none: Linux tells it, and only where /proc is mounted"
-_NVML = "on a machine with an NVIDIA driver: pip install 'floats-edge[gpu]'"
+_NVML = f"on a machine with an NVIDIA driver: {add_extra('gpu')}"
 _BARE_METAL = "none: the kernel of this machine does not tell; virtual machines rarely do"
 _JETSON = "none: Jetson boards only"
 _CONDITIONS = {
@@ -114,7 +114,7 @@ def installed() -> list[Finding]:
 def _package(requirement: "Requirement", extra: str) -> Finding:
     """Whether a package is there in a version that will do, from its metadata: without importing it."""
     subject = f"{requirement.name} ({extra or 'core'})"
-    remedy = f"pip install 'floats-edge[{extra}]'" if extra else "pip install floats-edge"
+    remedy = add_extra(extra) if extra else "pip install . in a clone of floats-edge"
     for name in (requirement.name, *_STAND_INS.get(requirement.name, ())):
         try:
             version = metadata.version(name)
@@ -147,7 +147,7 @@ def _onnx() -> Finding:
         try:
             importlib.import_module(name)
         except Exception as error:  # noqa: BLE001 - a broken installation may raise anything; it is reported
-            return Finding("ONNX", f"{name} cannot be imported: {error}", "pip install 'floats-edge[train]'")
+            return Finding("ONNX", f"{name} cannot be imported: {error}", add_extra("train"))
         versions.append(f"{name} {metadata.version(name)}")
     return Finding("ONNX", ", ".join(versions))
 

@@ -159,12 +159,11 @@ def profile(
         named, timing = () if "auto" in backends else backends, Timing(warmup_s=warmup, duration_s=duration)
         threading = Host(threads, cuda_graph=cuda_graph)
         record = _profile_here(bundles, ProfileRequest(named, batches, streams, lam, timing, threading, boards))
-    console = Console(highlight=False)
     try:
-        print_records([record], console)  # first, so that a full disk does not take the figures along
+        print_records([record], Console(highlight=False))  # first, so that a full disk does not take the figures along
     finally:  # nor does a closed pipe
         save_record(record, out)
-    console.print(f"Written to {out}; render it with: floats-edge report {out} --html report.html", markup=False)
+    click.echo(f"Written to {out}; render it with: floats-edge report {out} --html report.html")
     if isinstance(record, Profile) and record.incomplete is not None:
         click.echo(f"Ended early ({record.incomplete}); what had been measured is kept, and marked.", err=True)
         click.get_current_context().exit(INTERRUPTED if record.incomplete == "interrupted" else 1)

@@ -1,8 +1,15 @@
 """``floats-edge report``: evaluations and profiles as tables and plots."""
 
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from floats_edge.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from floats_edge.artifacts.records import Record
 
 _OUTPUT = click.Path(path_type=Path, dir_okay=False)
 
@@ -39,7 +46,7 @@ def report(
     """
     from rich.console import Console
 
-    from floats_edge.artifacts.records import load_pictures, load_record
+    from floats_edge.artifacts.records import load_pictures
     from floats_edge.report.comparability import check_comparable
     from floats_edge.report.console import print_records
     from floats_edge.report.csv import write_csv
@@ -47,7 +54,7 @@ def report(
     from floats_edge.report.html import write_html
     from floats_edge.report.markdown import write_markdown
 
-    loaded = [load_record(path) for path in records]
+    loaded = [_load(path) for path in records]
     if not across_conditions:
         check_comparable(loaded)
     if html is not None:
@@ -61,3 +68,17 @@ def report(
             click.echo(f"Written to {path}")
     if html is None and all(path is None for _, path in outputs):
         print_records(loaded, Console(highlight=False))
+
+
+def _load(path: Path) -> "Record":
+    """Read a record; of a study, tell where it is shown."""
+    from floats_edge.artifacts.records import load_record
+    from floats_edge.artifacts.study import load_study
+
+    try:
+        return load_record(path)
+    except ArtifactError:
+        with suppress(ArtifactError):
+            load_study(path)
+            raise click.UsageError(f"{path} is a study: look at study.md and study.png beside it") from None
+        raise

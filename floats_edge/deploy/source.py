@@ -10,7 +10,7 @@ from floats_edge.artifacts.weights import unpack_weights
 from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.lambda_graph import Network
 from floats_edge.deploy.say import Say
-from floats_edge.errors import ArtifactError, BackendError
+from floats_edge.errors import ArtifactError, BackendError, add_extra
 from floats_edge.images import ImageKind
 from floats_edge.networks.spec import Code
 from floats_edge.recipe import Recipe
@@ -63,7 +63,7 @@ def from_run(run: TrainingRun, code: Code, say: Say) -> Source:
     except ImportError as error:
         raise BackendError(
             f"exporting a checkpoint needs PyTorch: {error}.",
-            fix="pip install 'floats-edge[train]', or export a bundle elsewhere and add --trt to it here",
+            fix=f"{add_extra('train')}, or export a bundle elsewhere and add --trt to it here",
         ) from None
     say("tracing the network")
     recipe, deployed = run.checkpoint.recipe, deployed_network(run, code)
@@ -85,7 +85,7 @@ def _twin(bundle: Bundle) -> "BundleTwin":
     except ImportError as error:
         raise BackendError(
             f"calibrating int8 attacks the images, which needs PyTorch: {error}.",
-            fix="pip install 'floats-edge[train]', or export elsewhere and add --trt to the bundle here",
+            fix=f"{add_extra('train')}, or export elsewhere and add --trt to the bundle here",
         ) from None
     return BundleTwin(bundle)
 

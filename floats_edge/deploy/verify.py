@@ -13,7 +13,7 @@ from floats_edge.artifacts.verification import LambdaProof, Verification
 from floats_edge.data import Place, Reading, load_test
 from floats_edge.deploy.export import PARITY_IMAGES
 from floats_edge.deploy.say import Say, quiet
-from floats_edge.errors import BackendError, ParityError
+from floats_edge.errors import BackendError, ParityError, add_extra
 from floats_edge.evaluation.batch import evaluation_batch
 from floats_edge.evaluation.parity import check_parity, measure_parity
 from floats_edge.images import ImageKind, Images
@@ -73,7 +73,7 @@ def verify(
     except ImportError as error:
         raise BackendError(
             f"the twin that a bundle is compared with needs PyTorch: {error}.",
-            fix="pip install 'floats-edge[train]', or check the hashes alone with floats-edge inspect",
+            fix=f"{add_extra('train')}, or check the hashes alone with floats-edge inspect",
         ) from None
     request = request or VerifyRequest()
     bundle = open_bundle(Path(path))

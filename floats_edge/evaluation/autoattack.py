@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from floats_edge.attacks import Network
-from floats_edge.errors import BackendError, RecipeError
+from floats_edge.errors import BackendError, RecipeError, add_extra
 
 FEWEST_CLASSES = 4
 """The targeted loss of AutoAttack compares the four largest logits."""
@@ -37,7 +37,7 @@ def autoattack(
     try:
         from pyautoattack import AutoAttack
     except ImportError as error:
-        raise BackendError(f"AutoAttack needs pyautoattack: {error}.", fix="pip install 'floats-edge[train]'") from None
+        raise BackendError(f"AutoAttack needs pyautoattack: {error}.", fix=add_extra("train")) from None
     targets = _targets(network, images)
     seed = int(torch.randint(2**31, (1,), generator=generator, device=images.device))
     with _flags() as flags, torch.random.fork_rng():

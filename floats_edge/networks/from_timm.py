@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from floats_edge.errors import NetworkError
+from floats_edge.errors import NetworkError, add_extra
 from floats_edge.method.plan import Parts, Register
 from floats_edge.networks.construct import construct, unknown
 from floats_edge.networks.spec import NetworkSpec
@@ -64,5 +64,5 @@ def _timm() -> ModuleType:
     try:
         import timm
     except ImportError as error:
-        raise NetworkError(f"networks of timm need timm: {error}.", fix="pip install 'floats-edge[timm]'") from error
+        raise NetworkError(f"networks of timm need timm: {error}.", fix=add_extra("timm")) from error
     return timm

@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import nn
 
-from floats_edge.errors import NetworkError
+from floats_edge.errors import NetworkError, add_extra
 from floats_edge.networks.construct import construct, unknown
 from floats_edge.networks.spec import NetworkSpec
 
@@ -27,9 +27,7 @@ def from_torchvision(spec: NetworkSpec, classes: int, channels: int) -> nn.Modul
     try:
         import torchvision
     except ImportError as error:
-        raise NetworkError(
-            f"{spec.title} needs torchvision: {error}.", fix="pip install 'floats-edge[train]'"
-        ) from None
+        raise NetworkError(f"{spec.title} needs torchvision: {error}.", fix=add_extra("train")) from None
     names = torchvision.models.list_models(module=torchvision.models)
     if spec.name not in names:
         raise unknown(spec, names)

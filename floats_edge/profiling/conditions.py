@@ -21,6 +21,8 @@ Conditions = dict[str, Reading | str]
 BUSY = "cores busy"
 """Name of the sensor of how many cores work, for whomever."""
 
+_SHORTEST_S = 0.05
+"""For a share of time: /proc/stat counts hundredths of a second."""
 _CPUFREQ = "sys/devices/system/cpu/cpu0/cpufreq"
 _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "NumPy": ("numpy",),
@@ -96,18 +98,18 @@ def _cores() -> Reading:
 
 def _busy_sensor() -> Sensor:
     """Cores that work, since the last reading: whoever they work for, and what a hypervisor takes."""
-    last = [psutil.cpu_times()]
+    cores, last = os.cpu_count() or 1, [psutil.cpu_times()]
 
     def read() -> float:
         before, now = last[0], psutil.cpu_times()
         total = sum(now) - sum(before)
-        if total <= 0:
-            raise UnreadableError("/proc/stat: no time has passed since the last reading")
+        if total < _SHORTEST_S * cores:
+            raise UnreadableError("/proc/stat: too little time has passed since the last reading")
         last[0] = now
         idle = now.idle - before.idle + getattr(now, "iowait", 0) - getattr(before, "iowait", 0)
-        return max(0.0, 1 - idle / total) * (os.cpu_count() or 1)
+        return round(max(0.0, 1 - idle / total) * cores, 2)
 
-    return Sensor(BUSY, "cores", f"/proc/stat, all processes, of {os.cpu_count()} cores", read)
+    return Sensor(BUSY, "cores", f"/proc/stat, all processes, of {cores} cores", read)
 
 
 def _load_sensor() -> Sensor:

@@ -19,6 +19,8 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _REMEDY = "floats-edge doctor shows what this machine can run"
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals by which a command is ended."""
 
 
 def run_isolated(function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -50,7 +52,7 @@ class Worker:
 
     def __enter__(self) -> Self:
         try:
-            with _interrupt_held_back():
+            with _interruptions_held_back():
                 self._process.start()
         except BaseException:
             self._end()
@@ -113,26 +115,27 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _interrupt_held_back() -> Iterator[None]:
-    """Keep Ctrl-C, which reaches every process of a terminal, from one that is started here; act on it here afterwards.
+def _interruptions_held_back() -> Iterator[None]:
+    """Act on Ctrl-C, ``kill`` or a closed terminal after a process was started: one cut short would print a traceback.
 
-    The new process inherits the blocked signal. In this one other threads do not block it, so that Python would still
-    raise, and a start cut short ends in a traceback of the new process.
+    The new process inherits that Ctrl-C, which reaches every process of a terminal, is blocked. Here other threads do
+    not block it, so that Python would still raise. Only the main thread has handlers, and only there Python raises.
     """
     resource_tracker.ensure_running()  # otherwise the first start does it, and unblocks the signal
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     pressed: list[int] = []
-    handler = None  # only the main thread has one, and only there Python raises
-    if threading.current_thread() is threading.main_thread():
-        handler = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    ours = threading.current_thread() is threading.main_thread()
+    handlers = {n: found for n in _ENDINGS if ours and callable(found := signal.getsignal(n))}  # none that is ignored
+    for number in handlers:
+        signal.signal(number, lambda number, _: pressed.append(number))
     try:
         yield
     finally:
-        if handler is not None:
-            signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     if pressed:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(pressed[0])
 
 
 def _call(pipe: Connection, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from floats_edge.artifacts.study import Study, Trial
 from floats_edge.artifacts.tradeoff import Point, area_beyond, envelope_clean, hypervolume
 from floats_edge.report.differences import groups_by_seed
-from floats_edge.report.intervals import figure
+from floats_edge.report.intervals import figure, seconds
 from floats_edge.report.tables import Table, make_table, number
 
 Pair = tuple[Trial, list[Trial]]
@@ -62,8 +62,8 @@ def _cost_table(name: str, members: Sequence[str], pairs: dict[str, list[Pair]])
         (
             variant,
             figure([area_beyond(trial.points, _best(group)) for trial, group in found], 0),
-            figure([trial.train_s for trial, _ in found], 0),
-            figure([sum(member.train_s for member in group) for _, group in found], 0),
+            seconds([trial.train_s for trial, _ in found]),
+            seconds([sum(member.train_s for member in group) for _, group in found]),
             number(found[0][0].complexity.bytes / 2**10),
             number(sum(member.complexity.bytes for member in found[0][1]) / 2**10),
         )

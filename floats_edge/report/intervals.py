@@ -42,6 +42,12 @@ def seeds_needed(differences: Sequence[float]) -> int | None:
     return count
 
 
+def seconds(values: Sequence[float]) -> str:
+    """Times as a :func:`figure`, their mean to two significant digits at least."""
+    mean = statistics.mean(values)
+    return figure(values, max(0, 1 - math.floor(math.log10(mean))) if mean else 0)
+
+
 def figure(values: Sequence[float], digits: int, sign: str = "") -> str:
     """Mean ± half of the interval; ``sign`` is ``+`` where a sum of both signs is meant."""
     mean, half = interval(values)

@@ -15,7 +15,7 @@ from floats_edge.report.differences import difference_table
 from floats_edge.report.envelope import envelope_tables
 from floats_edge.report.figures import plain_logarithmic
 from floats_edge.report.footing import footing_table
-from floats_edge.report.intervals import figure, interval
+from floats_edge.report.intervals import figure, interval, seconds
 from floats_edge.report.tables import Table, attack_name, clean, distance, number
 
 _MARKERS = "os^Dvp*X<>"
@@ -103,7 +103,7 @@ def _cost_table(study: Study, trials: Mapping[str, Sequence[Trial]]) -> Table:
                 f"{cost.nonzero_macs / 1e6:.2f}",
                 number(cost.bytes / 2**10),
                 figure([trial.step_ms for trial in group], 1),
-                figure([trial.train_s for trial in group], 0),
+                seconds([trial.train_s for trial in group]),
             )
         )
     columns = (

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import Self
 
-from floats_edge.errors import BackendError
+from floats_edge.errors import BackendError, add_extra
 
 Event = Any
 """A place in a stream that others wait for: the binding's own. Where none was marked yet, nobody waits."""
@@ -173,5 +173,5 @@ def no_graphs() -> BackendError:
     """What to tell of a binding that cannot record."""
     return BackendError(
         "pycuda has no CUDA graphs, and cuda-python is not installed.",
-        fix="pip install 'floats-edge[gpu]' (JetPack 6: and 'cuda-python<13'), or leave --cuda-graph out",
+        fix=f"{add_extra('gpu')} (JetPack 6: and 'cuda-python<13'), or leave --cuda-graph out",
     )

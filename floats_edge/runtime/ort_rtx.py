@@ -16,15 +16,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from floats_edge.errors import BackendError
+from floats_edge.errors import BackendError, add_extra
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
 PROVIDER = "NvTensorRTRTXExecutionProvider"
-REMEDY = (
-    "on x86-64 with an RTX GPU of the 30 series or newer and a driver for CUDA 13: pip install 'floats-edge[ort-rtx]'"
-)
+REMEDY = f"on x86-64 with an RTX GPU of the 30 series or newer and a driver for CUDA 13: {add_extra('ort-rtx')}"
 """For whoever lacks it."""
 
 _PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx"

@@ -16,6 +16,7 @@ from floats_edge.artifacts.cache import cache_file, read_cache, write_cache
 from floats_edge.errors import BackendError
 from floats_edge.runtime.base import Host
 from floats_edge.runtime.cuda_device import Cuda
+from floats_edge.runtime.tensorrt_library import PIP
 
 log = logging.getLogger("floats_edge.runtime")
 
@@ -94,6 +95,6 @@ def whole_graph(trt: Any) -> Any:
     if not hasattr(trt, "CudaGraphStrategy"):
         raise BackendError(
             f"TensorRT-RTX {trt.__version__} has no CUDA graphs; 1.2 is the first that has.",
-            fix="pip install -U 'floats-edge[rtx]', or leave --cuda-graph out",
+            fix=f"{PIP} --upgrade tensorrt-rtx-cu13, or leave --cuda-graph out",
         )
     return trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE

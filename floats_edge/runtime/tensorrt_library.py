@@ -10,6 +10,7 @@ import functools
 import importlib
 import logging
 import platform
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,14 @@ TENSORRT_LOG = logging.getLogger("floats_edge.tensorrt")
 """What TensorRT says."""
 FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt_rtx")
 """In order of preference."""
+PIP = f"{sys.executable} -m pip install"
+"""What installs a package for this Python, which on a board is one that ``pip`` there does not reach."""
 
 _NO_GPUS = ("NONE", "CURRENT")
 """Compute capabilities of TensorRT-RTX that name no GPU."""
 _OLDEST = (10, 3)
 _INSTALL = (
-    "pip install 'floats-edge[rtx]' (TensorRT-RTX, x86-64) or 'floats-edge[trt]' (TensorRT); "
+    f"on x86-64: {PIP} tensorrt-rtx-cu13 (TensorRT-RTX) or tensorrt (the full TensorRT); "
     "on a Jetson use JetPack's: apt install python3-libnvinfer, and a venv with --system-site-packages"
 )
 _LEVELS = {
@@ -90,7 +93,7 @@ def check_gpu(flavour: Flavour, trt: Any, target: str) -> None:
         raise BackendError(
             f"TensorRT-RTX {trt.__version__} knows {', '.join(known_gpus(trt))}, not this GPU, {target}, "
             "which takes the full TensorRT.",
-            fix="pip install 'floats-edge[trt]'; a Jetson has JetPack's",
+            fix=f"{PIP} tensorrt; a Jetson has JetPack's",
         )
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -227,6 +228,14 @@ def test_the_page_shows_figures_with_conditions_failures_first_and_one_row_for_o
     assert all(part in text for part in ("What works on NVIDIA H100, sm_90", "0.500 ms", "batch 1"))
 
 
+def test_a_part_that_came_to_no_check_shows_no_counts():
+    result = record(finding("x", "skipped"))
+    result["parts"].append({**result["parts"][0], "title": "Another", "state": "cannot run", "findings": []})
+    text = " ".join(re.sub("<[^>]+>", " ", page(result)).split())
+    assert "checks not tried 1 of parts that began" in text
+    assert "One ran 0 0 1 0 unknown Another cannot run 0 unknown" in text
+
+
 def test_the_page_says_of_a_comparison_what_its_interval_says():
     for high, said in ((0.85, "faster"), (1.2, "not told apart")):
         ratios = (comparison().ratios[0].model_copy(update={"high": high}),)
@@ -288,6 +297,7 @@ def test_a_bare_python_names_all_that_is_missing_and_goes_on(tmp_path, monkeypat
     assert "No page: No module named" in done.stdout
     result = json.loads((tmp_path / "gpu.json").read_text())
     assert {"torch", "pytest"} <= set(result["missing"])
+    assert all("'.[train,gpu,dev]' in the clone" in part["reason"] for part in result["parts"])
     assert all("tools/gpu --wheels DIR" in part["reason"] for part in result["parts"])
 
 

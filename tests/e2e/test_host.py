@@ -1,6 +1,7 @@
 """Commands that work on a board from the desk: over a real sshd, on a board that is this machine."""
 
 import fcntl
+import re
 import signal
 import subprocess
 import sys
@@ -103,7 +104,8 @@ def test_engines_are_built_there_and_what_is_there_is_used_again(board, profiled
 def test_build_comes_before_the_measurement_and_a_failure_there_is_told_in_its_words(board, profiled, bundle) -> None:
     what, fix = told(floats_edge("profile", bundle, "--host", "board", "--build", *BRIEF, "-o", bundle.parent / "p"))
     assert "on board: there is no TensorRT" in what
-    assert fix.startswith("on board: pip install")
+    assert fix.startswith("on board: ")
+    assert re.search(rf"{FOLDER}/venv-\w+/bin/python -m pip install tensorrt-rtx-cu13 ", fix)
     assert not (bundle.parent / "p").exists()
 
 

@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from gpu_check.told import CannotRunError, Told
+from gpu_check.told import ADD, CannotRunError, Told
 
 CANNOT_RUN = 3
 
@@ -27,7 +27,7 @@ def main() -> int:
         told.line("cannot run", str(reason))
         return CANNOT_RUN
     except ImportError as error:
-        told.line("cannot run", f"{error}; add what is missing: tools/gpu --wheels DIR")
+        told.line("cannot run", f"{error}; {ADD}")
         return CANNOT_RUN
     return 0
 

@@ -46,7 +46,7 @@ def _highlights(result: dict[str, Any]) -> list[Highlight]:
     return [
         Highlight("checks passed", str(verdicts["passed"]), "tests, and comparisons with their tolerances"),
         Highlight("checks failed", str(verdicts["failed"]), "each with its reason below"),
-        Highlight("not tried", str(verdicts["skipped"]), "each with its reason below"),
+        Highlight("checks not tried", str(verdicts["skipped"]), "of parts that began; each with its reason below"),
         Highlight("parts that ran", ran, result["incomplete"] or f"to their end, in {result['seconds']:.0f} s"),
     ]
 
@@ -57,7 +57,7 @@ def _sections(result: dict[str, Any]) -> list[Section]:
         (
             part["title"],
             part["state"],
-            *(str(sum(f["verdict"] == v for f in part["findings"])) for v in ("passed", "failed", "skipped")),
+            *(_count(part, verdict) for verdict in ("passed", "failed", "skipped")),
             number(part["seconds"]),
             UNKNOWN if part["limit_s"] is None else number(part["limit_s"]),
             part["reason"] or "",
@@ -79,6 +79,11 @@ def _sections(result: dict[str, Any]) -> list[Section]:
     profiles = [record for record in records if isinstance(record, Profile)]
     compared = [record for record in records if isinstance(record, Comparison)]
     return parts + (_profiles(profiles) if profiles else []) + (_comparisons(compared) if compared else [])
+
+
+def _count(part: dict[str, Any], verdict: str) -> str:
+    """How many checks ended so; nothing of a part that came to none."""
+    return str(sum(finding["verdict"] == verdict for finding in part["findings"])) if part["findings"] else ""
 
 
 def _table(part: dict[str, Any]) -> Table:

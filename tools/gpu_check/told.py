@@ -10,6 +10,9 @@ from typing import Any, Literal
 Verdict = Literal["there", "missing", "passed", "failed", "skipped", "measured", "unknown"]
 
 
+ADD = "add what is missing: pip install '.[train,gpu,dev]' in the clone, or without a network tools/gpu --wheels DIR"
+
+
 class CannotRunError(Exception):
     """This machine lacks what the part needs."""
 

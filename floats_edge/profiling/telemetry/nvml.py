@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from floats_edge.artifacts.records import Reading
+from floats_edge.errors import add_extra
 from floats_edge.profiling.telemetry.sensors import Sensor, UnreadableError
 
 THROTTLING = {
@@ -44,7 +45,7 @@ def first_gpu() -> Iterator[tuple[Any, Any]]:
     try:
         import pynvml
     except ImportError:
-        raise UnreadableError("nvidia-ml-py is not installed (pip install 'floats-edge[gpu]')") from None
+        raise UnreadableError(f"nvidia-ml-py is not installed ({add_extra('gpu')})") from None
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:

@@ -12,6 +12,7 @@ from fixtures.fake_cuda_runtime import FakeRuntime
 from floats_edge.cli import doctor
 from floats_edge.cli.doctor import Finding
 from floats_edge.cli.main import cli
+from floats_edge.errors import add_extra
 
 
 def by_subject(findings: list[Finding]) -> dict[str, Finding]:
@@ -64,21 +65,21 @@ def test_it_points_to_the_command_that_tries_a_gpu(tmp_path: Path, monkeypatch: 
 def test_remedies_are_printed_as_they_are_typed(versions: dict[str, str | None]) -> None:
     versions["tensorrt"] = None
     result = CliRunner(env={"COLUMNS": "200"}).invoke(cli, ["doctor"])
-    assert "pip install 'floats-edge[trt]'" in result.output
+    assert "pip install '.[trt]' in a clone of floats-edge" in result.output
 
 
 def test_a_missing_package_comes_with_its_extra(versions: dict[str, str | None]) -> None:
     versions.update(torch=None, rich=None)
     findings = by_subject(doctor.installed())
-    assert findings["torch (train)"] == Finding("torch (train)", "not installed", "pip install 'floats-edge[train]'")
-    assert findings["rich (core)"].remedy == "pip install floats-edge"
+    assert findings["torch (train)"] == Finding("torch (train)", "not installed", add_extra("train"))
+    assert findings["rich (core)"].remedy == "pip install . in a clone of floats-edge"
 
 
 def test_an_old_version_does_not_count_as_installed(versions: dict[str, str | None]) -> None:
     versions["torch"] = "2.3.0"
     finding = by_subject(doctor.installed())["torch (train)"]
     assert finding.state.startswith("2.3.0, but >=")
-    assert finding.remedy == "pip install 'floats-edge[train]'"
+    assert finding.remedy == add_extra("train")
 
 
 def test_a_local_build_counts_as_its_release(versions: dict[str, str | None]) -> None:
@@ -118,12 +119,12 @@ def test_a_failing_import_is_shown_with_its_reason(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, module, None)
     finding = by_subject(doctor.buildable())["ONNX"]
     assert f"{module} cannot be imported: import of {module} halted" in finding.state
-    assert finding.remedy == "pip install 'floats-edge[train]'"
+    assert finding.remedy == add_extra("train")
 
 
 def test_without_torch_no_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert by_subject(doctor.buildable())["checkpoints"].remedy == "pip install 'floats-edge[train]'"
+    assert by_subject(doctor.buildable())["checkpoints"].remedy == add_extra("train")
 
 
 def test_rtx_names_the_gpus_it_builds_for() -> None:
@@ -138,7 +139,7 @@ def test_without_any_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, flavour, None)
     finding = by_subject(doctor.buildable())["TensorRT engines"]
     assert "import of tensorrt_rtx halted" in finding.state
-    assert "floats-edge[rtx]" in (finding.remedy or "")
+    assert "pip install tensorrt-rtx-cu13" in (finding.remedy or "")
 
 
 def test_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,11 +153,11 @@ def test_without_the_plugin_of_rtx(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime_ep_nv_tensorrt_rtx", None)
     finding = by_subject(doctor.runnable())["ort-rtx"]
     assert "halted" in finding.state
-    assert "pip install 'floats-edge[ort-rtx]'" in (finding.remedy or "")
+    assert add_extra("ort-rtx") in (finding.remedy or "")
 
 
 def test_what_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     finding = by_subject(doctor.measurable())["GPU"]
     assert "nvidia-ml-py" in finding.state
-    assert "floats-edge[gpu]" in (finding.remedy or "")
+    assert add_extra("gpu") in (finding.remedy or "")

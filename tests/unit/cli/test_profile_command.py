@@ -122,9 +122,12 @@ def test_unwritable_output_is_told_before_anything_is_measured(bundle: Path, tmp
 
 def test_figures_fit_a_narrow_console(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    result = invoke(bundle, "--backend", "ort-cpu", *BRIEF, "-o", tmp_path / "profile.json")
-    assert max(map(len, result.stdout.splitlines())) <= 80
-    headers = [line for line in result.stdout.splitlines() if line.startswith(("subject", "backend"))]
+    out = tmp_path / "profile.json"
+    result = invoke(bundle, "--backend", "ort-cpu", *BRIEF, "-o", out)
+    *lines, last = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert last.endswith(f"floats-edge report {out} --html report.html")  # to be copied
+    headers = [line for line in lines if line.startswith(("subject", "backend"))]
     assert any("p50 ms" in line and "images/s" in line for line in headers)
 
 

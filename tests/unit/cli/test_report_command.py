@@ -5,7 +5,9 @@ from click.testing import CliRunner
 from fixtures.records import bundle_evaluation, profile
 
 from floats_edge.artifacts.records import save_record
+from floats_edge.artifacts.study import Footing, Study, save_study
 from floats_edge.cli.main import cli
+from floats_edge.recipe import Attack
 
 
 @pytest.fixture
@@ -60,6 +62,24 @@ def test_what_is_of_no_kind_is_told_in_words(content: str, tmp_path: Path) -> No
     assert result.exit_code == 1
     assert "it should be an object whose kind is evaluation, profile or comparison" in result.stderr
     assert "discriminator" not in result.stderr
+
+
+def test_of_a_study_it_is_said_where_it_is_shown(tmp_path: Path) -> None:
+    study = Study(
+        name="s",
+        dataset="digits",
+        split="test",
+        attack=Attack(kind="pgd", epsilon=0.1, step=None),
+        reference="a",
+        envelopes={},
+        footing=Footing(equal="epochs", reference=("a",), budgets={}),
+        trials=(),
+        conditions={},
+    )
+    save_study(study, tmp_path / "study.json")
+    result = CliRunner().invoke(cli, ["report", str(tmp_path / "study.json")])
+    assert result.exit_code == 2
+    assert "study.json is a study: look at study.md and study.png" in result.stderr
 
 
 def test_no_record_is_a_usage_error() -> None:

@@ -206,7 +206,7 @@ def test_what_is_available(rtx, monkeypatch):
     assert available_tensorrt() is None
 
 
-def test_without_tensorrt_the_remedy_names_the_extras(monkeypatch, request_at, tmp_path):
+def test_without_tensorrt_the_remedy_names_the_packages(monkeypatch, request_at, tmp_path):
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     for flavour in ("tensorrt", "tensorrt_rtx"):
@@ -214,7 +214,7 @@ def test_without_tensorrt_the_remedy_names_the_extras(monkeypatch, request_at, t
     monkeypatch.setenv("PYTHONPATH", str(blocked))
     with pytest.raises(BackendError, match=r"libnvinfer.so.10: cannot open") as caught:
         build_engine(request_at())
-    assert "floats-edge[rtx]" in caught.value.fix
+    assert f"{sys.executable} -m pip install tensorrt-rtx-cu13" in caught.value.fix
     assert "JetPack" in caught.value.fix
 
 

@@ -150,14 +150,14 @@ def test_torchvision_is_asked_for_by_its_own_networks_alone(monkeypatch: pytest.
     build(spec("builtin", "resnet8"), classes=5, channels=3)
     with pytest.raises(NetworkError, match="needs torchvision") as raised:
         build(spec("torchvision", "mobilenet_v2"), classes=5, channels=3)
-    assert "floats-edge[train]" in raised.value.fix
+    assert "pip install '.[train]'" in raised.value.fix
 
 
 def test_timm_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(NetworkError) as told:
         build(spec("timm", "resnet10t"), classes=5, channels=3)
-    assert "floats-edge[timm]" in told.value.fix
+    assert "pip install '.[timm]'" in told.value.fix
 
 
 def test_layers_of_a_source_are_known_where_they_may_be() -> None:

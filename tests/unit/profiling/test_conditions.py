@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import onnxruntime
+import psutil
 import pytest
 from fixtures.jetson import board, lines
 
@@ -151,6 +152,17 @@ def test_cores_that_work_are_counted(tmp_path: Path) -> None:
         while time.monotonic() < end:
             pass
         assert 0.5 < busy.read() <= (os.cpu_count() or 1)
+
+
+def test_cores_that_rest_are_none_and_moments_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, cores = psutil.cpu_times(), os.cpu_count() or 1
+    readings = iter(first._replace(idle=first.idle + seconds * cores) for seconds in (0, 0.01, 0.1))
+    monkeypatch.setattr(psutil, "cpu_times", lambda: next(readings))
+    with open_sensors(tmp_path) as sensors:
+        (busy,) = (sensor for sensor in sensors if sensor.name == BUSY)
+    with pytest.raises(UnreadableError, match="too little time has passed"):
+        busy.read()
+    assert busy.read() == 0
 
 
 @pytest.mark.parametrize("name", ["CPU", "CPU governor", "board", "Jetson Linux", "power mode"])

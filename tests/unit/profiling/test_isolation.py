@@ -1,16 +1,19 @@
+import multiprocessing.util
 import os
 import signal
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
+from typing import Any
 
 import pytest
 from fixtures.predictors import crashing, refusing
 
 from floats_edge.errors import BackendError, LambdaError
 from floats_edge.method.fold import check_lambda
-from floats_edge.profiling.isolation import _interrupt_held_back, run_isolated
+from floats_edge.profiling.isolation import _interruptions_held_back, run_isolated
 from floats_edge.runtime.base import Predictor
 
 
@@ -74,7 +77,7 @@ def test_interrupt_while_a_process_starts_comes_after_the_start() -> None:
     steps = []
 
     def start() -> None:
-        with _interrupt_held_back():
+        with _interruptions_held_back():
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.05)
             steps.append("started")
@@ -86,6 +89,40 @@ def test_interrupt_while_a_process_starts_comes_after_the_start() -> None:
         done.set()
         thread.join()
     assert steps == ["started"]
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_a_process_has_what_it_needs_waits_and_then_ends_it(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Otherwise it would print that it ran out of input."""
+    pids = []
+    spawn = multiprocessing.util.spawnv_passfds
+
+    def spawn_and_signal(*args: Any) -> int:
+        pids.append(spawn(*args))
+        os.kill(os.getpid(), number)
+        return pids[-1]
+
+    before = signal.signal(number, signal.default_int_handler)
+    resource_tracker.ensure_running()
+    monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", spawn_and_signal)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_isolated(os.getpid)
+    finally:
+        signal.signal(number, before)
+    with pytest.raises(ChildProcessError):  # it was waited for
+        os.waitpid(pids[0], os.WNOHANG)
+
+
+def test_a_signal_that_is_ignored_stays_so_in_the_process() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        assert run_isolated(signal.getsignal, signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_works_away_from_the_main_thread() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from floats_edge.report.intervals import figure, interval, seeds_needed, t95
+from floats_edge.report.intervals import figure, interval, seconds, seeds_needed, t95
 
 
 def test_quantiles_are_student_s() -> None:
@@ -26,6 +26,14 @@ def test_figures() -> None:
     assert figure([1000.0], 0) == "1,000"
     assert figure([1000.0], 0, "+") == "+1,000"
     assert figure([-1.0, -1.0], 1, "+") == "-1.0 ± 0.0"
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [([0.0], "0"), ([0.047], "0.047"), ([0.41, 0.43], "0.42 ± 0.13"), ([8.0], "8.0"), ([1234.5], "1,234")],
+)
+def test_times_keep_two_digits(values: list[float], shown: str) -> None:
+    assert seconds(values) == shown
 
 
 def test_seeds_needed_by_hand() -> None:

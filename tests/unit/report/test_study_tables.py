@@ -141,8 +141,8 @@ def test_one_network_s_cost_stands_beside_the_envelope_s() -> None:
     assert row == {
         "variant": "knob",
         "area beyond": str(area),
-        "training s": "8",
-        "training s of 2": "8",
+        "training s": "8.0",
+        "training s of 2": "8.0",
         "KiB": "1",
         "KiB of 2": "2",
     }

@@ -17,7 +17,7 @@ for backend in ("ort-rtx", "ort-rtx", "ort-cpu"):
 
 def test_without_a_gpu_it_is_refused_and_takes_nothing_along() -> None:
     if not plugin_is_installed():
-        pytest.skip("pip install 'floats-edge[ort-rtx]': the plugin is not installed")
+        pytest.skip("pip install '.[ort-rtx]': the plugin is not installed")
     if cuda_unavailable_reason() is None:
         pytest.skip("there is a GPU: tests/gpu/test_providers.py is for it")
     done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=False, timeout=100)

@@ -284,7 +284,7 @@ def test_no_tensorrt(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(BackendError, match=r"tensorrt cannot be imported.*tensorrt_rtx cannot be imported") as caught:
         preferred_tensorrt()
-    assert "floats-edge[trt]" in caught.value.fix
+    assert f"{sys.executable} -m pip install tensorrt-rtx-cu13" in caught.value.fix
     assert "there is no TensorRT" in (trt_unavailable_reason() or "")
 
 

@@ -95,7 +95,7 @@ def test_pycuda_cannot_and_says_so_before_anything_is_loaded(fake_driver, monkey
     trt = importlib.import_module("tensorrt")
     with pytest.raises(BackendError, match="pycuda has no CUDA graphs, and cuda-python is not installed") as caught:
         open_trt(make(tmp_path / "bundle", "fixed"), 0.3, GRAPH)
-    assert "floats-edge[gpu]" in caught.value.fix
+    assert "pip install '.[gpu]'" in caught.value.fix
     assert trt.DESERIALISED == []
 
 
