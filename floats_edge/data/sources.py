@@ -12,7 +12,7 @@ from floats_edge.data.datasets import Datasets
 from floats_edge.data.folder import folder_source
 from floats_edge.data.order import TEST_SEED, permutation
 from floats_edge.data.reading import Half, Reading, Source
-from floats_edge.errors import DataError
+from floats_edge.errors import DataError, add_extra
 from floats_edge.folders import cache_folder
 from floats_edge.images import Labels, Pixels, array_images
 from floats_edge.preprocessing import Preprocessing
@@ -153,9 +153,7 @@ def _train_extra() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise DataError(
-            f"these images need a package that is not there: {error}.", fix="pip install 'floats-edge[train]'"
-        ) from None
+        raise DataError(f"these images need a package that is not there: {error}.", fix=add_extra("train")) from None
 
 
 _SOURCES: dict[str, Callable[[Data, Preprocessing, Path | None, Reading], Source]] = {

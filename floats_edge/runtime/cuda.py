@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from floats_edge.errors import BackendError
+from floats_edge.errors import BackendError, add_extra
 from floats_edge.runtime.cuda_device import Cuda, Event, Graph, Stream, no_graphs
 
-_NO_BINDING = "pip install 'floats-edge[gpu]', or on a Jetson: pip install 'floats-edge[jetson]'"
+_NO_BINDING = f"{add_extra('gpu')}, or on a Jetson: {add_extra('jetson')}"
 _NO_DEVICE = (
     "check the driver with nvidia-smi (Jetson: tegrastats); in a container start it with --gpus all; "
     "a cuda-python newer than the driver needs to be replaced: pip install 'cuda-python<13' for CUDA 12 (JetPack 6)"

@@ -17,7 +17,6 @@ from floats_edge.runtime.base import Images, Logits, Predictor
 from floats_edge.runtime.bfloat16 import emulated
 from floats_edge.runtime.lambda_weights import bfloat16_bits
 
-
 ROWS = 1024
 """An image's pixel is the number of its row over this."""
 

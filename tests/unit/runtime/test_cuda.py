@@ -132,8 +132,8 @@ def test_no_binding(monkeypatch):
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     with pytest.raises(BackendError, match="no CUDA binding") as caught:
         open_cuda()
-    assert "floats-edge[gpu]" in caught.value.fix
-    assert "floats-edge[jetson]" in caught.value.fix
+    assert ".[gpu]" in caught.value.fix
+    assert ".[jetson]" in caught.value.fix
 
 
 def test_the_real_binding_has_the_functions_that_are_used():
