@@ -82,6 +82,12 @@ class PinnedMemory {
   void* pointer_ = nullptr;
 };
 
+// Whether what was queued is done, as CUDA answers the question.
+inline bool is_done(cudaError_t status) {
+  if (status != cudaErrorNotReady) check(status, "finish what was queued");
+  return status == cudaSuccess;
+}
+
 class Stream {
  public:
   Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "create a stream"); }
@@ -91,11 +97,7 @@ class Stream {
 
   cudaStream_t get() const noexcept { return stream_; }
   void synchronize() const { check(cudaStreamSynchronize(stream_), "finish what was queued"); }
-  bool is_done() const {
-    const cudaError_t status = cudaStreamQuery(stream_);
-    if (status != cudaErrorNotReady) check(status, "finish what was queued");
-    return status == cudaSuccess;
-  }
+  bool is_done() const { return cuda::is_done(cudaStreamQuery(stream_)); }
 
  private:
   cudaStream_t stream_ = nullptr;
@@ -137,6 +139,7 @@ class Event {
   void record(cudaStream_t stream) const { check(cudaEventRecord(event_, stream), "record an event"); }
   cudaEvent_t get() const noexcept { return event_; }
   void synchronize() const { check(cudaEventSynchronize(event_), "wait for an event"); }
+  bool is_done() const { return cuda::is_done(cudaEventQuery(event_)); }
   void hold_back(cudaStream_t stream) const { check(cudaStreamWaitEvent(stream, event_, 0), "wait for an event"); }
 
  private:

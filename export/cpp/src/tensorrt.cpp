@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
-#include <cstring>
 #include <thread>
 #include <utility>
 
@@ -10,6 +9,7 @@
 #include "log.hpp"
 #include "parallel.hpp"
 #include "runner.hpp"
+#include "tensorrt_buffers.hpp"
 #include "tensorrt_engine.hpp"
 
 namespace floats_rt {
@@ -65,33 +65,15 @@ EngineInUse put_to_use(const Network& network, LoadedEngine loaded) {
   return engine;
 }
 
-// Bytes of a batch of images or logits. Throws Error, bundle_invalid, where there are no such numbers.
-std::size_t batch_bytes(std::size_t batch, std::size_t each) {
-  std::size_t bytes = 0;
-  if (!__builtin_mul_overflow(batch, each, &bytes) && !__builtin_mul_overflow(bytes, sizeof(float), &bytes)) {
-    return bytes;
-  }
-  throw Error(ErrorCode::bundle_invalid, "a batch of " + std::to_string(batch) + " is larger than any memory.",
-              "build the engine for smaller batches: floats-edge export --trt --batch MIN:OPT:MAX");
-}
-
-// The engines at work in memory of their own, page-locked on the host: what is queued may outlive the inference that
-// queued it. On the device that is current.
+// The engines at work in memory of their own, on the device that is current.
 class Inference {
  public:
   explicit Inference(const Network& network)
       : network_(network),
         threads_(thread_count(network.options.threads)),
         engines_(engines_in_use(network)),
-        images_(batch_bytes(largest_batch(), network.input.size())),
-        logits_(batch_bytes(largest_batch(), network.output.size())),
-        host_images_(batch_bytes(largest_batch(), network.input.size())),
-        host_logits_(batch_bytes(largest_batch(), network.output.size())) {
+        buffers_(largest_batch(), network.input.size(), network.output.size(), stream_) {
     if (network.tensors && network.mode != Mode::refit) device_tensors_.emplace(*network.tensors);
-    // Below the engine's smallest batch, whatever lies in the buffer makes up the number.
-    cuda::check(cudaMemsetAsync(images_.get(), 0, batch_bytes(largest_batch(), network.input.size()), stream_.get()),
-                "clear memory");
-    stream_.synchronize();
   }
   Inference(const Inference&) = delete;
   Inference& operator=(const Inference&) = delete;
@@ -137,18 +119,19 @@ class Inference {
     }
   }
 
-  // Page-locked memory for the images of one part, once what was queued reads it no longer.
+  // Page-locked memory for the images of a batch that the engine takes, once what was queued reads it no longer.
   Span<float> staging(const Interruption& interruption) {
     if (unfinished_) finish(interruption);
-    return {host_images_.as<float>(), engines_[current_].loaded.largest_batch * network_.input.size()};
+    return {buffers_.staging(), engines_[current_].loaded.largest_batch * network_.input.size()};
   }
 
   void infer(const float* images, std::size_t batch, float* logits, const Interruption& interruption) {
-    const std::size_t largest = engines_[current_].loaded.largest_batch;
-    for (std::size_t start = 0; start < batch; start += largest) {
-      interruption.check();
-      infer_part(images + start * network_.input.size(), std::min(largest, batch - start),
-                 logits + start * network_.output.size(), interruption);
+    interruption.check();
+    if (unfinished_) finish(interruption);
+    if (batch > engines_[current_].loaded.largest_batch) {
+      infer_parts(images, batch, logits, interruption);
+    } else {
+      infer_whole(images, batch, logits, interruption);
     }
   }
 
@@ -212,39 +195,71 @@ class Inference {
                 "pass the pointer that cudaMalloc gave, or copy what begins inside of a buffer to the front of one");
   }
 
-  void infer_part(const float* images, std::size_t count, float* logits, const Interruption& interruption) {
-    const std::size_t images_bytes = batch_bytes(count, network_.input.size());
-    const std::size_t logits_bytes = batch_bytes(count, network_.output.size());
-    if (float* const staged = staging(interruption).data(); images != staged) std::memcpy(staged, images, images_bytes);
+  void infer_whole(const float* images, std::size_t batch, float* logits, const Interruption& interruption) {
+    buffers_.stage(images, batch);
     {
       const cuda::EmptyOnError guard(stream_.get());
       queued_.hold_back(stream_.get());
-      cuda::check(
-          cudaMemcpyAsync(images_.get(), host_images_.as<void>(), images_bytes, cudaMemcpyHostToDevice, stream_.get()),
-          "copy the images");
-      enqueue(reinterpret_cast<const float*>(images_.get()), std::max(count, engines_[current_].loaded.smallest_batch),
-              reinterpret_cast<float*>(logits_.get()), stream_.get());
-      cuda::check(
-          cudaMemcpyAsync(host_logits_.as<void>(), logits_.get(), logits_bytes, cudaMemcpyDeviceToHost, stream_.get()),
-          "copy the logits");
-      queued_.record(stream_.get());
-      unfinished_ = true;
+      buffers_.send(batch, stream_.get());
+      compute(buffers_, batch);
     }
     finish(interruption);
-    std::memcpy(logits, host_logits_.as<void>(), logits_bytes);
+    buffers_.read(logits, batch);
+  }
+
+  // While the engine computes one part, the next is staged and goes up beside it.
+  // Source: Triton's TensorRT backend, instance_state.cc: one execution context, whose addresses are set anew before
+  // each enqueueV3, whether the one before has ended or not.
+  void infer_parts(const float* images, std::size_t batch, float* logits, const Interruption& interruption) {
+    const std::size_t largest = engines_[current_].loaded.largest_batch, parts = (batch + largest - 1) / largest;
+    const std::size_t pixels = network_.input.size(), classes = network_.output.size();
+    if (!turns_) turns_.emplace(largest_batch(), pixels, classes);
+    const Buffers* const buffers[] = {&buffers_, &turns_->second};
+    const auto count = [&](std::size_t part) { return std::min(largest, batch - part * largest); };
+    const auto read = [&](std::size_t part) {
+      wait_for(turns_->done[part % 2], interruption);
+      buffers[part % 2]->read(logits + part * largest * classes, count(part));
+    };
+    std::optional<cuda::EmptyOnError> none_left;  // to the device, if this is cancelled
+    if (!interruption.is_limited()) none_left.emplace(stream_.get());
+    for (std::size_t part = 0; part < parts; ++part) {
+      if (part >= 2) read(part - 2);
+      interruption.check();
+      buffers[part % 2]->stage(images + part * largest * pixels, count(part));
+      const cuda::EmptyOnError guard(stream_.get()), guard_up(turns_->up.get());
+      buffers[part % 2]->send(count(part), turns_->up.get());
+      turns_->sent.record(turns_->up.get());
+      turns_->sent.hold_back(stream_.get());
+      compute(*buffers[part % 2], count(part));
+      turns_->done[part % 2].record(stream_.get());
+    }
+    read(parts - 2);
+    read(parts - 1);
+    unfinished_ = false;
+  }
+
+  // Queues the inference of images that are on the device or on their way, and the copy of their logits back.
+  void compute(const Buffers& buffers, std::size_t count) {
+    enqueue(buffers.images(), std::max(count, engines_[current_].loaded.smallest_batch), buffers.logits(),
+            stream_.get());
+    buffers.fetch(count, stream_.get());
+    queued_.record(stream_.get());
+    unfinished_ = true;
+  }
+
+  void finish(const Interruption& interruption) {
+    wait_for(stream_, interruption);
+    unfinished_ = false;
   }
 
   // Waits until what infer queued is done, or is to wait no longer: then all that comes later waits for it.
-  void finish(const Interruption& interruption) {
-    if (interruption.is_limited()) {
-      while (!stream_.is_done()) {
-        interruption.check();
-        std::this_thread::sleep_for(std::chrono::microseconds(50));
-      }
-    } else {
-      stream_.synchronize();
+  template <typename Queued>
+  static void wait_for(const Queued& queued, const Interruption& interruption) {
+    if (!interruption.is_limited()) return queued.synchronize();
+    while (!queued.is_done()) {
+      interruption.check();
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
     }
-    unfinished_ = false;
   }
 
   // A context's buffers serve one inference at a time, so each waits for what infer_async queued before.
@@ -269,9 +284,9 @@ class Inference {
   std::size_t threads_;
   std::vector<EngineInUse> engines_;  // one per lambda, or one for any
   cuda::Stream stream_;
-  cuda::Event queued_;                  // the end of what was queued last
-  cuda::DeviceMemory images_, logits_;  // of the largest batch, as these:
-  cuda::PinnedMemory host_images_, host_logits_;
+  cuda::Event queued_;                           // the end of what was queued last
+  Buffers buffers_;                              // of the largest batch
+  std::optional<Turns> turns_;                   // since the first batch that was larger
   bool unfinished_ = false;                      // infer ended before what it queued was done
   std::optional<DeviceTensors> device_tensors_;  // modes bound and input
   bool bound_ = false;                           // whether the engine reads from where these are

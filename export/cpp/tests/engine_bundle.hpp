@@ -1,6 +1,7 @@
 // Bundles with engines for the fake TensorRT, and what those should give.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -106,6 +107,13 @@ class EngineBundle : public BundleCopy {
 inline std::vector<float> some_images(std::size_t batch) {
   std::vector<float> images(batch * kPixels);
   for (std::size_t i = 0; i < images.size(); ++i) images[i] = static_cast<float>(i % 97) / 97;
+  return images;
+}
+
+// Others, so that logits of those are wrong for them.
+inline std::vector<float> other_images(std::size_t batch) {
+  std::vector<float> images = some_images(batch);
+  std::reverse(images.begin(), images.end());
   return images;
 }
 

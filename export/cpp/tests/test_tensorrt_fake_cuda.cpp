@@ -20,13 +20,13 @@ TEST_CASE("once warm, infer and a switch allocate nothing") {
     CAPTURE(name);
     const EngineBundle bundle(name);
     Model model = bundle.load();
-    const std::vector<float> images = some_images(5);
-    std::vector<float> logits(5 * kClasses);
+    const std::vector<float> images = some_images(11);  // in three parts
+    std::vector<float> logits(11 * kClasses);
     if (name == "bound") model.set_time_limit(std::chrono::hours(1));
     const auto work = [&] {
       for (const float lam : {0.0f, 0.5f}) {
         model.set_lambda(lam);
-        model.infer(images, 5, logits);
+        model.infer(images, 11, logits);
       }
     };
     work();
@@ -167,38 +167,41 @@ TEST_CASE("nothing that was queued outlives an exception") {
 
 TEST_CASE("an inference whose time is over leaves what is queued to the device, and the next one waits for it") {
   const fake_cuda::Reset reset;
-  const std::vector<float> pixels = some_images(2);
-  for (const std::string name : {"bank", "bound", "refit"}) {
-    CAPTURE(name);
-    const EngineBundle bundle(name);
-    Model model = bundle.load();
-    const double before = name == "bank" ? 0 : lambda_sum(name, 0), after = name == "bank" ? 1 : lambda_sum(name, 1);
-    model.set_time_limit(std::chrono::hours(1));
-    check_logits(logits_of(model, pixels), pixels, before);
-    model.set_time_limit(std::chrono::milliseconds(5));
-    fake_cuda::stuck = true;
-    const auto left = [&] {  // what the caller gave is gone then, and the device must not miss it
-      std::vector<float> images = some_images(2), logits(2 * kClasses, 0.5f);
-      CHECK(code_of([&] { model.infer(images, 2, logits); }) == ErrorCode::deadline_exceeded);
-      CHECK(logits == std::vector<float>(2 * kClasses, 0.5f));
-      return fake_cuda::pending();
-    };
-    const std::size_t once = left();
-    CHECK(once > 0);
-    CHECK(left() == once);  // while the device is stuck, no more is queued
-    fake_cuda::stuck = false;
-    model.set_time_limit(kNoTimeLimit);
-    check_logits(logits_of(model, pixels), pixels, before);
-    CHECK(fake_cuda::pending() == 0);
+  for (const std::size_t batch : {2, 11}) {
+    for (const std::string name : {"bank", "bound", "refit"}) {
+      CAPTURE(batch);
+      CAPTURE(name);
+      const std::vector<float> pixels = some_images(batch);
+      const EngineBundle bundle(name);
+      Model model = bundle.load();
+      const double before = name == "bank" ? 0 : lambda_sum(name, 0), after = name == "bank" ? 1 : lambda_sum(name, 1);
+      model.set_time_limit(std::chrono::hours(1));
+      check_logits(logits_of(model, pixels), pixels, before);
+      model.set_time_limit(std::chrono::milliseconds(5));
+      fake_cuda::stuck = true;
+      const auto left = [&] {  // what the caller gave is gone then, and the device must not miss it
+        std::vector<float> images = some_images(batch), logits(batch * kClasses, 0.5f);
+        CHECK(code_of([&] { model.infer(images, batch, logits); }) == ErrorCode::deadline_exceeded);
+        CHECK(logits == std::vector<float>(batch * kClasses, 0.5f));
+        return fake_cuda::pending();
+      };
+      const std::size_t once = left();
+      CHECK(once > 0);
+      CHECK(left() == once);  // while the device is stuck, no more is queued
+      fake_cuda::stuck = false;
+      model.set_time_limit(kNoTimeLimit);
+      check_logits(logits_of(model, pixels), pixels, before);
+      CHECK(fake_cuda::pending() == 0);
 
-    fake_cuda::stuck = true;
-    model.set_time_limit(std::chrono::milliseconds(5));
-    CHECK(code_of([&] { logits_of(model, pixels); }) == ErrorCode::deadline_exceeded);
-    model.set_lambda(1);
-    if (name != "bank") CHECK(fake_cuda::pending() == 0);  // weights are not replaced under it
-    fake_cuda::stuck = false;
-    model.set_time_limit(std::chrono::hours(1));
-    check_logits(logits_of(model, pixels), pixels, after);
+      fake_cuda::stuck = true;
+      model.set_time_limit(std::chrono::milliseconds(5));
+      CHECK(code_of([&] { logits_of(model, pixels); }) == ErrorCode::deadline_exceeded);
+      model.set_lambda(1);
+      if (name != "bank") CHECK(fake_cuda::pending() == 0);  // weights are not replaced under it
+      fake_cuda::stuck = false;
+      model.set_time_limit(std::chrono::hours(1));
+      check_logits(logits_of(model, pixels), pixels, after);
+    }
   }
 }
 
@@ -224,9 +227,9 @@ TEST_CASE("images of any size give what their pixels give, also after some were 
   const fake_cuda::Reset reset;
   const EngineBundle bundle("bound");
   Model model = bundle.load();
-  std::vector<std::uint8_t> bytes(5 * 40 * 30);
+  std::vector<std::uint8_t> bytes(11 * 40 * 30);
   for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(i * 37 % 251);
-  for (const std::size_t batch : {1, 4, 5}) {  // 5: in two parts
+  for (const std::size_t batch : {1, 4, 5, 11}) {  // 5: in two parts, 11: in three
     CAPTURE(batch);
     std::vector<ImageView> views;
     std::vector<float> pixels(batch * kPixels), logits(batch * kClasses);

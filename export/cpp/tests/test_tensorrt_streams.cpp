@@ -1,6 +1,8 @@
 // The TensorRT backend against a fake of TensorRT, on any CUDA runtime: streams and threads, and what TensorRT says
 // there.
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <optional>
 #include <thread>
 
@@ -41,6 +43,60 @@ TEST_CASE("infer_async uses the caller's memory and stream, and what comes later
   check_logits(logits_of(model, pixels), pixels, lambda_sum("bound", 0.5f));  // on its own buffers again
   CHECK(code_of([&] { model.infer_async(images.data(), 1, logits.data(), stream.get()); }) == ErrorCode::bad_shape);
   CHECK(code_of([&] { model.infer_async(images.data(), 5, logits.data(), stream.get()); }) == ErrorCode::bad_shape);
+}
+
+TEST_CASE("a batch in any number of parts, at any lambda, also after infer_async") {
+  const std::vector<float> few = some_images(2);
+  const Floats images(few), logits(2 * kClasses);
+  for (const std::string name : {"bank", "bound", "refit", "input"}) {
+    CAPTURE(name);
+    const EngineBundle bundle(name);
+    Model model = bundle.load();
+    const cuda::Stream stream;
+    for (const std::size_t batch : {8, 5, 11, 27}) {  // 2, 3 and 7 parts, of which the last may be smaller
+      const std::vector<float> pixels = some_images(batch);
+      for (const float lam : {0.5f, 0.25f}) {
+        const double sum = name == "bank" ? double{lam} : lambda_sum(name, lam);
+        request(model, lam, pixels);
+        model.infer_async(images.data(), 2, logits.data(), stream.get());
+        check_logits(logits_of(model, pixels), pixels, sum);
+        check_logits(logits.values(), few, sum);
+        check_logits(logits_of(model, few), few, sum);
+      }
+    }
+  }
+}
+
+TEST_CASE("the first large batch leaves a stream that is captured whole") {
+  const EngineBundle bundle("fixed");
+  Model model = bundle.load();
+  const std::vector<float> pixels = some_images(11);
+  const cuda::Stream stream;
+  Capture capture(stream);
+  check_logits(logits_of(model, pixels), pixels, 0.3);
+  CHECK(capture.is_whole());
+}
+
+TEST_CASE("a large batch is cancelled at any time, and the next inference is whole") {
+  const EngineBundle bundle("bound");
+  Model model = bundle.load();
+  const std::vector<float> pixels = some_images(27);
+  const double sum = lambda_sum("bound", 0);
+  for (int round = 0; round < 40; ++round) {
+    model.set_time_limit(round % 2 ? std::chrono::nanoseconds(std::chrono::hours(1)) : kNoTimeLimit);
+    std::atomic<bool> ended{false};
+    std::thread canceller([&] {
+      std::this_thread::sleep_for(std::chrono::microseconds(100 * round));
+      while (!ended) model.cancel();
+    });
+    CHECK(code_of([&] {
+            for (;;) check_logits(logits_of(model, pixels), pixels, sum);
+          }) == ErrorCode::cancelled);
+    ended = true;
+    canceller.join();
+    const std::vector<float> next = other_images(round % 3 ? 11 : 3);
+    check_logits(logits_of(model, next), next, sum);
+  }
 }
 
 TEST_CASE("infer_async refuses addresses that TensorRT would not take, and says which") {

@@ -263,7 +263,10 @@ class FLOATS_RT_API Model {
   void preprocess(const ImageView& image, Span<float> pixels);
 
   // Runs `batch` images [batch, channels, height, width] and fills logits [batch, classes]. Any batch from 1 on: with
-  // TensorRT, more than the engine's largest batch is run in parts.
+  // TensorRT, more than the engine's largest batch is run in parts, and while the GPU computes one, the next is copied
+  // to it (never run on a GPU). The first such batch takes memory that is kept: as much again as images and logits of
+  // the engine's largest batch take, on the GPU and page-locked. If there is not as much it throws (runtime), and takes
+  // none.
   void infer(Span<const float> images, std::size_t batch, Span<float> logits);
 
   // Ends the infer that is running, which throws `cancelled`; nothing if none is. Any thread may cancel, but not while

@@ -72,9 +72,14 @@ cudaError_t result(const char* function) {
   return !fake_cuda::failing.empty() && fake_cuda::failing.count(function) ? cudaErrorUnknown : cudaSuccess;
 }
 
-cudaError_t noted(const char* function, cudaStream_t stream) {
-  if (fake_cuda::noting) fake_cuda::calls.push_back(std::string(function) + " " + (stream ? stream->name : "legacy"));
+cudaError_t noted(const char* function, const std::string& where = "") {
+  if (fake_cuda::before) fake_cuda::before(function);
+  if (fake_cuda::noting) fake_cuda::calls.push_back(function + where);
   return result(function);
+}
+
+cudaError_t noted(const char* function, cudaStream_t stream) {
+  return noted(function, std::string(" ") + (stream ? stream->name : "legacy"));
 }
 
 cudaError_t asked(const std::string& function) {
@@ -144,6 +149,13 @@ void run_to(CUstream_st& stream, std::size_t point) {
     run(operation);
     if (&stream != &legacy && legacy.done < legacy.operations.size()) run_to(legacy, legacy.done + 1);
   }
+}
+
+// Whether the stream has come to a point. Where it has not, and the device is not stuck, the work goes on by one step.
+cudaError_t progress(CUstream_st& stream, std::size_t point) {
+  if (stream.done >= point) return cudaSuccess;
+  if (!fake_cuda::stuck) run_to(stream, stream.done + 1);
+  return cudaErrorNotReady;
 }
 
 void run_all(CUstream_st& stream) { run_to(stream, stream.operations.size()); }
@@ -252,12 +264,10 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   run_all(*stream);
   return cudaSuccess;
 }
-cudaError_t cudaStreamQuery(cudaStream_t stream) {  // where the device is not stuck, the work goes on by one step
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
   const Uncounted lock;
   if (noted("cudaStreamQuery", stream) != cudaSuccess) return cudaErrorUnknown;
-  if (stream->done == stream->operations.size()) return cudaSuccess;
-  if (!fake_cuda::stuck) run_to(*stream, stream->done + 1);
-  return cudaErrorNotReady;
+  return progress(*stream, stream->operations.size());
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
   const Uncounted lock;
@@ -311,11 +321,17 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const Uncounted lock;
-  if (fake_cuda::noting) fake_cuda::calls.push_back("cudaEventSynchronize");
-  if (result("cudaEventSynchronize") != cudaSuccess) return cudaErrorUnknown;
+  if (noted("cudaEventSynchronize") != cudaSuccess) return cudaErrorUnknown;
   if (event->captured) return cudaErrorCapturedEvent;
   if (const cudaError_t error = refused_for_captures(); error != cudaSuccess) return error;
   if (event->stream) run_to(*event->stream, event->point);
   return cudaSuccess;
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  const Uncounted lock;
+  if (noted("cudaEventQuery") != cudaSuccess) return cudaErrorUnknown;
+  if (event->captured) return cudaErrorCapturedEvent;
+  if (const cudaError_t error = refused_for_captures(); error != cudaSuccess) return error;
+  return event->stream ? progress(*event->stream, event->point) : cudaSuccess;
 }
 }

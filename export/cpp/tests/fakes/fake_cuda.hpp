@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <functional>
 #include <set>
 #include <string>
 #include <vector>
@@ -18,6 +19,9 @@ inline std::vector<std::string> asked;  // calls about devices
 inline bool noting = false;             // whether calls are added to these
 inline std::atomic<bool> stuck{false};  // whether nothing gets done unless it is waited for
 
+// Called first by each function that `calls` may hold, with its name.
+inline std::function<void(const std::string&)> before;
+
 // A non-blocking stream on the current device that is called "user" in `calls`; lives until the process ends.
 CUstream_st* user_stream();
 
@@ -31,6 +35,7 @@ struct Reset {
   Reset& operator=(const Reset&) = delete;
   ~Reset() {
     noting = false;
+    before = nullptr;
     stuck = false;
     devices = 1;
     failing.clear();
