@@ -154,6 +154,27 @@ def test_invalid_value_names_its_key(override: str, key: str) -> None:
     assert key in error.fix
 
 
+@pytest.mark.parametrize("section", ["attack", "evaluate.attack"])
+def test_pgd_has_no_default_number_of_steps(section: str) -> None:
+    pgd = f"{section}={{kind: pgd, epsilon: 0.1}}"
+    error = error_of(pgd)
+    assert f"quickstart: {section}.steps: pgd needs a number of steps; usual are 7 to train and 20" in error.what
+    assert f"-o {section}.steps=" in error.fix
+    recipe = load_recipe("quickstart", (pgd, f"{section}.steps=1"))
+    assert parse_recipe(yaml.safe_load(dump_recipe(recipe)), "again") == recipe
+
+
+def test_an_attack_of_one_step_that_becomes_pgd_needs_steps_too() -> None:
+    """In a recipe as a run or a bundle keeps it, today's or one whose single step is written out."""
+    recipe = load_recipe("quickstart")
+    older = recipe.model_dump(mode="json")
+    older["attack"]["steps"] = 1
+    for kept in (recipe, parse_recipe(yaml.safe_load(dump_recipe(recipe)), "again"), parse_recipe(older, "older")):
+        assert kept == recipe
+        with pytest.raises(RecipeError, match="pgd needs a number of steps"):
+            override_recipe(kept, ("attack.kind=pgd",))
+
+
 def test_8_bit_units_are_recognised() -> None:
     assert "8-bit units" in error_of("attack.epsilon=8").what
     assert "8/255" in error_of("attack.epsilon=8").what
@@ -332,4 +353,4 @@ def test_missing_section_is_named(tmp_path: Path) -> None:
     del values["attack"]
     with pytest.raises(RecipeError, match="mine: attack: "):
         parse_recipe(values, "mine")
-    assert isinstance(parse_recipe({**values, "attack": {"kind": "pgd", "epsilon": 0.1}}, "mine"), Recipe)
+    assert isinstance(parse_recipe({**values, "attack": {"kind": "n-fgsm", "epsilon": 0.1}}, "mine"), Recipe)
