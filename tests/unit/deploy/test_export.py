@@ -206,9 +206,9 @@ def test_output_that_is_something_else(bundles: Callable[..., Bundle], digits_ru
     assert tree(tmp_path) == {"file": b"mine"}
 
 
-@pytest.mark.parametrize("path", ["nowhere", "."])
-def test_neither_run_nor_bundle(tmp_path: Path, path: str) -> None:
-    with pytest.raises(FloatsError, match="holds no checkpoint"):
+@pytest.mark.parametrize(("path", "said"), [("nowhere", "there is no"), (".", "holds no checkpoint")])
+def test_neither_run_nor_bundle(tmp_path: Path, path: str, said: str) -> None:
+    with pytest.raises(FloatsError, match=said):
         export(tmp_path / path, tmp_path / "bundle", FIXED)
     assert list(tmp_path.iterdir()) == []
 
