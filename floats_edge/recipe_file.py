@@ -70,7 +70,7 @@ def parse_recipe(values: dict[str, Any], origin: str) -> Recipe:
     """Validate plain values as a recipe; ``origin`` names them in errors.
 
     Raises:
-        RecipeError: an unknown key or a value that is not valid.
+        RecipeError: an unknown key, a value that is not valid, or keys that are missing.
     """
     try:
         return Recipe.model_validate(values)
@@ -137,7 +137,7 @@ def _suggest(loc: tuple[int | str, ...]) -> str:
 
 
 def _needed(loc: tuple[int | str, ...]) -> list[str]:
-    """The keys at ``loc``, or in the section that is there, that have no default."""
+    """The key at ``loc``, or those without a default in the section at ``loc``."""
     fields = _section(loc[:-1]).model_fields
     if not _sections(fields[str(loc[-1])].annotation):
         return [".".join(map(str, loc))]

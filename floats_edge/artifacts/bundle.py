@@ -33,7 +33,6 @@ _PER_WEIGHT = 64
 WRN-16-8, all pruned), and drawing the noise of one very large layer takes more.
 """
 
-
 Network = tuple[Recipe, tuple[str, ...]]
 """What tells networks apart: how one is trained, and its classes."""
 
