@@ -10,6 +10,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from typing_extensions import Self
@@ -281,16 +283,30 @@ class Attack(Section):
     step: Pixels | None = Field(
         None, description="step size; null: epsilon/4 (pgd), 1.25 epsilon (fgsm-rs), epsilon (n-fgsm)"
     )
-    steps: int = Field(default=1, ge=1, description="gradient steps of pgd")
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        validate_default=True,
+        description="gradient steps of pgd, which has no default; usual: 7 to train, 20 to evaluate",
+    )
     restarts: int = Field(default=1, ge=1, description="random restarts of pgd, of which the worst counts")
     loss: Literal["cross-entropy", "margin"] = Field(
         default="cross-entropy",
         description="what is climbed; margin: the lead of another class over the true one, for evaluation only",
     )
 
+    @field_validator("steps")
+    @classmethod
+    def _steps_of_pgd(cls, steps: int | None, others: ValidationInfo) -> int | None:
+        if others.data.get("kind") == "pgd":
+            if steps is None:
+                raise ValueError("pgd needs a number of steps; usual are 7 to train and 20 to evaluate")
+            return steps
+        return None if steps == 1 else steps  # 1 was the default, and stands in older runs and bundles
+
     @model_validator(mode="after")
     def _single_step(self) -> Self:
-        if self.kind != "pgd" and (self.steps, self.restarts, self.loss) != (1, 1, "cross-entropy"):
+        if self.kind != "pgd" and (self.steps, self.restarts, self.loss) != (None, 1, "cross-entropy"):
             raise ValueError(f"{self.kind} takes no steps, restarts or loss; use kind: pgd for them")
         return self
 

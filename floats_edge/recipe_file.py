@@ -70,12 +70,19 @@ def parse_recipe(values: dict[str, Any], origin: str) -> Recipe:
     """Validate plain values as a recipe; ``origin`` names them in errors.
 
     Raises:
-        RecipeError: an unknown key or a value that is not valid.
+        RecipeError: an unknown key, a value that is not valid, or keys that are missing.
     """
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
+        problems = error.errors(include_url=False)
+        problem = next((problem for problem in problems if problem["type"] != "missing"), None)
+        if problem is None:
+            missing = ", ".join(key for problem in problems for key in _needed(problem["loc"]))
+            raise RecipeError(
+                f"{origin}: these keys are missing: {missing}.",
+                fix="add them to the recipe or with -o KEY=VALUE; floats-edge train --keys says what each takes",
+            ) from None
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             raise RecipeError(f"{origin}: there is no key {key!r}.", fix=_suggest(problem["loc"])) from None
@@ -122,13 +129,31 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 def _suggest(loc: tuple[int | str, ...]) -> str:
     """Name the keys that exist where ``loc`` points, the nearest first."""
-    section: Any = Recipe
-    for part in loc[:-1]:
-        annotation = section.model_fields[str(part)].annotation
-        candidates = (annotation, *typing.get_args(annotation))
-        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    keys = list(section.model_fields)
+    keys = list(_section(loc[:-1]).model_fields)
     near = difflib.get_close_matches(str(loc[-1]), keys, n=1)
     return (
         f"did you mean {'.'.join((*map(str, loc[:-1]), *near))!r}?" if near else f"the keys here are: {', '.join(keys)}"
     )
+
+
+def _needed(loc: tuple[int | str, ...]) -> list[str]:
+    """The key at ``loc``, or those without a default in the section at ``loc``."""
+    fields = _section(loc[:-1]).model_fields
+    if not _sections(fields[str(loc[-1])].annotation):
+        return [".".join(map(str, loc))]
+    inside = _section(loc).model_fields.items()
+    return [key for name, field in inside if field.is_required() for key in _needed((*loc, name))]
+
+
+def _section(loc: tuple[int | str, ...]) -> type[BaseModel]:
+    """The part of a recipe that ``loc`` points at."""
+    section: type[BaseModel] = Recipe
+    for part in loc:
+        section = _sections(section.model_fields[str(part)].annotation)[0]
+    return section
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """Those among the types of a key that have keys of their own."""
+    kinds = (annotation, *typing.get_args(annotation))
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]

@@ -124,7 +124,10 @@ def open_run(path: Path) -> TrainingRun:
     if path.name == CHECKPOINT:
         path = path.parent
     if not is_run(path):
-        raise ArtifactError(f"{path} holds no {CHECKPOINT}.", fix="floats-edge train RECIPE --out DIR makes one")
+        raise ArtifactError(
+            f"{path} holds no {CHECKPOINT}: it is no run." if path.exists() else f"there is no {path}.",
+            fix="name a folder that floats-edge train wrote",
+        )
     run = TrainingRun(path, read_json(path / CHECKPOINT, Checkpoint, _REMEDY))
     run.files.check()
     return run

@@ -23,20 +23,25 @@ _WORDS = {
 
 
 def write_keys(formatter: click.HelpFormatter) -> None:
-    """Write the keys by section: ``key=default``, or ``key`` where there is none; what it does, and what it takes."""
+    """Write the keys by section: ``key=default``, or ``key`` where it must be given; what it does, what it takes."""
     schema = Recipe.model_json_schema()
-    _write_section(formatter, "", schema, schema["$defs"])
+    _write_section(formatter, "", schema, schema["$defs"], "must be given")
 
 
-def _write_section(formatter: click.HelpFormatter, key: str, section: Schema, parts: dict[str, Schema]) -> None:
+def _write_section(
+    formatter: click.HelpFormatter, key: str, section: Schema, parts: dict[str, Schema], needed: str
+) -> None:
     prefix = f"{key}." if key else ""
     inside = {prefix + name: entry for name, entry in section["properties"].items()}
     with formatter.section(key or "recipe"):
         formatter.write_text(" ".join((section["description"], *_readers(key))))
-        formatter.write_dl([_entry(name, entry, parts) for name, entry in inside.items() if "$ref" not in entry])
+        formatter.write_dl(
+            [_entry(name, entry, parts, needed) for name, entry in inside.items() if "$ref" not in entry]
+        )
     for name, entry in inside.items():
         if "$ref" in entry:
-            _write_section(formatter, name, _part(entry, parts), parts)
+            inner = f"must be given if {name} is" if "default" in entry else needed
+            _write_section(formatter, name, _part(entry, parts), parts, inner)
 
 
 def _readers(key: str) -> Iterable[str]:
@@ -45,10 +50,12 @@ def _readers(key: str) -> Iterable[str]:
         yield f"Only method {' and '.join(methods)} reads it."
 
 
-def _entry(key: str, entry: Schema, parts: dict[str, Schema]) -> tuple[str, str]:
-    default = entry.get("default", "")
-    shown = default if isinstance(default, str) else json.dumps(default)
-    return f"{key}={shown}" if "default" in entry else key, f"{entry['description']} ({_taken(entry, parts)})"
+def _entry(key: str, entry: Schema, parts: dict[str, Schema], needed: str) -> tuple[str, str]:
+    told = f"{entry['description']} ({_taken(entry, parts)})"
+    if "default" not in entry:
+        return key, f"{needed}: {told}"
+    default = entry["default"]
+    return f"{key}={default if isinstance(default, str) else json.dumps(default)}", told
 
 
 def _taken(entry: Schema, parts: dict[str, Schema]) -> str:

@@ -13,15 +13,14 @@ from floats_edge.images import Images, Indices, Labels
 from floats_edge.preprocessing import Pixels, Preprocessing, Shape, picture, preprocessed
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
     from floats_edge.images import Change
 
 _PLAIN = (
     'let the data set give (image, label) or {"image": image, "label": label}: images of Pillow or arrays of uint8 '
-    "[height, width, 3], as torchvision's do without a transform; scaling is data.preprocessing's, and augmentation "
-    "the recipe's or Datasets(transform=...)"
+    "[height, width, 3], as torchvision's do without ToTensor or another transform; scaling is data.preprocessing's, "
+    "and augmentation the recipe's or Datasets(transform=...)"
 )
 
 
@@ -68,14 +67,21 @@ class Datasets:
 
 def _images(dataset: Dataset, names: tuple[str, ...], preprocessing: Preprocessing, shape: Shape | None) -> Images:
     """Read one after the other: who knows whether a data set of a user's bears threads."""
+    from PIL.Image import Image
 
-    def stored(position: int) -> "Image":
+    def stored(position: int) -> Image:
         image = _item(dataset, position)[0]
+        if not isinstance(image, np.ndarray | Image):
+            raise DataError(
+                f"image {position} of the data set is a {type(image).__name__}, and neither an image of Pillow nor an "
+                "array of NumPy.",
+                fix=_PLAIN,
+            )
         try:
             if isinstance(image, np.ndarray) or image.mode == "L":
                 return picture(image)
             return picture(upright_rgb(image))
-        except (DamagedError, DataError, AttributeError) as error:
+        except (DamagedError, DataError) as error:
             raise DataError(
                 f"image {position} of the data set is a {type(image).__name__} that cannot be used: {error}", fix=_PLAIN
             ) from None
@@ -128,9 +134,23 @@ def _labels(dataset: Dataset, classes: int) -> Labels:
 def _item(dataset: Dataset, position: int) -> tuple[Any, Any]:
     try:
         item = dataset[position]
-        image, label = (item["image"], item["label"]) if isinstance(item, Mapping) else item
+        if isinstance(item, Mapping):
+            _check_columns(item, position)
+            item = item["image"], item["label"]
+        image, label = item
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(
             f"image {position} of the data set cannot be had: {type(error).__name__}: {error}", fix=_PLAIN
         ) from error
     return image, label
+
+
+def _check_columns(row: Mapping[str, Any], position: int) -> None:
+    for wanted in ("image", "label"):
+        if wanted not in row:
+            raise DataError(
+                f"image {position} of the data set has no column {wanted!r}, but {', '.join(map(repr, row))}.",
+                fix=f"rename the one that is meant; of Hugging Face's: dataset.rename_column(NAME, {wanted!r})",
+            )

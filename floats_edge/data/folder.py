@@ -25,7 +25,7 @@ from floats_edge.data.files import Listing, file_half, sound_half
 from floats_edge.data.lists import ListFile
 from floats_edge.data.parts import LAYOUT, LOOSE, TEST_SHARE, ClassFolders, Cut, Part
 from floats_edge.data.reading import Half, Reading, Source
-from floats_edge.data.walk import entries, images_below, relative_name, visible, why_passed_over
+from floats_edge.data.walk import SUFFIXES, entries, images_below, relative_name, visible, why_passed_over
 from floats_edge.errors import DataError
 from floats_edge.preprocessing import Preprocessing, Shape
 
@@ -151,6 +151,17 @@ def find_layout(root: Path) -> Layout:
     named = lists.read_found(found[0])
     layout = _list_layout(named)
     return replace(layout, passed_over=(*layout.passed_over, *_unlisted(root, [named], root)))
+
+
+def looks_like_images(root: Path) -> bool:
+    """Whether ``root`` is an image folder at first sight, rather than a place where a data set is stored."""
+    if not root.is_dir():
+        return False
+    if any(_parts(root, names) for names in (TRAIN, TEST, (LIST,))):
+        return True
+    folders = [path for path in visible(root) if path.is_dir()]
+    holding = {path.parent for path in root.glob("*/*") if path.suffix.lower() in SUFFIXES}
+    return bool(folders) and holding.issuperset(folders)
 
 
 def _split_layout(root: Path, train: list[Path], test: list[Path]) -> Layout:

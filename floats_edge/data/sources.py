@@ -1,7 +1,7 @@
 """The data sets that a recipe may name."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from floats_edge.data.datasets import Datasets
-from floats_edge.data.folder import folder_source
+from floats_edge.data.folder import folder_source, looks_like_images
 from floats_edge.data.order import TEST_SEED, permutation
 from floats_edge.data.reading import Half, Reading, Source
 from floats_edge.errors import DataError, add_extra
@@ -100,10 +100,19 @@ def _imagenette(data: Data, preprocessing: Preprocessing, root: Path | None, rea
 @contextmanager
 def _brought(dataset: str, folder: Path) -> Iterator[None]:
     """Have a place for a data set that torchvision downloads, and say it if that fails."""
+    if looks_like_images(folder):
+        raise DataError(
+            f"{folder} looks like an image folder, and the recipe's images are {dataset}, which is downloaded.",
+            fix="train with -o data.dataset=folder, or name another place for the download with --data-dir",
+        )
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except (OSError, RuntimeError, EOFError, KeyError) as error:  # no network, no room, a damaged or partial archive
+        with suppress(OSError):  # something was brought
+            for path in made:
+                path.rmdir()
         raise DataError(
             f"{dataset} is not in {folder} and could not be brought there: {error}",
             fix=f"connect to the network and run again, empty {folder} if a file there is damaged, "

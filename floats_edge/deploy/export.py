@@ -148,7 +148,7 @@ def export(
     Args:
         path: run folder or bundle. A bundle in fp32 and mode ``bound`` can become any other; every bundle can be given
             engines for the TensorRT at hand, without PyTorch. Damaged engines of it are left out.
-        out: where the bundle goes; a bundle that is there is replaced once the new one is whole.
+        out: where the bundle goes; a bundle of the same recipe and classes is replaced once the new one is whole.
         request: what to make; None: a bundle for any lambda, of a run.
         data: where the recipe's images are, if not where the recipe says; or images in their place.
         say: told what is being done.
@@ -159,7 +159,7 @@ def export(
             network's classes.
         ParityError: the exported network does not compute what the trained one does.
         BackendError: TensorRT is missing or cannot build the engine.
-        OutputError: ``out`` cannot be written or holds something else.
+        OutputError: ``out`` cannot be written or holds something else, such as a bundle of another network.
     """
     path, out, request = Path(path), Path(out), request or ExportRequest()
     if not is_bundle(path):
@@ -183,7 +183,7 @@ def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = qu
             fix="add --trt to build engines for this machine, or --lambda or --precision for another bundle",
         )
     check_options(request.engine, bundle.manifest.lam.mode, bundle.manifest.precision)
-    with staged_bundle(out) as folder:
+    with staged_bundle(out, (bundle.manifest.recipe, bundle.manifest.output.labels)) as folder:
         for name in bundle.manifest.files:
             write_atomic(folder / name, bundle.read(name))
         _finish(folder, bundle.manifest.without_verdict("trt"), request, say)
@@ -199,7 +199,7 @@ def _export(source: Source, out: Path, request: ExportRequest, data: Place, say:
         check_reference(source.reference, images[:GOLDEN_IMAGES], lambdas)
     except ParityError as error:
         raise _refused(error) from None
-    with staged_bundle(out) as folder:
+    with staged_bundle(out, (source.recipe, source.labels)) as folder:
         int8 = _quantisation(source, folder, request, data, say) if request.precision == "int8" else None
         say("writing ONNX")
         manifest = _write_graphs(source, folder, request, images, int8)

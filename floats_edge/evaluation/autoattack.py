@@ -54,7 +54,7 @@ def _targets(network: Network, images: Tensor) -> int:
     if classes < FEWEST_CLASSES:
         raise RecipeError(
             f"AutoAttack needs a network of {FEWEST_CLASSES} classes or more, and this one knows {classes}.",
-            fix="attack by PGD: --attack pgd --steps 50 --restarts 5, or evaluate.attack.kind=pgd in the recipe",
+            fix="attack by PGD: --attack pgd --steps 50 --restarts 5",
         )
     return min(MOST_TARGETS, classes - 1)
 

@@ -270,5 +270,6 @@ def attacked_batch(
     if config.kind == "autoattack":
         attacked, flags = autoattack(twin.network, images, targets, generator, config.epsilon)
     else:
-        attacked, flags = attack(twin.network, images, targets, generator, **config.model_dump(), draws=draws), ()
+        options = config.model_dump(exclude_none=True)
+        attacked, flags = attack(twin.network, images, targets, generator, **options, draws=draws), ()
     return attacked.contiguous().cpu().numpy(), flags

@@ -225,7 +225,7 @@ def _attack(recipe: Recipe, changes: dict[str, object]) -> Attack:
     """The recipe's attack with some of its keys changed."""
     own = {}
     if changes.get("kind") == "autoattack":
-        own = {"step": "null", "steps": 1, "restarts": 1, "loss": "cross-entropy"}
+        own = {"step": "null", "steps": "null", "restarts": 1, "loss": "cross-entropy"}
     overrides = tuple(f"evaluate.attack.{key}={value}" for key, value in (own | changes).items())
     try:
         return override_recipe(recipe, overrides).evaluate.attack

@@ -63,7 +63,7 @@ def check(step: Step, batches: Callable[[], Iterable[Batch]], config: Attack, ge
         return pgd(network, images, labels, generator, config.epsilon, config.epsilon / 4, PGD_STEPS)
 
     def as_trained(images: Tensor, labels: Tensor) -> Tensor:
-        return attack(network, images, labels, generator, **config.model_dump())
+        return attack(network, images, labels, generator, **config.model_dump(exclude_none=True))
 
     clean = _accuracy(step.at(0.0), batches())
     network = step.at(1.0)

@@ -332,7 +332,7 @@ class Trainer:
     def _remarks(self, epoch: int, alpha: dict[str, float], result: check.Check) -> tuple[str, ...]:
         """What an epoch should tell the user."""
         condition, falls_back = self.recipe.condition, self.recipe.train.overfitting == "pgd"
-        remedy = "PGD takes over" if falls_back else "train with attack.kind=pgd, or with train.overfitting=pgd"
+        remedy = "PGD takes over" if falls_back else "set attack.kind=pgd and attack.steps=7, or train.overfitting=pgd"
         remarks = (
             *(self.first_remarks if epoch == 0 else ()),
             self.updater.remark(epoch),

@@ -78,7 +78,7 @@ def _known(recipe: Recipe, channels: int) -> MeanAndStd | None:
     if published is None or len(published[0]) != channels:
         raise RecipeError(
             f"the published weights of {recipe.model.title} expect no known statistics of {channels} channels.",
-            fix="leave data.statistics at images",
+            fix="set data.statistics=images",
         )
     return published
 

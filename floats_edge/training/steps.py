@@ -180,7 +180,7 @@ class Folded:
     ) -> Tensor:
         """``images`` attacked at lambda = 1, or on ``network``; they are this worker's of a batch, or of a part."""
         positions = self.workers.positions(len(images) * self.workers.size)
-        options = attack_config.model_dump()
+        options = attack_config.model_dump(exclude_none=True)
         network = network or self.victim()
         return attack(network, images, labels, generator, positions, deviation=deviation, **options)
 
@@ -344,7 +344,8 @@ class OatStep:
         clean = self.loss.each(self.network.mixed(images, choice, zeros), labels)
         victims, truths, chosen = images[zeros:], labels[zeros:], choice[zeros:]
         served = _served(self.network, lambda batch: self.network.mixed(batch, chosen, 0))
-        adversarial = attack(served, victims, truths, generator, positions, **attack_config.model_dump())
+        options = attack_config.model_dump(exclude_none=True)
+        adversarial = attack(served, victims, truths, generator, positions, **options)
         self.prepared.learn()
         robust = self.loss.each(self.network.mixed(adversarial, chosen, 0), truths)
         lam = self.lambdas[choice]

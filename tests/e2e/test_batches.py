@@ -71,7 +71,9 @@ def floats_edge(*words: str | Path) -> None:
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize("options", [(), ("sparsity={}", "condition.noise=resample"), ("attack.kind=pgd",)], ids=str)
+@pytest.mark.parametrize(
+    "options", [(), ("sparsity={}", "condition.noise=resample"), ("attack.kind=pgd", "attack.steps=1")], ids=str
+)
 def test_training_and_the_check_after_it(
     options: tuple[str, ...], recipe: Recipe, few: Splits, seen: set[int], silent: Observer, tmp_path: Path
 ) -> None:

@@ -370,13 +370,42 @@ class TestTorchvision:
         np.testing.assert_array_equal(splits.test.pixels, pixels[splits.test.labels])
         assert len(splits.train) + len(splits.validation) == 50
 
-    def test_no_network(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.fixture
+    def offline(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for proxy in ("http_proxy", "https_proxy"):
             monkeypatch.setenv(proxy, "http://127.0.0.1:9")
         monkeypatch.setenv("no_proxy", "")
+
+    @pytest.mark.usefixtures("offline")
+    def test_no_network(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"cifar10 is not in {tmp_path} and could not be brought there") as error:
             load_data(Data(dataset="cifar10"), seed=0, place=tmp_path)
         assert "--data-dir" in error.value.fix
+
+    @pytest.mark.usefixtures("offline")
+    def test_a_download_that_fails_leaves_no_empty_folders(self, tmp_path: Path) -> None:
+        (tmp_path / "there").mkdir()
+        for place in (tmp_path / "there", tmp_path / "new" / "cifar"):
+            with pytest.raises(DataError, match="could not be brought there"):
+                load_data(Data(dataset="cifar10"), seed=0, place=place)
+        assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+    @pytest.mark.usefixtures("offline")
+    @pytest.mark.parametrize("dataset", ["cifar10", "imagenette"])
+    @pytest.mark.parametrize("part", [".", "train"])
+    def test_nothing_is_downloaded_into_an_image_folder(self, folder: Path, part: str, dataset: str) -> None:
+        before = sorted(folder.rglob("*"))
+        with pytest.raises(DataError, match=f"{folder / part} looks like an image folder") as error:
+            load_data(Data.model_validate({"dataset": dataset}), seed=0, place=folder / part)
+        assert "-o data.dataset=folder" in error.value.fix
+        assert sorted(folder.rglob("*")) == before
+
+    @pytest.mark.usefixtures("offline")
+    def test_other_folders_than_those_of_classes_are_a_place_for_downloads(self, tmp_path: Path) -> None:
+        write_image(tmp_path / "pictures" / "cat.png")
+        (tmp_path / "lost+found").mkdir()
+        with pytest.raises(DataError, match="could not be brought there"):
+            load_data(Data(dataset="cifar10"), seed=0, place=tmp_path)
 
     def test_downloads_lie_where_the_user_keeps_caches(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "floats-edge").mkdir()

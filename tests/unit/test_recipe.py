@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,6 @@ from pydantic import ValidationError
 from floats_edge.errors import RecipeError
 from floats_edge.networks.spec import Statistics
 from floats_edge.preprocessing import Preprocessing
-from floats_edge.recipe import Recipe
 from floats_edge.recipe_file import dump_recipe, load_recipe, override_recipe, parse_recipe, recipe_folder
 
 NAMES = sorted(path.stem for path in recipe_folder().glob("*.yaml") if "\nvariants:" not in path.read_text())
@@ -152,6 +152,27 @@ def test_invalid_value_names_its_key(override: str, key: str) -> None:
     error = error_of(override)
     assert f"quickstart: {key}: " in error.what
     assert key in error.fix
+
+
+@pytest.mark.parametrize("section", ["attack", "evaluate.attack"])
+def test_pgd_has_no_default_number_of_steps(section: str) -> None:
+    pgd = f"{section}={{kind: pgd, epsilon: 0.1}}"
+    error = error_of(pgd)
+    assert f"quickstart: {section}.steps: pgd needs a number of steps; usual are 7 to train and 20" in error.what
+    assert f"-o {section}.steps=" in error.fix
+    recipe = load_recipe("quickstart", (pgd, f"{section}.steps=1"))
+    assert parse_recipe(yaml.safe_load(dump_recipe(recipe)), "again") == recipe
+
+
+def test_an_attack_of_one_step_that_becomes_pgd_needs_steps_too() -> None:
+    """In a recipe as a run or a bundle keeps it, today's or one whose single step is written out."""
+    recipe = load_recipe("quickstart")
+    older = recipe.model_dump(mode="json")
+    older["attack"]["steps"] = 1
+    for kept in (recipe, parse_recipe(yaml.safe_load(dump_recipe(recipe)), "again"), parse_recipe(older, "older")):
+        assert kept == recipe
+        with pytest.raises(RecipeError, match="pgd needs a number of steps"):
+            override_recipe(kept, ("attack.kind=pgd",))
 
 
 def test_8_bit_units_are_recognised() -> None:
@@ -327,9 +348,25 @@ def test_missing_file_and_directory(tmp_path: Path) -> None:
             load_recipe(path)
 
 
-def test_missing_section_is_named(tmp_path: Path) -> None:
-    values = load_recipe("quickstart").model_dump()
-    del values["attack"]
-    with pytest.raises(RecipeError, match="mine: attack: "):
+def test_all_missing_keys_are_named_at_once_as_they_can_be_given(tmp_path: Path) -> None:
+    values = {"model": {"source": "torchvision"}, "evaluate": {"attack": {"kind": "pgd", "steps": 20}}}
+    with pytest.raises(RecipeError) as caught:
         parse_recipe(values, "mine")
-    assert isinstance(parse_recipe({**values, "attack": {"kind": "pgd", "epsilon": 0.1}}, "mine"), Recipe)
+    told = "mine: these keys are missing: name, model.name, attack.kind, attack.epsilon, evaluate.attack.epsilon."
+    assert caught.value.what == told
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    given = ("name=a", "model.name=b", "attack.kind=n-fgsm", "attack.epsilon=0.1", "evaluate.attack.epsilon=0.1")
+    assert load_recipe(tmp_path / "mine.yaml", given).model.name == "b"
+
+
+def test_a_misspelt_key_is_told_before_the_one_that_it_leaves_missing() -> None:
+    values = load_recipe("quickstart").model_dump()
+    values["atack"] = values.pop("attack")
+    with pytest.raises(RecipeError, match="there is no key 'atack'") as caught:
+        parse_recipe(values, "mine")
+    assert "'attack'" in caught.value.fix
+
+
+def test_the_recipe_in_the_readme_loads() -> None:
+    written = re.findall(r"```yaml\n(name: .*?)```", (recipe_folder() / "README.md").read_text(), re.DOTALL)
+    assert [parse_recipe(yaml.safe_load(recipe), "README").name for recipe in written] == ["mine"]

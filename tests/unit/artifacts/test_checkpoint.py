@@ -164,3 +164,5 @@ def test_no_run_at_all(tmp_path: Path) -> None:
     assert not is_run(tmp_path)
     with pytest.raises(ArtifactError, match=r"holds no checkpoint\.json"):
         open_run(tmp_path)
+    with pytest.raises(ArtifactError, match=r"^there is no .*nowhere\."):
+        open_run(tmp_path / "nowhere")

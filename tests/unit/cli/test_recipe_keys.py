@@ -44,9 +44,11 @@ def test_its_defaults_are_those_of_a_recipe_and_can_be_given_as_they_stand() -> 
 
 
 def test_a_key_says_what_it_does_and_what_it_takes() -> None:
-    words = " ".join(CliRunner().invoke(cli, ["train", "--keys"]).output.split())
+    words = " ".join(CliRunner().invoke(cli, ["train", "--keys"], terminal_width=200).output.split())
     assert "train.lr=0.1 learning rate at its highest, after warm-up (number > 0)" in words
     assert "(off | bf16 | fp16)" in words
+    assert words.count("must be given: ") == len(NEEDED) - 1
+    assert "model.name must be given if model is: of the network in its source" in words
     attacks = "(pgd | fgsm-rs | n-fgsm)", "(pgd | fgsm-rs | n-fgsm | autoattack)"
     assert [words.count(taken) for taken in attacks] == [1, 1], "of training, and of evaluation"
     assert "sparsity: Which weights FLOATS masks. Only method float reads it." in words

@@ -16,6 +16,7 @@ from floats_edge.data import Splits
 from floats_edge.deploy import onnx_graph
 from floats_edge.deploy.export import ExportRequest, export
 from floats_edge.errors import ArtifactError, FloatsError, LambdaError, OutputError, ParityError
+from floats_edge.recipe_file import override_recipe
 from floats_edge.runtime.backends import open_predictor
 
 FIXED = ExportRequest((0.3,))
@@ -195,6 +196,35 @@ def test_what_was_let_pass_is_told_of_what_is_made_from_it(bundles: Callable[...
     assert export(source, tmp_path / "fixed", FIXED).manifest.let_pass == ("at lambda 0.5 it differed.",)
 
 
+@pytest.mark.parametrize("other", ["recipe", "classes"])
+def test_a_bundle_of_another_network_is_not_replaced(
+    old: Bundle, bundles: Callable[..., Bundle], digits_run: TrainingRun, other: str
+) -> None:
+    manifest = old.manifest
+    recipe, labels = manifest.recipe, manifest.output.labels
+    if other == "recipe":
+        recipe = override_recipe(recipe, ("name=other", "seed=7"))
+    else:
+        labels = tuple(reversed(labels))
+    output = manifest.output.model_copy(update={"labels": labels})
+    write_manifest(old.path, manifest.model_copy(update={"recipe": recipe, "output": output}))
+    before = tree(old.path)
+    for source, request in (
+        (digits_run.path, FIXED),
+        (bundles("bound").path, FIXED),
+        (bundles("fixed").path, ExportRequest(trt=True)),
+    ):
+        with pytest.raises(OutputError, match=f"bundle of another network: .*, of recipe {recipe.name} and 10") as told:
+            export(source, old.path, request)
+        assert f"delete {old.path}" in told.value.fix
+    assert tree(old.path) == before
+
+
+def test_a_bundle_of_the_same_run_trained_again_is_replaced(old: Bundle, digits_run: TrainingRun) -> None:
+    write_manifest(old.path, old.manifest.model_copy(update={"checkpoint_sha256": "of an earlier training"}))
+    assert export(digits_run.path, old.path, FIXED).manifest.checkpoint_sha256 == digits_run.weights_sha256
+
+
 def test_output_that_is_something_else(bundles: Callable[..., Bundle], digits_run: TrainingRun, tmp_path: Path) -> None:
     before = tree(digits_run.path)
     with pytest.raises(OutputError, match="will not be replaced"):
@@ -206,9 +236,9 @@ def test_output_that_is_something_else(bundles: Callable[..., Bundle], digits_ru
     assert tree(tmp_path) == {"file": b"mine"}
 
 
-@pytest.mark.parametrize("path", ["nowhere", "."])
-def test_neither_run_nor_bundle(tmp_path: Path, path: str) -> None:
-    with pytest.raises(FloatsError, match="holds no checkpoint"):
+@pytest.mark.parametrize(("path", "said"), [("nowhere", "there is no"), (".", "holds no checkpoint")])
+def test_neither_run_nor_bundle(tmp_path: Path, path: str, said: str) -> None:
+    with pytest.raises(FloatsError, match=said):
         export(tmp_path / path, tmp_path / "bundle", FIXED)
     assert list(tmp_path.iterdir()) == []
 

@@ -45,7 +45,7 @@ def trial(
 
 
 def budget(epochs: int = 3, timing: Timing | None = None) -> Budget:
-    recipe = Recipe(name="a", attack=TrainingAttack(kind="pgd", epsilon=0.1), evaluate=Evaluate(attack=PGD))
+    recipe = Recipe(name="a", attack=TrainingAttack(kind="pgd", epsilon=0.1, steps=7), evaluate=Evaluate(attack=PGD))
     return Budget(recipe=recipe, epochs=epochs, images=640, timing=timing)
 
 

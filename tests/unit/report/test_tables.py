@@ -102,7 +102,10 @@ def test_robust_accuracy_is_an_upper_bound_with_its_interval_and_conditions() ->
         ({"noise": "resample", "eot": 10}, "Attack: EOT-10 PGD-20, L∞"),
         ({"noise": "resample", "eot": 10}, "Noise: a fresh draw for every batch, which is not how it is deployed."),
         ({"attack": Attack(kind="pgd", epsilon=0.15, steps=20, loss="margin")}, "Attack: margin PGD-20, L∞ ε 0.15"),
-        ({"attack": Attack.model_validate({"kind": "pgd", "epsilon": "8/255"})}, "ε 8/255, step 2/255, 1 restart"),
+        (
+            {"attack": Attack.model_validate({"kind": "pgd", "epsilon": "8/255", "steps": 20})},
+            "ε 8/255, step 2/255, 1 restart",
+        ),
         ({"attack": Attack(kind="autoattack", epsilon=0.15)}, "Attack: AUTOATTACK, L∞ ε 0.15, gradients"),
     ],
 )

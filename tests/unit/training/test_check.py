@@ -94,7 +94,7 @@ class TestOverfitting:
     def test_pgd_training_is_not_checked_by_a_second_attack(
         self, digits_recipe: Recipe, few: Splits, silent: Observer
     ) -> None:
-        epoch = trainer(digits_recipe, few, "attack.kind=pgd").run_epoch(0, silent)
+        epoch = trainer(digits_recipe, few, "attack.kind=pgd", "attack.steps=1").run_epoch(0, silent)
         assert epoch.single_step_accuracy is None
         assert not epoch.overfitted
 
@@ -127,3 +127,4 @@ class TestOverfitting:
         assert {config["steps"] for config in seen if config["kind"] == "pgd"} <= {7}
         (remark,) = [text for text in run.checkpoint.history[0].remarks if "catastrophic" in text]
         assert "60.0 % under the attack of training, 1.0 % under PGD" in remark
+        assert ("attack.kind=pgd and attack.steps=7" in remark) == (choice == "warn")

@@ -174,8 +174,9 @@ class TestStatistics:
 
     @pytest.mark.parametrize("model", ["model.name=resnet8", MOBILENET])
     def test_that_are_not_known_or_of_other_images(self, digits_recipe: Recipe, few: Splits, model: str) -> None:
-        with pytest.raises(RecipeError, match="expect no known statistics of 1 channels"):
+        with pytest.raises(RecipeError, match="expect no known statistics of 1 channels") as told:
             trainer(digits_recipe, few, *DENSE, model, "data.statistics=pretrained", "model.weights=file.pth")
+        assert told.value.fix == "set data.statistics=images"
 
     def test_of_weights_that_nobody_named(self, digits_recipe: Recipe, few: Splits) -> None:
         with pytest.raises(RecipeError, match="no pretrained weights are named"):

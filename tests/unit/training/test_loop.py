@@ -426,7 +426,9 @@ class TestResult:
         assert steps == [(step, 10) for step in range(1, 11)]
         assert epochs == [1, 2]
 
-    @pytest.mark.parametrize("option", ["attack.kind=pgd", "sparsity.density=1", "condition.rule=paper"])
+    @pytest.mark.parametrize(
+        "option", ["attack={kind: pgd, epsilon: 0.15, steps: 1}", "sparsity.density=1", "condition.rule=paper"]
+    )
     def test_other_recipes_train_and_resume(
         self, recipe: Recipe, few: Splits, silent: Observer, tmp_path: Path, option: str
     ) -> None:
