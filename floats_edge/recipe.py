@@ -421,3 +421,8 @@ class Recipe(Section):
             known = ", ".join(f"{lam:g}" for lam in served)
             raise ValueError(f"evaluate.lambdas holds a lambda that OAT's encoding does not know; it knows {known}")
         return self
+
+
+def read_by_training(recipe: Recipe) -> dict[str, Any]:
+    """The choices on which training depends, by section: not the name, nor where images are, nor how it is judged."""
+    return recipe.model_dump(exclude={"name": True, "evaluate": True, "data": {"root"}})

@@ -21,7 +21,7 @@ from floats_edge.artifacts.files import (
 from floats_edge.artifacts.manifest import WEIGHTS_APART, Manifest, Verdict
 from floats_edge.artifacts.memory import check_bytes
 from floats_edge.errors import ArtifactError, OutputError
-from floats_edge.recipe import Recipe
+from floats_edge.recipe import Recipe, read_by_training
 
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 4 * 2**20
@@ -32,9 +32,6 @@ _PER_WEIGHT = 64
 """Bytes of memory for each weight that is computed from affine ones: 42 to 51 were measured (tracemalloc, ResNet-8 and
 WRN-16-8, all pruned), and drawing the noise of one very large layer takes more.
 """
-
-Network = tuple[Recipe, tuple[str, ...]]
-"""What tells networks apart: how one is trained, and its classes."""
 
 log = logging.getLogger("floats_edge.bundle")
 
@@ -137,21 +134,22 @@ def _parse_manifest(path: Path) -> Manifest:
     return read_json(file, Manifest, EXPORT_AGAIN, LARGEST_MANIFEST)
 
 
-def staged_bundle(path: Path, network: Network | None = None) -> AbstractContextManager[Path]:
+def staged_bundle(path: Path, recipe: Recipe, labels: tuple[str, ...]) -> AbstractContextManager[Path]:
     """A directory to fill; ended well, and with a manifest written, it becomes the bundle at ``path``.
 
     Args:
         path: where the bundle goes.
-        network: the one that a bundle at ``path`` must be of; None: it may be of any.
+        recipe: of the network; a bundle at ``path`` must be of one that was trained by the same choices.
+        labels: its classes, of which the same holds.
 
     Raises:
         OutputError: the file system refuses, or ``path`` holds something that is not a bundle, or not of that network.
     """
-    _check_replaceable(path, network)
+    _check_replaceable(path, recipe, labels)
     return staged_directory(path, marker=MANIFEST)
 
 
-def _check_replaceable(path: Path, network: Network | None) -> None:
+def _check_replaceable(path: Path, recipe: Recipe, labels: tuple[str, ...]) -> None:
     """Refuse to replace another network, or a folder in which anything is not floats-edge's own."""
     if not is_bundle(path):
         return
@@ -160,7 +158,7 @@ def _check_replaceable(path: Path, network: Network | None) -> None:
         manifest = _parse_manifest(path)
     except ArtifactError:
         raise OutputError(f"{path} holds a {MANIFEST} that is no bundle's: it is not replaced.", fix=fix) from None
-    if network not in (None, (manifest.recipe, manifest.output.labels)):
+    if labels != manifest.output.labels or read_by_training(recipe) != read_by_training(manifest.recipe):
         raise OutputError(
             f"{path} is the bundle of another network: {manifest.network}, of recipe {manifest.recipe.name} and "
             f"{len(manifest.output.labels)} classes.",

@@ -77,7 +77,10 @@ def export_on(host: str, path: Path, out: Path, options: Sequence[str], log: Log
         KeyboardInterrupt: it was interrupted; what stood at ``out`` is untouched.
     """
     bundle = open_sound(path)
-    with staged_bundle(out) as folder, open_session(host, [bundle], log) as session:
+    with (
+        staged_bundle(out, bundle.manifest.recipe, bundle.manifest.output.labels) as folder,
+        open_session(host, [bundle], log) as session,
+    ):
         [name] = session.names
         code, told = session.run([_export(name, options)])
         if code:

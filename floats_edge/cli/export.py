@@ -131,8 +131,8 @@ def export(
     weights that are inputs cannot be arranged in advance: compare yours with floats-edge profile BUNDLE BUNDLE.
 
     The bundle is a folder with a manifest.json that names and hashes every file. It appears only if the exported
-    network agrees with the trained one; otherwise what stood there stays. Without --host, it replaces no bundle of
-    another recipe or other classes.
+    network agrees with the trained one; otherwise what stood there stays. It replaces no bundle of another recipe or
+    other classes.
     """
     from floats_edge.artifacts.bundle import is_bundle
     from floats_edge.cli.console import status_console, tell_images, telling

@@ -183,7 +183,7 @@ def add_engines(bundle: Bundle, out: Path, request: ExportRequest, say: Say = qu
             fix="add --trt to build engines for this machine, or --lambda or --precision for another bundle",
         )
     check_options(request.engine, bundle.manifest.lam.mode, bundle.manifest.precision)
-    with staged_bundle(out, (bundle.manifest.recipe, bundle.manifest.output.labels)) as folder:
+    with staged_bundle(out, bundle.manifest.recipe, bundle.manifest.output.labels) as folder:
         for name in bundle.manifest.files:
             write_atomic(folder / name, bundle.read(name))
         _finish(folder, bundle.manifest.without_verdict("trt"), request, say)
@@ -199,7 +199,7 @@ def _export(source: Source, out: Path, request: ExportRequest, data: Place, say:
         check_reference(source.reference, images[:GOLDEN_IMAGES], lambdas)
     except ParityError as error:
         raise _refused(error) from None
-    with staged_bundle(out, (source.recipe, source.labels)) as folder:
+    with staged_bundle(out, source.recipe, source.labels) as folder:
         int8 = _quantisation(source, folder, request, data, say) if request.precision == "int8" else None
         say("writing ONNX")
         manifest = _write_graphs(source, folder, request, images, int8)

@@ -8,7 +8,7 @@ from floats_edge.data import Splits
 from floats_edge.errors import ArtifactError, DataError, OutputError
 from floats_edge.images import ImageKind
 from floats_edge.networks.spec import ImageSpec
-from floats_edge.recipe import Recipe
+from floats_edge.recipe import Recipe, read_by_training
 
 
 def previous_run(path: Path, recipe: Recipe, resume: bool) -> TrainingRun | None:
@@ -38,16 +38,14 @@ def previous_run(path: Path, recipe: Recipe, resume: bool) -> TrainingRun | None
 
 def changed_keys(before: Recipe, now: Recipe) -> list[str]:
     """The choices on which training depends and in which two recipes differ."""
-    old, new = _read_by_training(before), _read_by_training(now)
+    old, new = _by_key(before), _by_key(now)
     return [key for key in new if new[key] != old[key]]
 
 
-def _read_by_training(recipe: Recipe) -> dict[str, Any]:
-    """The choices on which training depends, by their keys."""
-    sections = recipe.model_dump(exclude={"name": True, "evaluate": True, "data": {"root"}})
+def _by_key(recipe: Recipe) -> dict[str, Any]:
     return {
         f"{section}.{key}" if key else section: value
-        for section, values in sections.items()
+        for section, values in read_by_training(recipe).items()
         for key, value in (values.items() if isinstance(values, dict) else (("", values),))
     }
 

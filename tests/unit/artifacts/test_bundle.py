@@ -11,11 +11,25 @@ from typing import Any
 import pytest
 from fixtures.tiny_bundle import engine_entry
 
-from floats_edge.artifacts.bundle import Bundle, file_entries, is_bundle, open_bundle, staged_bundle, write_manifest
+from floats_edge.artifacts.bundle import (
+    Bundle,
+    file_entries,
+    is_bundle,
+    open_bundle,
+    staged_bundle,
+    write_manifest,
+)
 from floats_edge.artifacts.checkpoint import TrainingRun
 from floats_edge.artifacts.manifest import Manifest
 from floats_edge.errors import ArtifactError, OutputError
+from floats_edge.recipe import Recipe
 from floats_edge.runtime.backends import open_predictor
+
+
+def network_of(bundle: Bundle) -> tuple[Recipe, tuple[str, ...]]:
+    """By which a bundle may replace it."""
+    return bundle.manifest.recipe, bundle.manifest.output.labels
+
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -264,7 +278,7 @@ def test_density_counts_the_weights_inside_the_masks(bundles: Callable[..., Bund
 class TestStagedBundle:
     def test_replaces_a_bundle(self, folder: Path, bundles: Callable[..., Bundle]) -> None:
         manifest = bundles("bound").manifest
-        with staged_bundle(folder) as staging:
+        with staged_bundle(folder, *network_of(bundles("bound"))) as staging:
             for name in manifest.files:
                 shutil.copy(bundles("bound").path / name, staging / name)
             (staging / "engines").mkdir()
@@ -275,25 +289,26 @@ class TestStagedBundle:
         assert "engines/a.plan" in bundle.manifest.files
         assert "manifest.json" not in bundle.manifest.files
 
-    def test_refuses_a_training_run(self, tmp_path: Path) -> None:
+    def test_refuses_a_training_run(self, tmp_path: Path, bundles: Callable[..., Bundle]) -> None:
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "checkpoint.json").write_text("{}")
-        with pytest.raises(OutputError, match=r"holds no manifest\.json"), staged_bundle(tmp_path / "run"):
+        network = network_of(bundles("bound"))
+        with pytest.raises(OutputError, match=r"holds no manifest\.json"), staged_bundle(tmp_path / "run", *network):
             pytest.fail("it must be refused before anything is made")
         assert [path.name for path in tmp_path.rglob("*")] == ["run", "checkpoint.json"]
 
 
-def test_a_folder_that_is_not_wholly_a_bundle_is_not_replaced(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_wholly_a_bundle_is_not_replaced(tmp_path: Path, bundles: Callable[..., Bundle]) -> None:
     app = tmp_path / "app"
     app.mkdir()
     (app / "manifest.json").write_text('{"name": "a web app"}')
-    with pytest.raises(OutputError, match="no bundle's"), staged_bundle(app):
+    with pytest.raises(OutputError, match="no bundle's"), staged_bundle(app, *network_of(bundles("bound"))):
         pass
     assert (app / "manifest.json").read_text() == '{"name": "a web app"}'
 
 
 def test_a_bundle_with_a_file_of_the_users_is_not_replaced(folder: Path) -> None:
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"notes\.txt"), staged_bundle(folder):
+    with pytest.raises(OutputError, match=r"notes\.txt"), staged_bundle(folder, *network_of(open_bundle(folder))):
         pass
     assert (folder / "notes.txt").read_text() == "mine"

@@ -221,7 +221,10 @@ def test_a_bundle_of_another_network_is_not_replaced(
 
 
 def test_a_bundle_of_the_same_run_trained_again_is_replaced(old: Bundle, digits_run: TrainingRun) -> None:
-    write_manifest(old.path, old.manifest.model_copy(update={"checkpoint_sha256": "of an earlier training"}))
+    """Also if it is judged by other images."""
+    recipe = override_recipe(old.manifest.recipe, ("name=other", "evaluate.images=7"))
+    changes = {"checkpoint_sha256": "of an earlier training", "recipe": recipe}
+    write_manifest(old.path, old.manifest.model_copy(update=changes))
     assert export(digits_run.path, old.path, FIXED).manifest.checkpoint_sha256 == digits_run.weights_sha256
 
 

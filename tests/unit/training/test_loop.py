@@ -266,7 +266,7 @@ class TestStep:
         def attack_seen(network: Any, images: torch.Tensor, labels: torch.Tensor, *args: Any, **config: Any) -> Any:
             folded_at_1 = weights_at(fold(trainer.step.layers, recipe.condition.rule), 1.0)
             assert all(torch.equal(p, folded_at_1[name].detach()) for name, p in network.named_parameters())
-            assert config == {**recipe.attack.model_dump(), "deviation": None}
+            assert config == {**recipe.attack.model_dump(exclude_none=True), "deviation": None}
             result = original_attack(network, images, labels, *args, **config)
             attacked.append((images, labels, result))
             return result
