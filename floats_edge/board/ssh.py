@@ -28,6 +28,8 @@ _OPTIONS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=15", "Ser
 """Nothing waits for a password, and a board that has gone is noticed within a minute."""
 _LONGEST_LINE = 4096
 _LAST_LINES = 200
+_FILE_ERROR = 11
+"""Exit code of rsync that could not write there; the reason can be lost on the way."""
 _NO_CONNECTION = (255, 10, 12, 30)
 """Exit codes: of ssh itself, and of rsync whose connection ended."""
 
@@ -141,9 +143,10 @@ class Board:
     def failure(self, code: int, said: bytes | str, doing: str) -> BoardError:
         """What an ssh or rsync that ended with ``code`` is told as, by what it said."""
         text = said if isinstance(said, str) else said.decode(errors="replace")
-        if FULL.search(text):
+        silent = not text.strip()
+        if FULL.search(text) or (silent and code == _FILE_ERROR):
             return BoardError(
-                f"the disk of {self.host} is full ({doing}).",
+                f"the disk of {self.host} is full{' or cannot be written' if silent else ''} ({doing}).",
                 fix=f"make room there: ssh {self.host} df -h; what floats-edge keeps there can go: "
                 f"ssh {self.host} rm -r {FOLDER}",
             )

@@ -46,6 +46,7 @@ def test_an_ssh_of_ones_own_that_is_no_command_is_refused(monkeypatch: pytest.Mo
         ),
         (12, "rsync: connection unexpectedly closed", "the connection to orin was lost while", "is used again"),
         (11, 'rsync: write failed on "/x": No space left on device (28)', "disk of orin is full", "rm -r .cache/"),
+        (11, "", "disk of orin is full or cannot be written", "df -h"),
         (
             3,
             "rsync: mkdir failed: Permission denied (13)",

@@ -69,7 +69,7 @@ def test_of_a_study_it_is_said_where_it_is_shown(tmp_path: Path) -> None:
         name="s",
         dataset="digits",
         split="test",
-        attack=Attack(kind="pgd", epsilon=0.1, step=None),
+        attack=Attack(kind="pgd", epsilon=0.1, steps=20),
         reference="a",
         envelopes={},
         footing=Footing(equal="epochs", reference=("a",), budgets={}),
