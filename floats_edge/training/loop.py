@@ -29,12 +29,13 @@ from floats_edge.training import check
 from floats_edge.training.distributed import ALONE, Workers
 from floats_edge.training.execution import Precision, layers_draw, read_later, torch_settings
 from floats_edge.training.feed import LAYERS, Batch, Feed, epoch_seed
+from floats_edge.training.losses import make_loss
 from floats_edge.training.mixing import make_mixing
 from floats_edge.training.optimizer import make_optimizer, remember, remembered, set_learning_rate
 from floats_edge.training.resume import check_same_images, previous_run
 from floats_edge.training.sparsity import make_masks
 from floats_edge.training.statistics import image_spec
-from floats_edge.training.steps import FloatStep, Losses, ResampledFloatStep, make_loss, make_step
+from floats_edge.training.steps import FloatStep, Losses, ResampledFloatStep, make_step
 from floats_edge.training.sync_batchnorm import synchronize_batchnorm
 
 

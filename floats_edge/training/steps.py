@@ -12,24 +12,22 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div
 
 from floats_edge.attacks import Network, attack
 from floats_edge.baselines.oat import OatNetwork
-from floats_edge.images import Labels
 from floats_edge.method.batchnorm import SETTLING, reestimate
 from floats_edge.method.condition import draw_noise, load_folded, unfilled
 from floats_edge.method.conditioning import resample_noise
 from floats_edge.method.fold import Rule
 from floats_edge.prepare import Prepared
-from floats_edge.recipe import Attack, Method, Recipe, Train, TrainingNoise
+from floats_edge.recipe import Attack, Method, Recipe, TrainingNoise
 from floats_edge.training.distributed import Workers
 from floats_edge.training.execution import DTYPES
 from floats_edge.training.feed import Batch
 from floats_edge.training.graphs import Graphs
+from floats_edge.training.losses import CrossEntropy, divergence, log_probabilities
 
 NOISE_FREE = sys.float_info.min
 """The lambda at which the adversarial BatchNorm normalises, and the noise is too small to change a weight."""
@@ -47,58 +45,6 @@ class Losses:
     total: Tensor
     clean: Tensor | None
     robust: Tensor | None
-
-
-@dataclass(frozen=True)
-class CrossEntropy:
-    """The loss that every method minimises.
-
-    An attack sees neither weights nor smoothing. It seeks the worst change of each image by itself, by the sign of that
-    image's gradient, which a positive factor does not alter; and what it leads away from is the true class. Targets of
-    mixed images are probabilities; the weights then apply to each class's part of the loss.
-
-    Attributes:
-        weights: of an image by its class, float32 ``[classes]``, 1 in the mean over training images; None: all 1. The
-            loss of a batch is divided by the number of its images, not by the sum of their weights, so that the means
-            over workers and batches are those over images.
-        smoothing: share of every target that all classes have alike. An image keeps its weight: torch would weigh each
-            class of the smoothed target, and the rare ones of a skewed set then outweigh the true one.
-    """
-
-    weights: Tensor | None = None
-    smoothing: float = 0.0
-
-    def each(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Of every image: ``[N]``."""
-        sharp = cross_entropy(logits, labels, self.weights, reduction="none")
-        if not self.smoothing:
-            return sharp
-        even = cross_entropy(logits, labels, reduction="none", label_smoothing=1.0)
-        if self.weights is not None:
-            even = even * (self.weights[labels] if labels.ndim == 1 else (labels * self.weights).sum(1))
-        return (1 - self.smoothing) * sharp + self.smoothing * even
-
-    def mean(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Over the images."""
-        if self.smoothing:
-            return self.each(logits, labels).mean()
-        return cross_entropy(logits, labels, self.weights, reduction="sum") / len(labels)
-
-
-def class_weights(labels: Labels, classes: int) -> Tensor:
-    """Weights by class, inverse to how many of ``labels`` are of it; 1 in the mean over ``labels``.
-
-    Every class that has images then adds the same to a sum over all of them; a class without any weighs nothing.
-    """
-    counts = np.bincount(labels, minlength=classes)
-    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
-    return torch.from_numpy(np.where(counts, weights, 0).astype(np.float32))
-
-
-def make_loss(config: Train, labels: Labels, classes: int, device: torch.device) -> CrossEntropy:
-    """The loss for training images with these ``labels``."""
-    weights = class_weights(labels, classes).to(device) if config.balance == "weights" else None
-    return CrossEntropy(weights, config.label_smoothing)
 
 
 class Step(Protocol):
@@ -285,23 +231,12 @@ class TradesStep(Folded):
         self.beta = recipe.trades.beta
 
     def losses(self, images: Tensor, labels: Tensor, attack_config: Attack, generator: torch.Generator) -> Losses:
-        said = _log_probabilities(self.victim()(images)).exp().detach()
+        said = log_probabilities(self.victim()(images)).exp().detach()
         adversarial = self.attacked(images, said, attack_config, generator, NEAR)
         self.prepared.learn()
         logits, moved = self.logits("clean", images), self.logits("attacked", adversarial)
         clean, apart = self.loss.mean(logits, labels), divergence(logits, moved)
         return Losses(clean + self.beta * apart, clean, apart)
-
-
-def divergence(clean: Tensor, attacked: Tensor) -> Tensor:
-    """KL(p(clean) || p(attacked)) of logits ``[N, classes]``, mean over the images."""
-    target = _log_probabilities(clean)
-    return kl_div(_log_probabilities(attacked), target, log_target=True, reduction="batchmean")
-
-
-def _log_probabilities(logits: Tensor) -> Tensor:
-    """In float32 at least: mixed precision on a CPU would leave them in bfloat16."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(1)
 
 
 class StandardStep(Folded):

@@ -1,6 +1,7 @@
 """What the parts of ``tools/gpu`` compute, and what they make of it, as far as a CPU can try them."""
 
 import json
+import shutil
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from gpu_check.engines import BATCHES, IN_PARTS, exported, prove
 from gpu_check.small import write_images
 from gpu_check.speed import Bench, measured, union
 from gpu_check.switch import SIZES, switch
-from gpu_check.told import Told
+from gpu_check.told import CannotRunError, Told
 from gpu_check.training import FIRST, _compare, trained, trained_alike
 
 import floats_edge as fe
@@ -237,3 +238,21 @@ def test_what_became_of_tests_in_cpp_is_told_one_by_one(told):
         ("wrong", "failed", "CHECK( lam == 0.5 )", "floats-rt"),
         ("broken", "failed", "CUDA failed to copy the images", "floats-rt"),
     ]
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="there is no cmake")
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("find_package(NoSuchThing REQUIRED)", CannotRunError),
+        ("find_path(NO_SUCH_DIR no_such_header.h REQUIRED)", CannotRunError),
+        ("add_executable(program no_such_file.cpp)", RuntimeError),
+    ],
+)
+def test_a_fault_of_ours_is_not_told_as_what_a_machine_lacks(file, kind, tmp_path):
+    (tmp_path / "CMakeLists.txt").write_text(
+        f"cmake_minimum_required(VERSION 3.22)\nproject(p LANGUAGES NONE)\n{file}\n"
+    )
+    said = kit.ran(["cmake", "-S", str(tmp_path), "-B", str(tmp_path / "build")])
+    assert said.returncode
+    assert type(kit.not_configured(said.stderr)) is kind

@@ -1,6 +1,7 @@
 """The TensorRT backend of the C++ kit on the real CUDA runtime, built here with a fake TensorRT."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def kit(told: Told, quick: bool) -> None:
         ]
         configured = ran(["cmake", "-S", str(SOURCE), "-B", str(built), *options])
         if configured.returncode:
-            raise CannotRunError(f"CMake lacks something: {words(configured.stderr)}")
+            raise not_configured(configured.stderr)
         told.doing("building")
         must(["cmake", "--build", str(built), "--parallel", "--target", PROGRAM])
         told.doing("running")
@@ -51,6 +52,13 @@ def kit(told: Told, quick: bool) -> None:
         if tests.returncode not in (0, 1):
             raise RuntimeError(f"the tests died ({tests.returncode}): {words(tests.stdout + tests.stderr)}")
         judge(told, report.read_text(encoding="utf-8"))
+
+
+def not_configured(said: str) -> Exception:
+    """What CMake's failure is: this machine lacks what it could not find, all else is a fault of the kit's."""
+    if re.search("could not find|could be found", said, re.IGNORECASE):
+        return CannotRunError(f"CMake lacks something: {words(said)}")
+    return RuntimeError(f"CMake failed: {words(said)}")
 
 
 def cuda_of_wheels() -> list[str]:

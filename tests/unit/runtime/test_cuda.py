@@ -11,17 +11,6 @@ from floats_edge.errors import BackendError
 from floats_edge.runtime.cuda import cuda_unavailable_reason, open_cuda
 
 
-@pytest.fixture(params=["pycuda", "cuda-python"])
-def binding(request, fake_driver, monkeypatch):
-    """Stand-ins of one binding; the other is not installed."""
-    if request.param == "pycuda":
-        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
-    else:
-        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", FakeRuntime(fake_driver))
-        monkeypatch.setitem(sys.modules, "pycuda.driver", None)
-    return fake_driver
-
-
 def test_the_device_is_described(binding):
     with open_cuda() as cuda:
         assert (cuda.name, cuda.compute_capability, cuda.target) == ("Orin", (8, 7), "sm_87")

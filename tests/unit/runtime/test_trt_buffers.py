@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from fixtures.fake_cuda_runtime import FakeRuntime
 from fixtures.tiny_bundle import CLASSES, IMAGE_SHAPE, images, with_plans, write_bundle
 
 from floats_edge.artifacts.bundle import Bundle
@@ -25,16 +24,11 @@ ORDERS = (
 )
 
 
-@pytest.fixture(params=["pycuda", "cuda-python"])
-def trt(request, fake_driver, monkeypatch):
+@pytest.fixture
+def trt(binding, monkeypatch):
     """The stand-in of TensorRT, and of TensorRT-RTX, with one binding of CUDA."""
     module = importlib.import_module("tensorrt")
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
-    if request.param == "pycuda":
-        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
-    else:
-        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", FakeRuntime(fake_driver))
-        monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     return module
 
 
@@ -43,7 +37,7 @@ def chooser(order: str) -> Callable[[list[int]], int]:
     return {ORDERS[0]: min, ORDERS[1]: max}.get(order) or random.Random(order).choice
 
 
-with_graphs = pytest.mark.parametrize("trt", ["cuda-python"], indirect=True)
+with_graphs = pytest.mark.parametrize("binding", ["cuda-python"], indirect=True)
 
 
 def make(folder, mode: str = "bound", batch: tuple[int, int, int] = (1, 4, 8), **changes: object) -> Bundle:

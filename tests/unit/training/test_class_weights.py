@@ -18,7 +18,7 @@ from floats_edge.recipe_file import override_recipe
 from floats_edge.runtime.torch import run_predictor
 from floats_edge.training import steps
 from floats_edge.training.loop import Observer, train
-from floats_edge.training.steps import CrossEntropy, class_weights
+from floats_edge.training.losses import CrossEntropy, class_weights
 
 WEIGHTS = "train.balance=weights"
 

@@ -21,7 +21,8 @@ from floats_edge.training.distributed import Workers
 from floats_edge.training.execution import Precision, torch_settings
 from floats_edge.training.graphs import Graphs, stream_of_its_own
 from floats_edge.training.loop import Observer, train
-from floats_edge.training.steps import FloatStep, make_loss, make_step
+from floats_edge.training.losses import make_loss
+from floats_edge.training.steps import FloatStep, make_step
 
 __all__ = ["fake_graphs"]
 GRAPHS = "train.cuda_graphs=true"

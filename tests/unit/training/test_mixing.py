@@ -22,8 +22,8 @@ from floats_edge.training import steps
 from floats_edge.training.distributed import ALONE, Workers
 from floats_edge.training.feed import Batch, Feed
 from floats_edge.training.loop import Observer, train
+from floats_edge.training.losses import CrossEntropy
 from floats_edge.training.mixing import Mixing, make_mixing
-from floats_edge.training.steps import CrossEntropy
 
 BOTH = ("data.mixup=0.2", "data.cutmix=1", "data.flip=true")
 OPTIONS = {

@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 from floats_edge.attacks import Network
 from floats_edge.data import Splits
 from floats_edge.recipe import Recipe
-from floats_edge.training import steps
 from floats_edge.training.loop import Trainer
-from floats_edge.training.steps import NEAR, CrossEntropy, class_weights, divergence
+from floats_edge.training.losses import CrossEntropy, class_weights, divergence
+from floats_edge.training.steps import NEAR
 
 PGD = ("attack.kind=pgd", "attack.steps=3")
 CHOICES = {
@@ -32,7 +32,7 @@ METHODS = {
 @pytest.fixture
 def float64(float64: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Class weights, too."""
-    monkeypatch.setattr(steps, "class_weights", lambda *of: class_weights(*of).double())
+    monkeypatch.setattr("floats_edge.training.losses.class_weights", lambda *of: class_weights(*of).double())
 
 
 def entropy(logits: Tensor, labels: Tensor, subject: Trainer, splits: Splits) -> Tensor:
